@@ -1,0 +1,1 @@
+"""Train a base model on prepared MDS shards (docs/format.md)."""

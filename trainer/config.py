@@ -1,0 +1,111 @@
+"""Typed, frozen configuration of a training run. Imports neither torch nor the pipeline.
+
+`preset` fills in a model shape and its learning rates; any field given beside it wins.
+All sizes that decide *what* is learnt are in tokens and steps, so that the same recipe gives the same
+batches on any number of processes and any micro-batch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Model(BaseModel):
+    """Frozen pydantic model in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Model):
+    """Shape of a decoder-only Transformer: a Llama, or with `qk_norm` a Qwen3."""
+
+    vocab_size: Count = 32_000
+    layers: Count = 12
+    width: Count = 768
+    heads: Count = 12
+    kv_heads: Count = 12
+    head_dim: Count = 64
+    ffn: Count = 2048
+    context: Count = 1024
+    rope_base: Positive = 10_000.0
+    norm_eps: Positive = 1e-5
+    qk_norm: bool = True
+    tied: bool = False
+
+
+class ModelOverrides(Model):
+    """Fields that replace the preset's; vocabulary and context come from the shards."""
+
+    layers: Count | None = None
+    width: Count | None = None
+    heads: Count | None = None
+    kv_heads: Count | None = None
+    head_dim: Count | None = None
+    ffn: Count | None = None
+    rope_base: Positive | None = None
+    norm_eps: Positive | None = None
+    qk_norm: bool | None = None
+    tied: bool | None = None
+
+
+class OptimizerConfig(Model):
+    """Muon for the blocks' matrices and AdamW for the rest, or AdamW for all."""
+
+    name: Literal["muon", "adamw"] = "muon"
+    lr: Positive = Field(3e-3, description="peak learning rate of AdamW")
+    muon_lr: Positive = Field(0.02, description="peak learning rate of Muon")
+    betas: tuple[float, float] = (0.9, 0.95)
+    momentum: float = Field(0.95, description="Muon's Nesterov momentum")
+    weight_decay: NonNegative = 0.1
+    clip: NonNegative = Field(1.0, description="largest gradient norm; 0 switches clipping off")
+
+
+class ScheduleConfig(Model):
+    """Learning rate as a pure function of the step."""
+
+    name: Literal["wsd", "cosine"] = "wsd"
+    warmup: Annotated[int, Field(ge=0)] = Field(100, description="steps of linear warm-up")
+    decay: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.2, description="share of steps that decay (wsd)")
+    floor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.1, description="last rate as a share of the peak")
+
+
+class CheckpointConfig(Model):
+    """When checkpoints are written and which are kept."""
+
+    every: Count = Field(500, description="steps between checkpoints; the last step always writes one")
+    keep_last: Count = 2
+
+
+class EvaluationConfig(Model):
+    """Held-out loss and bits per byte."""
+
+    every: Count = 250
+    batches: Count = Field(20, description="micro-batches of each validation stream, at most")
+
+
+class TrainConfig(Model):
+    """One training run over prepared shards."""
+
+    preset: Literal["tiny", "124m", "350m", "1b", "3b", "8b"] = "tiny"
+    model: ModelOverrides = ModelOverrides()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    steps: Count = 1000
+    global_batch_tokens: Count = Field(16_384, description="tokens per optimizer step over all processes")
+    micro_batch: Count = Field(8, description="sequences per forward pass and process")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    z_loss: NonNegative = Field(0.0, description="weight of the squared log-partition penalty")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="compute type; master weights stay fp32")
+    compile: bool = Field(True, description="torch.compile; costs a minute at the start")
+    document_mask: bool = Field(True, description="tokens attend within their own document only")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: Count = 10
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    prompts: list[str] = Field([], description="prompts continued at the end of the run and shown in its summary")
