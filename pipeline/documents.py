@@ -1,0 +1,115 @@
+"""The documents that travel between stages: columns, ids, and parquet files of kept and dropped rows.
+
+One row is one document. Column names follow FineWeb (`text, id, url, source, ...`), so DuckDB, Polars and
+`datasets` open a stage's `data/*.parquet` as they are. A dropped row keeps all its columns and gains the
+stage, the rule, the value found and the threshold. Files are written row group by row group (zstd): memory is
+bounded by one batch, and the same rows give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import PipelineError
+from pipeline.storage import atomic_file
+
+BATCH_ROWS = 1000
+BASE_SCHEMA = pa.schema(
+    [
+        ("text", pa.string()),
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("source", pa.string()),
+        ("path", pa.string()),
+        ("offset", pa.int64()),
+        ("date", pa.string()),
+        ("media_type", pa.string()),
+        ("charset", pa.string()),
+        ("metadata", pa.string()),
+    ]
+)
+DROP_FIELDS = [
+    pa.field("stage", pa.string()),
+    pa.field("rule", pa.string()),
+    pa.field("value", pa.float64()),
+    pa.field("threshold", pa.float64()),
+    pa.field("detail", pa.string()),
+]
+
+
+def document_id(path: str, offset: int) -> str:
+    """Name of a document: blake2b-128 of its source path and offset, 32 hexadecimal digits.
+
+    `path` is `<source name>/<path below the source's glob root>`, so that ids do not depend on where a
+    checkout or a bucket lies; `offset` is the record's byte offset, line or row number.
+    """
+    return hashlib.blake2b(f"{path}\0{offset}".encode(), digest_size=16).hexdigest()
+
+
+def text_bytes(table: pa.Table) -> int:
+    """UTF-8 bytes in the `text` column."""
+    return int(pc.sum(pc.binary_length(table["text"])).as_py() or 0)
+
+
+def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Tables of at most BATCH_ROWS documents, in file order. Raises PipelineError on a damaged file."""
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+                yield pa.Table.from_batches([batch])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise PipelineError(f"{path}: cannot read documents: {error}") from error
+
+
+def read_rows(path: Path) -> int:
+    """Number of documents in a parquet file, from its footer."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise PipelineError(f"{path}: cannot read documents: {error}") from error
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Columns of a parquet file."""
+    return pq.read_schema(path)
+
+
+class ParquetFile:
+    """Parquet file of documents that appears complete at the end of the `with` block, or not at all."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.rows = 0
+        self._atomic = atomic_file(path)
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        file: IO[bytes] = self._atomic.__enter__()
+        self._writer = pq.ParquetWriter(file, self.schema, compression="zstd", compression_level=3)
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows; the table's columns are brought into the file's order and types."""
+        if table.num_rows and self._writer:
+            self._writer.write_table(table.select(self.schema.names).cast(self.schema))
+            self.rows += table.num_rows
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._writer:
+                self._writer.close()
+        except OSError as failed:
+            # A full disk may show only here; the temporary file must go all the same.
+            self._atomic.__exit__(type(failed), failed, failed.__traceback__)
+            raise
+        self._atomic.__exit__(kind, error, trace)
