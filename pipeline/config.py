@@ -57,7 +57,7 @@ class ExtractConfig(Model):
     )
     blocklist: list[str] = Field([], description="files with one domain or URL prefix a line to drop")
     task_bytes: Count = Field(
-        64_000_000, description="stored bytes of input per task; tasks follow from this and the inputs alone"
+        4_000_000, description="stored bytes of input per task; tasks follow from this and the inputs alone"
     )
 
 
