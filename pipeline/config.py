@@ -8,9 +8,12 @@ Thresholds and where they come from stand beside the fields.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.presets import RULE_NAMES
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(gt=0)]
@@ -37,7 +40,9 @@ class Source(Model):
     )
     limit: Count | None = Field(None, description="documents read from each of this source's files, at most")
     text_key: str = Field("text", description="field that holds the text (jsonl, parquet, hf)")
-    id_key: str | None = Field(None, description="field that names the document in reports (jsonl, parquet, hf)")
+    id_key: str | None = Field(
+        None, description="field that names the document in reports (jsonl, parquet, hf)"
+    )
     url_key: str | None = Field("url", description="field that holds the address (jsonl, parquet, hf)")
     split: str = Field("train", description="split of a Hugging Face dataset (hf)")
     license: str | None = Field(None, description="license of the source, for the model card")
@@ -48,7 +53,8 @@ class ExtractConfig(Model):
 
     extractor: Literal["fast", "resiliparse", "trafilatura", "none"] = "fast"
     media_types: list[str] = Field(
-        ["text/html", "application/xhtml+xml", "text/plain"], description="media types read; others are dropped"
+        ["text/html", "application/xhtml+xml", "text/plain"],
+        description="media types read; others are dropped",
     )
     statuses: list[int] = Field([200], description="HTTP status codes kept")
     max_bytes: Count = Field(10_000_000, description="largest decoded page in bytes; larger ones are dropped")
@@ -64,7 +70,9 @@ class ExtractConfig(Model):
 class LanguageConfig(Model):
     """fastText language identification."""
 
-    model: str | None = Field(None, description="path of a fastText model; default: lid.176 looked up locally")
+    model: str | None = Field(
+        None, description="path of a fastText model; default: lid.176 looked up locally"
+    )
     keep: list[str] | None = Field(None, description="ISO 639 codes kept; default: every language")
     threshold: Fraction = Field(0.65, description="lowest score kept (FineWeb, DCLM, Dolma 3: 0.65)")
     thresholds: dict[str, Fraction] = Field({}, description="threshold of single languages, e.g. {fr: 0.824}")
@@ -107,6 +115,15 @@ class QualityConfig(Model):
     )
     label_only: bool = Field(False, description="keep every document and only write the columns")
 
+    @model_validator(mode="after")
+    def _rules_exist(self) -> Self:
+        for name in (*self.rules, *(name for rules in self.languages.values() for name in rules)):
+            if name not in RULE_NAMES:
+                close = get_close_matches(name, sorted(RULE_NAMES), n=1, cutoff=0.5)
+                hint = f", did you mean `{close[0]}`?" if close else ""
+                raise ValueError(f"no quality rule is called `{name}`{hint}")
+        return self
+
 
 class TokenizerConfig(Model):
     """A byte-level BPE trained on the corpus, or an existing tokenizer.json."""
@@ -125,7 +142,9 @@ class TokenizeConfig(Model):
     packing: Literal["concat", "best_fit"] = "concat"
     validation: Fraction = Field(0.01, description="share of documents (by duplicate cluster) held out")
     stream_by: Literal["source", "language", "source-language"] = "source"
-    compression: str | None = Field("zstd", description="shard compression, as MDSWriter spells it; null for none")
+    compression: str | None = Field(
+        "zstd", description="shard compression, as MDSWriter spells it; null for none"
+    )
     shard_bytes: Count = Field(64_000_000, description="largest shard in bytes before compression")
     bucket_bytes: Count = Field(
         256_000_000, description="text bytes shuffled in memory at once; fixes the number of shuffle tasks"

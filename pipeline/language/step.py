@@ -62,5 +62,3 @@ class LanguageStep(DocumentStep):
         if self.settings.keep is not None and language not in self.settings.keep:
             return "language_unwanted", score, threshold
         return None, None, None
-
-

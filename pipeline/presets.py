@@ -1,0 +1,65 @@
+"""Published quality rules as thresholds on signals (`pipeline.signals`), by preset.
+
+A rule keeps a document while `signal <op> threshold` holds. Sources: Gopher, Rae et al. 2021, table A1; C4,
+Raffel et al. 2020, section 2.2; FineWeb, Penedo et al. 2024, section 3.6 (0.1 for duplicated lines, as in the
+paper; datatrove's code has 0.01). FineWeb takes C4's rules without the terminal-punctuation line filter.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class QualityRule(NamedTuple):
+    """Keep while `signal` is at least (">=") or at most ("<=") `threshold`."""
+
+    signal: str
+    op: str
+    threshold: float
+
+
+# Written without spaces between words: a word is a character, so word lengths say nothing.
+UNSPACED_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "km", "my", "yue", "wuu"})
+# Rules that presuppose spaces between words, or English stop words.
+SPACED_ONLY = frozenset({"gopher_min_word_length"})
+ENGLISH_ONLY = frozenset({"gopher_stop_words"})
+
+PRESETS: dict[str, dict[str, QualityRule]] = {
+    "gopher": {
+        "gopher_min_words": QualityRule("words", ">=", 50),
+        "gopher_max_words": QualityRule("words", "<=", 100_000),
+        "gopher_min_word_length": QualityRule("mean_word_length", ">=", 3),
+        "gopher_max_word_length": QualityRule("mean_word_length", "<=", 10),
+        "gopher_hashes": QualityRule("hash_ratio", "<=", 0.1),
+        "gopher_ellipses": QualityRule("ellipsis_ratio", "<=", 0.1),
+        "gopher_bullet_lines": QualityRule("bullet_lines", "<=", 0.9),
+        "gopher_ellipsis_lines": QualityRule("ellipsis_lines", "<=", 0.3),
+        "gopher_alpha_words": QualityRule("alpha_words", ">=", 0.8),
+        "gopher_stop_words": QualityRule("stop_words", ">=", 2),
+        "gopher_duplicate_lines": QualityRule("duplicate_lines", "<=", 0.30),
+        "gopher_duplicate_paragraphs": QualityRule("duplicate_paragraphs", "<=", 0.30),
+        "gopher_duplicate_line_characters": QualityRule("duplicate_line_characters", "<=", 0.20),
+        "gopher_duplicate_paragraph_characters": QualityRule("duplicate_paragraph_characters", "<=", 0.20),
+        "gopher_top_2gram": QualityRule("top_2gram", "<=", 0.20),
+        "gopher_top_3gram": QualityRule("top_3gram", "<=", 0.18),
+        "gopher_top_4gram": QualityRule("top_4gram", "<=", 0.16),
+        "gopher_duplicate_5gram": QualityRule("duplicate_5gram", "<=", 0.15),
+        "gopher_duplicate_6gram": QualityRule("duplicate_6gram", "<=", 0.14),
+        "gopher_duplicate_7gram": QualityRule("duplicate_7gram", "<=", 0.13),
+        "gopher_duplicate_8gram": QualityRule("duplicate_8gram", "<=", 0.12),
+        "gopher_duplicate_9gram": QualityRule("duplicate_9gram", "<=", 0.11),
+        "gopher_duplicate_10gram": QualityRule("duplicate_10gram", "<=", 0.10),
+    },
+    "c4": {
+        "c4_sentences": QualityRule("c4_sentences", ">=", 5),
+        "c4_curly_brackets": QualityRule("curly_brackets", "<=", 0),
+        "c4_lorem_ipsum": QualityRule("lorem_ipsum", "<=", 0),
+    },
+    "fineweb": {
+        "fineweb_line_punctuation": QualityRule("punctuated_lines", ">=", 0.12),
+        "fineweb_short_lines": QualityRule("short_lines", "<=", 0.67),
+        "fineweb_duplicate_characters": QualityRule("duplicate_line_characters", "<=", 0.1),
+        "fineweb_newlines": QualityRule("newlines_per_word", "<=", 0.3),
+    },
+}
+RULE_NAMES: frozenset[str] = frozenset(name for rules in PRESETS.values() for name in rules)

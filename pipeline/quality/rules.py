@@ -1,0 +1,66 @@
+"""Rules on signals: the recipe's presets and overrides resolved per language, then applied to columns."""
+
+from __future__ import annotations
+
+import operator
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import QualityConfig, Rule
+from pipeline.presets import ENGLISH_ONLY, PRESETS, SPACED_ONLY, UNSPACED_LANGUAGES, QualityRule
+from pipeline.signals import signals
+
+_OPERATORS = {">=": operator.ge, "<=": operator.le}
+Signals = dict[str, np.ndarray[Any, Any]]
+
+
+def keep(texts: list[str], *, preset: str = "fineweb", language: str = "en") -> list[str | None]:
+    """None for each text that a preset (gopher, c4, fineweb) keeps, else the first rule that it fails.
+
+    >>> keep(["too short"], preset="gopher")
+    ['gopher_min_words']
+    """
+    settings = QualityConfig(presets=[preset])  # type: ignore[list-item]
+    failures = failing(rules_for(settings, language), signals(texts, language=language), len(texts))
+    return [names[0] if names else None for names in failures]
+
+
+def rules_for(settings: QualityConfig, language: str) -> dict[str, QualityRule]:
+    """Rules in force for a language, in order of the presets: defaults, then the recipe's overrides."""
+    rules: dict[str, QualityRule] = {}
+    overrides = {**settings.rules, **settings.languages.get(language, {})}
+    for preset in settings.presets:
+        for name, rule in PRESETS[preset].items():
+            override = _override(overrides[name]) if name in overrides else None
+            applies = override.enabled if override else _applies(name, language)
+            if applies:
+                changed = override is not None and override.threshold is not None
+                rules[name] = rule._replace(threshold=override.threshold) if changed else rule  # type: ignore[union-attr]
+    return rules
+
+
+def failing(rules: dict[str, QualityRule], found: Signals, count: int) -> list[list[str]]:
+    """For each document the names of the rules that it fails, in the rules' order."""
+    failures: list[list[str]] = [[] for _ in range(count)]
+    for name, rule in rules.items():
+        holds = _OPERATORS[rule.op](found[rule.signal], rule.threshold)
+        for i in np.flatnonzero(~holds):
+            failures[i].append(name)
+    return failures
+
+
+@cache
+def _applies(name: str, language: str) -> bool:
+    if name in ENGLISH_ONLY:
+        return language == "en"
+    return not (name in SPACED_ONLY and language in UNSPACED_LANGUAGES)
+
+
+def _override(given: float | bool | Rule) -> Rule:
+    if isinstance(given, Rule):
+        return given
+    if isinstance(given, bool):
+        return Rule(enabled=given)
+    return Rule(threshold=given)
