@@ -1,0 +1,187 @@
+"""Read a recipe file, apply `--set` overrides, validate, and say everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from glob import has_magic, iglob
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from recipes.errors import RecipeError
+from recipes.explain import explain, show, similar
+from recipes.parse import Document, parse_recipe, parse_value
+from recipes.schema import Location, Recipe, Training, local_paths
+
+Schema = TypeVar("Schema", Recipe, Training)
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[Schema]):
+    """A valid recipe. base: the folder against which its relative paths are meant; document: what was written."""
+
+    recipe: Schema
+    base: Path
+    document: Document
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return Path(self.recipe.runs) / self.recipe.name
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Loaded[Recipe]:
+    """A recipe file with overrides `a.b=value` applied. Raises RecipeError with all that is wrong."""
+    loaded = _validate(Recipe, _read(path, overrides), path.parent)
+    _check_rules(loaded)
+    return loaded
+
+
+def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Loaded[Training]:
+    """The training part of a recipe file, which needs no corpus then; without a file, the defaults."""
+    if path is None:
+        return _validate(Training, _override(Document({}, {}), overrides), Path())
+    document = _read(path, overrides)
+    if "sources" in document.data:
+        recipe = _validate(Recipe, document, path.parent).recipe
+        if recipe.train is None:
+            raise RecipeError(f"{path}:1: train: missing; this recipe describes no training run")
+        return Loaded(Training(name=recipe.name, runs=recipe.runs, train=recipe.train), path.parent, document)
+    return _validate(Training, document, path.parent)
+
+
+def check_paths(loaded: Loaded[Recipe]) -> None:
+    """Raise RecipeError that names every local file or glob of the recipe that is not there."""
+    missing = [
+        f"{loaded.document.origin(location)}: {'.'.join(map(str, location))}: {_nothing_at(loaded.base / path)}"
+        for location, path, is_glob in local_paths(loaded.recipe)
+        if not (_matches(loaded.base / path) if is_glob else (loaded.base / path).is_file())
+    ]
+    if missing:
+        raise RecipeError(missing)
+
+
+def resolved_yaml(loaded: Loaded[Recipe], folder: Path) -> str:
+    """The recipe with every default filled in, to be kept in `folder`; its paths are rewritten to hold there."""
+    data = loaded.recipe.model_dump(mode="json")
+    for location, path, _ in local_paths(loaded.recipe):
+        holder: Any = data
+        for key in location[:-1]:
+            holder = holder[key]
+        holder[location[-1]] = path if Path(path).is_absolute() else os.path.relpath(loaded.base / path, folder)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path, overrides: Sequence[str]) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe{_neighbours(path)}") from None
+    except IsADirectoryError:
+        raise RecipeError(f"{path}: this is a folder; give a recipe file{_neighbours(path / 'x.yaml')}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}); is this a recipe?") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    return _override(parse_recipe(text, str(path)), overrides)
+
+
+def _neighbours(path: Path) -> str:
+    """Recipes beside a path that does not exist, the nearest name first."""
+    names = sorted(str(file) for file in path.parent.glob("*.yaml"))
+    if nearest := get_close_matches(str(path), names, n=1, cutoff=0.8):
+        return f"; did you mean `{nearest[0]}`?"
+    return f"; there are: {', '.join(names[:8])}" if names else ""
+
+
+def _override(document: Document, overrides: Sequence[str]) -> Document:
+    """Apply `a.b.0.c=value` to a copy of the document. Raises RecipeError."""
+    data, origins = copy.deepcopy(document.data), dict(document.origins)
+    for override in overrides:
+        name = f"--set {override}"
+        path, equals, text = override.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise RecipeError(
+                f"{name}: got no `FIELD=VALUE`, allowed: e.g. `train.steps=500`, `sources.0.limit=10`"
+            )
+        location = _assign(data, keys, parse_value(text, name), name)
+        origins = {place: origin for place, origin in origins.items() if place[: len(location)] != location}
+        origins[location] = name
+    return Document(data, origins)
+
+
+def _assign(data: dict[str, Any], keys: list[str], value: Any, name: str) -> Location:
+    """Set the value at `keys`, making mappings on the way. Returns the keys with list indices as integers."""
+    holder: Any = data
+    location: list[str | int] = []
+    for depth, key in enumerate(keys):
+        if type(holder) not in (dict, list):
+            raise RecipeError(f"{name}: `{'.'.join(keys[:depth])}` is {show(holder)}, which has no field `{key}`")
+        location.append(_index(holder, key, keys[:depth], name) if isinstance(holder, list) else key)
+        if depth == len(keys) - 1:
+            holder[location[-1]] = value
+            break
+        if isinstance(holder, dict) and holder.get(key) is None:
+            holder[key] = {}
+        holder = holder[location[-1]]
+    return tuple(location)
+
+
+def _index(items: list[Any], key: str, above: list[str], name: str) -> int:
+    if not key.isdecimal() or int(key) >= len(items):
+        field = ".".join(above)
+        allowed = f"0 to {len(items) - 1}" if items else "nothing (it is empty)"
+        raise RecipeError(f"{name}: got index `{key}` into the list `{field}`, allowed: {allowed}")
+    return int(key)
+
+
+def _validate(schema: type[Schema], document: Document, base: Path) -> Loaded[Schema]:
+    try:
+        return Loaded(schema.model_validate(document.data), base, document)
+    except ValidationError as error:
+        raise RecipeError(explain(error, document, schema)) from error
+
+
+def _check_rules(loaded: Loaded[Recipe]) -> None:
+    """Raise RecipeError that names every quality rule which no preset of the recipe has."""
+    from pipeline.presets import PRESETS
+
+    quality = loaded.recipe.quality
+    overridden: list[Location] = [("quality", "rules", name) for name in quality.rules]
+    overridden += [
+        ("quality", "languages", code, name) for code, rules in quality.languages.items() for name in rules
+    ]
+    owner = {name: preset for preset, rules in PRESETS.items() for name in rules}
+    wrong = []
+    for location in overridden:
+        name = str(location[-1])
+        preset = owner.get(name)
+        if preset is None:
+            reason = f"unknown rule{similar(name, owner)}"
+        elif preset not in quality.presets:
+            reason = f"this rule is one of preset `{preset}`, which is not in `quality.presets`"
+        else:
+            continue
+        wrong.append(f"{loaded.document.origin(location)}: {'.'.join(map(str, location))}: {reason}")
+    if wrong:
+        raise RecipeError(wrong)
+
+
+def _matches(pattern: Path) -> bool:
+    return next(iglob(str(pattern), recursive=True), None) is not None  # noqa: PTH207 - Path.glob refuses "/..."
+
+
+def _nothing_at(path: Path) -> str:
+    """What is missing: the first folder on the way, or the file."""
+    path = Path(os.path.normpath(path))
+    for folder in reversed(path.parents):
+        if not has_magic(str(folder)) and not folder.is_dir():
+            return f"got {str(path)!r}, but there is no folder {str(folder)!r}"
+    return f"got {str(path)!r}, {'which matches no file' if has_magic(str(path)) else 'which does not exist'}"

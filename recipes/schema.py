@@ -1,0 +1,70 @@
+"""What a recipe may say: one typed schema over both packages' settings, and nothing heavy behind it.
+
+Corpus settings stand at the top level beside `train`, so `quality.rules.gopher_stop_words` and `train.steps`
+are the paths that `--set` takes. `pretrain schema` prints it as JSON Schema, from which editors complete
+recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config import CorpusConfig, Model
+from trainer.config import TrainConfig
+
+Location = tuple[str | int, ...]
+
+RUNS = Field("runs", description="folder that holds the run folders, relative to the current directory")
+
+
+class Recipe(CorpusConfig):
+    """A corpus and, where `train` is given, a model trained on it."""
+
+    runs: str = RUNS
+    train: TrainConfig | None = Field(None, description="settings of the training run; absent: corpus only")
+
+    @model_validator(mode="after")
+    def _training_has_shards(self) -> Self:
+        if self.train and "tokenize" not in self.stages:
+            raise ValueError("`train` needs shards: end `stages` with `tokenize`, or remove `train`")
+        return self
+
+
+class Training(Model):
+    """A recipe without a corpus: for `pretrain train --shards`."""
+
+    name: str = Field("train", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    runs: str = RUNS
+    train: TrainConfig = TrainConfig()
+
+
+def local_paths(recipe: Recipe) -> Iterator[tuple[Location, str, bool]]:
+    """(field, path, whether it is a glob) of every file of the user's that the recipe names.
+
+    Addresses with a scheme (`s3://...`) and data set names are left out.
+    """
+    named: list[tuple[Location, str | None, bool]] = [
+        (("sources", number, "paths", index), path, True)
+        for number, source in enumerate(recipe.sources)
+        if source.type != "hf"
+        for index, path in enumerate(source.paths)
+    ]
+    named += [
+        (("extract", "blocklist", index), path, False) for index, path in enumerate(recipe.extract.blocklist)
+    ]
+    named += [
+        (("language", "model"), recipe.language.model, False),
+        (("tokenize", "tokenizer", "path"), recipe.tokenize.tokenizer.path, False),
+        (("truth",), recipe.truth, False),
+    ]
+    for location, path, is_glob in named:
+        if path is not None and "://" not in path:
+            yield location, path, is_glob
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a recipe file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema()
