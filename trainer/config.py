@@ -7,13 +7,14 @@ batches on any number of processes and any micro-batch.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Model(BaseModel):
@@ -38,10 +39,21 @@ class ModelConfig(Model):
     qk_norm: bool = True
     tied: bool = False
 
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"`heads` ({self.heads}) must be a multiple of `kv_heads` ({self.kv_heads})")
+        if self.head_dim % 2:
+            raise ValueError(f"`head_dim` ({self.head_dim}) must be even: rotary embedding turns pairs")
+        return self
+
 
 class ModelOverrides(Model):
-    """Fields that replace the preset's; vocabulary and context come from the shards."""
+    """Fields that replace the preset's; the context comes from the shards, and so does the vocabulary."""
 
+    vocab_size: Count | None = Field(
+        None, description="rows of the embedding, at least the shards' vocabulary; default: exactly it"
+    )
     layers: Count | None = None
     width: Count | None = None
     heads: Count | None = None
@@ -58,10 +70,12 @@ class OptimizerConfig(Model):
     """Muon for the blocks' matrices and AdamW for the rest, or AdamW for all."""
 
     name: Literal["muon", "adamw"] = "muon"
-    lr: Positive = Field(3e-3, description="peak learning rate of AdamW")
-    muon_lr: Positive = Field(0.02, description="peak learning rate of Muon")
-    betas: tuple[float, float] = (0.9, 0.95)
-    momentum: float = Field(0.95, description="Muon's Nesterov momentum")
+    lr: Positive | None = Field(None, description="peak learning rate of AdamW; default: the preset's")
+    muon_lr: Positive | None = Field(
+        None, description="peak learning rate of Muon, on AdamW's scale (update RMS 0.2 x lr); default: the preset's"
+    )
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    momentum: Decay = Field(0.95, description="Muon's Nesterov momentum")
     weight_decay: NonNegative = 0.1
     clip: NonNegative = Field(1.0, description="largest gradient norm; 0 switches clipping off")
 

@@ -1,0 +1,257 @@
+"""A decoder-only Transformer: Llama, or with `qk_norm` Qwen3, to the letter and to the parameter name.
+
+RMSNorm before attention and feed-forward, rotary positions (RoPE, the rotate-half form of Hugging Face),
+grouped-query attention (GQA), SwiGLU, no biases, tied or untied head. Exporting is renaming: every parameter but
+the head's goes by `model.<its name here>` in Hugging Face's layout.
+
+Master weights are fp32; activations and matrix products run in `compute_dtype`, cast at each use. Nothing here
+draws from a global random generator: initial weights follow from the seed alone, and a forward pass is a pure
+function. Output projections start at zero (each block begins as the identity; Fixup, arXiv:1901.09321), which
+learns faster than GPT-2's scaled noise at the sizes tried.
+
+Parameters per layer: width * head_dim * (2 * heads + 2 * kv_heads) + 3 * width * ffn (+ norms).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.attention import attend, document_bias, past_bias
+from trainer.config import ModelConfig
+from trainer.loss import IGNORE, linear_cross_entropy
+
+Rotation = tuple[Tensor, Tensor]  # cos, sin: (batch or 1, 1, tokens, head_dim)
+
+
+class Linear(nn.Linear):
+    """Matrix product without bias, in the type of its input; the weight stays fp32."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Leave the weight alone: `Transformer.initialize` sets it from a seed."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight.to(input.dtype))
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalization over the last axis (arXiv:1910.07467)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.rms_norm(input, self.weight.shape, self.weight.to(input.dtype), self.eps)
+
+
+@dataclass
+class Cache:
+    """Keys and values of past tokens, one pair a layer: (batch, kv_heads, slots, head_dim)."""
+
+    layers: list[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def empty(cls, model: Transformer, batch: int, slots: int) -> Cache:
+        """Room for `slots` tokens of each of `batch` sequences."""
+        shape = (batch, model.config.kv_heads, slots, model.config.head_dim)
+        like = {"dtype": model.compute_dtype, "device": model.embed_tokens.weight.device}
+        return cls([(torch.zeros(shape, **like), torch.zeros(shape, **like)) for _ in model.layers])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Past:
+    """One layer's cache and the positions (batch, tokens) at which the current tokens belong."""
+
+    keys: Tensor
+    values: Tensor
+    positions: Tensor
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the current tokens' (batch, kv_heads, tokens, head_dim) and return everything stored."""
+        rows = torch.arange(len(self.positions), device=self.positions.device)[:, None]
+        self.keys[rows, :, self.positions] = key.transpose(1, 2)
+        self.values[rows, :, self.positions] = value.transpose(1, 2)
+        return self.keys, self.values
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions and optional normalized queries and keys."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.q_proj = Linear(config.width, config.heads * config.head_dim)
+        self.k_proj = Linear(config.width, config.kv_heads * config.head_dim)
+        self.v_proj = Linear(config.width, config.kv_heads * config.head_dim)
+        self.o_proj = Linear(config.heads * config.head_dim, config.width)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
+            self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
+        self.qk_norm = config.qk_norm
+
+    def forward(self, input: Tensor, rotation: Rotation, bias: Tensor | None, past: Past | None = None) -> Tensor:
+        batch, tokens, _ = input.shape
+        query, key, value = (
+            projection(input).view(batch, tokens, -1, self.head_dim)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if self.qk_norm:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = rotate(query.transpose(1, 2), rotation), rotate(key.transpose(1, 2), rotation)
+        value = value.transpose(1, 2)
+        if past is not None:
+            key, value = past.extend(key, value)
+        mixed = attend(query, key, value, bias)
+        output: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
+        return output
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (arXiv:2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = Linear(config.width, config.ffn)
+        self.up_proj = Linear(config.width, config.ffn)
+        self.down_proj = Linear(config.ffn, config.width)
+
+    def forward(self, input: Tensor) -> Tensor:
+        output: Tensor = self.down_proj(F.silu(self.gate_proj(input)) * self.up_proj(input))
+        return output
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each on a normalized input and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.mlp = FeedForward(config)
+
+    def forward(self, input: Tensor, rotation: Rotation, bias: Tensor | None, past: Past | None = None) -> Tensor:
+        middle = input + self.self_attn(self.input_layernorm(input), rotation, bias, past)
+        output: Tensor = middle + self.mlp(self.post_attention_layernorm(middle))
+        return output
+
+
+class Transformer(nn.Module):
+    """The model. Weights follow from `seed`; `compute_dtype` is the type of activations and matrix products."""
+
+    def __init__(
+        self, config: ModelConfig, *, seed: int = 0, compute_dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = compute_dtype
+        self.embed_tokens = nn.Embedding.from_pretrained(
+            torch.empty(config.vocab_size, config.width), freeze=False
+        )
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.lm_head = Linear(config.width, config.vocab_size)
+        if config.tied:
+            self.lm_head.weight = self.embed_tokens.weight
+        cos, sin = rotary_table(config)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        self.initialize(seed)
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> None:
+        """Set every weight: normal with deviation width^-0.5, norms 1, output projections 0 (an untied head too)."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.fill_(1.0)
+            elif name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
+                parameter.zero_()
+            else:
+                deviation = self.config.width**-0.5
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+        """Logits (batch, tokens, vocabulary) fp32, or with `targets` the mean loss in nats, a scalar.
+
+        tokens and targets: (batch, tokens) int64, target IGNORE (-100) where there is nothing to predict;
+        documents: (batch, tokens) integers, equal within a document; None where attention is plain causal.
+        """
+        if targets is None:
+            return self.logits(self.hidden(tokens, documents))
+        scale = 1.0 / max(1, int((targets != IGNORE).sum()))
+        return self.losses(tokens, targets, documents, scale=scale)[0]
+
+    def losses(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        documents: Tensor | None = None,
+        *,
+        scale: float,
+        z_loss: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """The objective, `scale` times the summed loss (and z-loss), and each token's loss in nats.
+
+        Arguments as in `forward`; the losses are (batch, tokens) fp32 without gradient, 0 where ignored.
+        """
+        hidden = self.hidden(tokens, documents).flatten(0, 1)
+        objective, losses = linear_cross_entropy(
+            hidden, self.lm_head.weight, targets.flatten(), scale=scale, z_loss=z_loss
+        )
+        return objective, losses.view_as(targets)
+
+    def hidden(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Normalized last hidden states, (batch, tokens, width) in the compute type."""
+        bias = None if documents is None else document_bias(documents, self.compute_dtype)
+        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        return self._blocks(tokens, positions, bias, None)
+
+    def extend(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """Hidden states of `tokens` (batch, tokens) at `positions` (same shape), which join the cache.
+
+        A row's positions must be filled in order; slots after its last position are never seen.
+        """
+        bias = past_bias(positions, cache.layers[0][0].shape[2], self.compute_dtype)
+        return self._blocks(tokens, positions, bias, cache)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits, (..., vocabulary) fp32, of hidden states."""
+        logits: Tensor = self.lm_head(hidden)
+        return logits.float()
+
+    def _blocks(self, tokens: Tensor, positions: Tensor, bias: Tensor | None, cache: Cache | None) -> Tensor:
+        hidden = self.embed_tokens(tokens).to(self.compute_dtype)
+        rotation = (self._rotation("cos", positions), self._rotation("sin", positions))
+        for index, block in enumerate(self.layers):
+            past = None if cache is None else Past(*cache.layers[index], positions)
+            hidden = block(hidden, rotation, bias, past)
+        output: Tensor = self.norm(hidden)
+        return output
+
+    def _rotation(self, name: str, positions: Tensor) -> Tensor:
+        table: Tensor = getattr(self, name)
+        return table[positions].to(self.compute_dtype)[:, None]
+
+
+def rotary_table(config: ModelConfig) -> Rotation:
+    """Cosine and sine of every position's angles, (context, head_dim) fp32, both halves alike (rotate-half)."""
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    angles = torch.outer(torch.arange(config.context, dtype=torch.float32), config.rope_base**-exponents)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(input: Tensor, rotation: Rotation) -> Tensor:
+    """Turn (batch, heads, tokens, head_dim) by its position (RoPE, arXiv:2104.09864)."""
+    cos, sin = rotation
+    first, second = input.chunk(2, dim=-1)
+    return input * cos + torch.cat((-second, first), dim=-1) * sin

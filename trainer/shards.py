@@ -1,0 +1,245 @@
+"""A shards folder (docs/format.md), or any folder of MDS data sets with a `tokens` column.
+
+With a manifest.json everything is known and checked: vocabulary, sequence length, streams and their weights, and
+the hash of every file. Without one the folder is taken as it is: each index.json below it is a stream, those
+under a folder called val, validation, valid, eval or test are held out, the rest is trained on; the vocabulary
+comes from a tokenizer.json in the folder, or else from a pass over all tokens.
+
+`read` turns sample numbers into arrays with targets and documents; it is where a token outside the vocabulary
+and a sample of the wrong length are caught.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from tokenizers import Tokenizer
+
+from trainer.errors import TrainerError
+from trainer.files import sha256
+from trainer.mds import Array, MdsDataset, check_hash, read_index
+
+IGNORE = -100
+FORMAT = 1
+HELD_OUT = {"val", "validation", "valid", "eval", "test"}
+CHECKED_AT_ONCE = ("index.json", "tokenizer.json", "token_bytes.npy")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One data set of one source or language; `weight` multiplies its share by tokens in training."""
+
+    name: str
+    data: MdsDataset
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`n` packed sequences: tokens and targets (n, length) int64, documents (n, length) int32 or None.
+
+    Targets are -100 where there is nothing to predict; documents number each sequence's documents from 0.
+    """
+
+    tokens: Array
+    targets: Array
+    documents: Array | None
+
+
+@dataclass(frozen=True)
+class Shards:
+    """An opened shards folder. `sequence_length` is the number of inputs per sample, one less than is stored."""
+
+    folder: Path
+    fingerprint: str
+    sequence_length: int
+    vocab_size: int
+    eos_id: int | None
+    tokenizer: Path | None
+    tokenizer_sha256: str | None
+    token_bytes: Array | None
+    train: tuple[Stream, ...]
+    validation: tuple[Stream, ...]
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether every stream says where its documents end."""
+        return all("doc_lengths" in stream.data.columns for stream in self.train + self.validation)
+
+    def read(self, streams: tuple[Stream, ...], ids: Array) -> Samples:
+        """Samples by (stream, sample) number, `ids` (n, 2) int64, in that order.
+
+        Raises TrainerError where a sample does not fit the sequence length or the vocabulary.
+        """
+        length = self.sequence_length
+        tokens = np.zeros((len(ids), length + 1), np.int64)
+        counts = np.zeros(len(ids), np.int64)
+        documents = np.zeros((len(ids), length), np.int32)
+        for row, (stream, index) in enumerate(ids.tolist()):
+            sample = streams[stream].data.sample(index)
+            row_tokens, lengths = sample_tokens(sample), sample.get("doc_lengths")
+            if len(row_tokens) > length + 1:
+                raise TrainerError(
+                    f"{streams[stream].data.folder}: sample {index} has {len(row_tokens)} tokens, expected at most "
+                    f"{length + 1}; pack the data set into sequences of one length"
+                )
+            tokens[row, : len(row_tokens)] = row_tokens
+            counts[row] = len(row_tokens) if lengths is None else int(lengths.sum())
+            if lengths is not None:
+                owner = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)[:length]
+                documents[row, : len(owner)] = owner
+                documents[row, len(owner) :] = len(lengths)
+        self._check_vocabulary(streams, ids, tokens)
+        targets = np.where(np.arange(1, length + 1) < counts[:, None], tokens[:, 1:], IGNORE)
+        return Samples(tokens[:, :-1], targets, documents if self.has_documents else None)
+
+    def _check_vocabulary(self, streams: tuple[Stream, ...], ids: Array, tokens: Array) -> None:
+        wrong = (tokens >= self.vocab_size) | (tokens < 0)
+        if wrong.any():
+            row = int(wrong.any(axis=1).argmax())
+            stream, index = ids[row].tolist()
+            raise TrainerError(
+                f"{streams[stream].data.folder}: sample {index} holds token {tokens[row][wrong[row]][0]}, outside "
+                f"the vocabulary of {self.vocab_size}; shards and tokenizer.json do not belong together"
+            )
+
+
+def sample_tokens(sample: Mapping[str, Any]) -> Array:
+    """A sample's `tokens` as a flat integer array; raw `bytes` are int64, as LLM Foundry writes them."""
+    tokens = sample["tokens"]
+    if isinstance(tokens, bytes):
+        if len(tokens) % 8:
+            raise TrainerError(f"a `tokens` value of type bytes has {len(tokens)} bytes; int64 ids were expected")
+        return np.frombuffer(tokens, np.int64)
+    if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+        raise TrainerError(
+            f"a `tokens` value is a {type(tokens).__name__}; a one-dimensional integer array was expected"
+            " (MDS encoding ndarray:uint16 or ndarray:uint32)"
+        )
+    return tokens
+
+
+def open_shards(folder: Path, cache: Path) -> Shards:
+    """Open a shards folder; compressed shards are unpacked under `cache` when first read.
+
+    Raises TrainerError where the folder is missing, unfinished, not MDS, of another format, empty, or where a
+    file is not what the manifest says.
+    """
+    if not folder.is_dir():
+        raise TrainerError(f"{folder} does not exist or is not a folder; expected a folder of MDS shards")
+    if (folder / "manifest.json").is_file():
+        return _open_manifest(folder, cache)
+    if (folder / "token_bytes.npy").exists() or (folder / "documents.parquet").exists():
+        raise TrainerError(
+            f"{folder} has no manifest.json, which is written last: the corpus is unfinished; build it again"
+        )
+    return _open_plain(folder, cache)
+
+
+def _open_manifest(folder: Path, cache: Path) -> Shards:
+    path = folder / "manifest.json"
+    manifest = _json_object(path)
+    if manifest.get("format") != FORMAT:
+        raise TrainerError(f"{path}: format {manifest.get('format')!r}, this version reads {FORMAT}")
+    try:
+        files = {name: (int(entry["bytes"]), str(entry["xxh3"])) for name, entry in manifest["files"].items()}
+        known = {key: int(manifest[key]) for key in ("sequence_length", "vocab_size", "eos_id")}
+        weights = {name: float(entry["weight"]) for name, entry in manifest["streams"].items()}
+        tokenizer_sha256 = str(manifest["tokenizer_sha256"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TrainerError(f"{path} is not a shards manifest (docs/format.md): {error!r}") from None
+    for name, (size, expected) in files.items():
+        found = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if found != size:
+            state = "is missing" if found is None else f"has {found} bytes"
+            raise TrainerError(
+                f"{folder / name} {state}, but the manifest lists {size} bytes; copy or build the shards again"
+            )
+        if name.endswith(CHECKED_AT_ONCE):
+            check_hash(folder / name, expected)
+    streams: dict[str, list[Stream]] = {"train": [], "validation": []}
+    for full_name, weight in weights.items():
+        split, _, name = full_name.partition("/")
+        if split not in streams or not name:
+            raise TrainerError(f"{path}: stream `{full_name}` is in no known split (train, validation)")
+        if not manifest["streams"][full_name].get("samples"):
+            continue
+        hashes = {
+            file.removeprefix(f"{full_name}/"): digest
+            for file, (_, digest) in files.items()
+            if file.startswith(f"{full_name}/")
+        }
+        streams[split].append(Stream(name, MdsDataset(folder / full_name, cache / full_name, hashes), weight))
+    if not streams["train"]:
+        raise TrainerError(f"{path} lists no training samples: the corpus is empty; look at its funnel table")
+    return Shards(
+        folder=folder,
+        fingerprint=xxhash.xxh3_128_hexdigest(path.read_bytes()),
+        **known,
+        tokenizer=folder / "tokenizer.json",
+        tokenizer_sha256=tokenizer_sha256,
+        token_bytes=np.load(folder / "token_bytes.npy", allow_pickle=False),
+        train=tuple(streams["train"]),
+        validation=tuple(streams["validation"]),
+    )
+
+
+def _open_plain(folder: Path, cache: Path) -> Shards:
+    places = sorted(path.parent.relative_to(folder) for path in folder.rglob("index.json"))
+    places = [place for place in places if not any(other != place and other in place.parents for other in places)]
+    if not places:
+        raise TrainerError(f"{folder} has neither manifest.json nor an index.json below it: not a folder of MDS shards")
+    streams: dict[bool, list[Stream]] = {True: [], False: []}
+    digest = xxhash.xxh3_128()
+    for place in places:
+        data = MdsDataset(folder / place, cache / place, {})
+        name = folder.name if place == Path() else place.as_posix()
+        streams[bool(HELD_OUT & set(place.parts))].append(Stream(name, data))
+        digest.update(json.dumps([place.as_posix(), read_index(folder / place)]).encode())
+    train, validation = tuple(streams[False]), tuple(streams[True])
+    if not train:
+        raise TrainerError(f"{folder} has held-out data sets only ({', '.join(s.name for s in validation)})")
+    tokenizer = folder / "tokenizer.json" if (folder / "tokenizer.json").is_file() else None
+    return Shards(
+        folder=folder,
+        fingerprint=digest.hexdigest(),
+        sequence_length=len(sample_tokens(train[0].data.sample(0))) - 1,
+        vocab_size=_vocab_size(tokenizer, train + validation),
+        eos_id=None,
+        tokenizer=tokenizer,
+        tokenizer_sha256=sha256(tokenizer) if tokenizer else None,
+        token_bytes=None,
+        train=train,
+        validation=validation,
+    )
+
+
+def _vocab_size(tokenizer: Path | None, streams: tuple[Stream, ...]) -> int:
+    """Rows that an embedding needs: the tokenizer's size, or without one the largest token of all, plus one."""
+    if tokenizer is not None:
+        return int(Tokenizer.from_file(str(tokenizer)).get_vocab_size())
+    largest = 0
+    for stream in streams:
+        for index in range(len(stream.data)):
+            largest = max(largest, int(sample_tokens(stream.data.sample(index)).max(initial=0)))
+    if largest >= 1 << 31:
+        raise TrainerError(
+            f"the largest token is {largest}: `tokens` of type bytes must hold int64 ids; write them as an ndarray"
+        )
+    return largest + 1
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise TrainerError(f"{path} is not JSON ({error}); copy or build the shards again") from None
+    if not isinstance(value, dict):
+        raise TrainerError(f"{path} is not a JSON object; copy or build the shards again")
+    return value
