@@ -40,9 +40,7 @@ class Source(Model):
     )
     limit: Count | None = Field(None, description="documents read from each of this source's files, at most")
     text_key: str = Field("text", description="field that holds the text (jsonl, parquet, hf)")
-    id_key: str | None = Field(
-        None, description="field that names the document in reports (jsonl, parquet, hf)"
-    )
+    id_key: str | None = Field(None, description="field that names the document in reports (jsonl, parquet, hf)")
     url_key: str | None = Field("url", description="field that holds the address (jsonl, parquet, hf)")
     split: str = Field("train", description="split of a Hugging Face dataset (hf)")
     license: str | None = Field(None, description="license of the source, for the model card")
@@ -70,9 +68,7 @@ class ExtractConfig(Model):
 class LanguageConfig(Model):
     """fastText language identification."""
 
-    model: str | None = Field(
-        None, description="path of a fastText model; default: lid.176 looked up locally"
-    )
+    model: str | None = Field(None, description="path of a fastText model; default: lid.176 looked up locally")
     keep: list[str] | None = Field(None, description="ISO 639 codes kept; default: every language")
     threshold: Fraction = Field(0.65, description="lowest score kept (FineWeb, DCLM, Dolma 3: 0.65)")
     thresholds: dict[str, Fraction] = Field({}, description="threshold of single languages, e.g. {fr: 0.824}")
@@ -142,9 +138,7 @@ class TokenizeConfig(Model):
     packing: Literal["concat", "best_fit"] = "concat"
     validation: Fraction = Field(0.01, description="share of documents (by duplicate cluster) held out")
     stream_by: Literal["source", "language", "source-language"] = "source"
-    compression: str | None = Field(
-        "zstd", description="shard compression, as MDSWriter spells it; null for none"
-    )
+    compression: str | None = Field("zstd", description="shard compression, as MDSWriter spells it; null for none")
     shard_bytes: Count = Field(64_000_000, description="largest shard in bytes before compression")
     bucket_bytes: Count = Field(
         256_000_000, description="text bytes shuffled in memory at once; fixes the number of shuffle tasks"

@@ -20,9 +20,7 @@ from pipeline.step import HEARTBEAT_SECONDS, CorpusStep
 _PRELOAD = ["pipeline.extract.step", "pipeline.language.step", "pipeline.dedup.step", "pipeline.quality.step"]
 
 
-def execute(
-    step: CorpusStep, workers: int, logs: Path, stage: str, observer: Observer, started: float
-) -> None:
+def execute(step: CorpusStep, workers: int, logs: Path, stage: str, observer: Observer, started: float) -> None:
     """Run all tasks of `step` that have no receipt yet. Raises what a task raises."""
     if all(step.receipt(rank) is not None for rank in range(step.tasks)):
         return

@@ -52,7 +52,8 @@ def parse_content_type(value: str) -> tuple[str, str | None]:
 
 def dechunk(body: bytes) -> bytes:
     """Undo chunked transfer coding; a body that is not chunked after all comes back as it is."""
-    parts, position = [], 0
+    parts: list[bytes] = []
+    position = 0
     while found := _CHUNK_SIZE.match(body[position : position + 512]):
         size = int(found[1], 16)
         start = position + found.end()
@@ -88,7 +89,9 @@ def _inflate(body: bytes, window_bits: int, limit: int) -> tuple[bytes, bool]:
 
 
 def _unbrotli(body: bytes, limit: int) -> tuple[bytes, bool]:
-    decoder, parts, size = brotli.Decompressor(), [], 0
+    decoder = brotli.Decompressor()
+    parts: list[bytes] = []
+    size = 0
     for start in range(0, len(body), 4096):
         data = body[start : start + 4096]
         while size <= limit:

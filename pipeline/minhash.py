@@ -81,7 +81,7 @@ def fold_table() -> U32:
     return table
 
 
-@njit(cache=True, inline="always")  # type: ignore[misc]
+@njit(cache=True, inline="always")
 def _mix(x: np.uint64) -> np.uint64:
     """Finalizer of splitmix64 (Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -89,14 +89,14 @@ def _mix(x: np.uint64) -> np.uint64:
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _minimize(shingle: np.uint64, multipliers: U32, offsets: U32, row: U32) -> None:
     low = np.uint32(shingle & np.uint64(0xFFFFFFFF))
     for j in range(row.size):
         row[j] = min(row[j], np.uint32(low * multipliers[j] + offsets[j]))
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _shingle(ring: Any, words: int, ngram: int) -> np.uint64:
     """Hash of the last min(words, ngram) word hashes, oldest first."""
     value = np.uint64(0x9E3779B97F4A7C15)
@@ -106,7 +106,7 @@ def _shingle(ring: Any, words: int, ngram: int) -> np.uint64:
     return value
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _sign(points: U32, ends: Any, table: U32, ngram: int, multipliers: U32, offsets: U32, out: U32) -> None:
     ring = np.zeros(ngram, np.uint64)
     start = 0
@@ -137,7 +137,7 @@ def _sign(points: U32, ends: Any, table: U32, ngram: int, multipliers: U32, offs
         start = ends[document]
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _band_keys(signatures: U32, rows: int, keys: Any) -> None:
     for i in range(keys.shape[0]):
         for band in range(keys.shape[1]):

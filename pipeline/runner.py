@@ -32,7 +32,7 @@ from pipeline.fingerprint import code_version, fingerprint, library_versions
 from pipeline.progress import Observer, Silent
 from pipeline.sources import input_hashes, list_inputs
 from pipeline.stage import Build, StageModule
-from pipeline.step import Counts, CorpusStep, add_counts
+from pipeline.step import CorpusStep, Counts, add_counts
 from pipeline.storage import (
     changed_files,
     hash_file,
@@ -53,9 +53,7 @@ class Stage:
 
 
 STAGES: dict[StageName, Stage] = {
-    "extract": Stage(
-        "pipeline.extract.step", ("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow")
-    ),
+    "extract": Stage("pipeline.extract.step", ("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow")),
     "language": Stage("pipeline.language.step", ("fasttext-wheel", "pyarrow")),
     "dedup": Stage("pipeline.dedup.step", ("datasketch", "pyarrow")),
     "quality": Stage("pipeline.quality.step", ("pyarrow",)),
@@ -79,9 +77,7 @@ def build_corpus(
     """
     for name in (first, last):
         if name is not None and name not in config.stages:
-            raise PipelineError(
-                f"stage `{name}` is not among this recipe's stages: {', '.join(config.stages)}"
-            )
+            raise PipelineError(f"stage `{name}` is not among this recipe's stages: {', '.join(config.stages)}")
     with locked(run):
         _remove_stale_folders(config, run)
         inputs = list_inputs(config.sources, base)
@@ -213,9 +209,7 @@ def _run_passes(
     write_json(build.workdir / "stats.json", stats)
     for scratch in build.workdir.glob(".*"):
         shutil.rmtree(scratch)
-    publish_folder(
-        build.workdir, place, module.manifest(build) | {"stage": name, "fingerprint": build.fingerprint}
-    )
+    publish_folder(build.workdir, place, module.manifest(build) | {"stage": name, "fingerprint": build.fingerprint})
     seconds = time.monotonic() - started
     _log(
         run,

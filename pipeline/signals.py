@@ -6,7 +6,7 @@ Signal, unit and range; definitions follow the paper named in `pipeline.presets`
     mean_word_length                                                      characters, >= 0
     hash_ratio, ellipsis_ratio                                            per word, >= 0
     bullet_lines, ellipsis_lines, punctuated_lines, short_lines           share of lines, 0 to 1
-    alpha_words                                                           share of words, 0 to 1
+    alpha_words                                       share of whitespace-separated parts, 0 to 1
     duplicate_lines, duplicate_paragraphs                                 share of lines, paragraphs, 0 to 1
     duplicate_line_characters, duplicate_paragraph_characters,
     top_2gram ... top_4gram, duplicate_5gram ... duplicate_10gram         share of characters, 0 to 1
@@ -30,10 +30,18 @@ _WORD_CHARACTER = rf"[^\W_{_UNSPACED}]|[\u0300-\u036f\u0900-\u0dff]"
 _TOKEN = re.compile(rf"[{_UNSPACED}]|(?:{_WORD_CHARACTER})+(?:['’-](?:{_WORD_CHARACTER})+)*|[^\w\s]+|_+")
 _SENTENCE_END = re.compile(r"[.!?…؟।۔]+[\"'”’»)\]]*(?=\s|$)|[。！？]")
 _PARAGRAPHS = re.compile(r"\n\s*\n")
-_TERMINAL = ('.', '?', '!', '"', "'", "”", "’", "»", "…", "。", "！", "？", "」", "؟", "।", "۔", ")")
+_TERMINAL = (".", "?", "!", '"', "'", "”", "’", "»", "…", "。", "！", "？", "」", "؟", "।", "۔", ")")
 _BULLETS = ("•", "-", "*", "‣", "●", "◦", "–")
 _STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
-_C4_LINE_NOTICES = ("javascript", "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+_C4_LINE_NOTICES = (
+    "javascript",
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+)
 SHORT_LINE = 30  # characters (FineWeb)
 MAX_C4_WORD = 1000  # characters (C4)
 MIN_C4_WORDS = 3  # words a line (C4)
@@ -68,7 +76,7 @@ def _gopher(text: str, tokens: list[str], words: list[str], lines: list[str]) ->
         "ellipsis_ratio": (text.count("...") + text.count("…")) / count,
         "bullet_lines": _share(lines, lambda line: line.startswith(_BULLETS)),
         "ellipsis_lines": _share(lines, lambda line: line.endswith(("...", "…"))),
-        "alpha_words": _share(tokens, lambda token: any(character.isalpha() for character in token)),
+        "alpha_words": _share(text.split(), lambda part: any(character.isalpha() for character in part)),
         "stop_words": len(_STOP_WORDS & {word.lower() for word in words}),
     }
 

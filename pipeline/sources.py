@@ -129,9 +129,7 @@ def _list_source(source: Source, base: Path) -> list[Input]:
         if not matches and filesystem.isfile(path):
             matches = {path: filesystem.info(path)}
         suffixes = _SUFFIXES.get(source.type, ("",))
-        files = {
-            name: info for name, info in matches.items() if info["type"] == "file" and name.endswith(suffixes)
-        }
+        files = {name: info for name, info in matches.items() if info["type"] == "file" and name.endswith(suffixes)}
         if not files:
             raise PipelineError(
                 f"source `{source.name}`: `{pattern}` matches no file (looked for {full}); correct `paths`"
@@ -155,9 +153,7 @@ def _remote_identity(address: str) -> str:
         return address
     filesystem, path = url_to_fs(address)
     info = filesystem.info(path)
-    return json.dumps(
-        {key: str(info[key]) for key in ("ETag", "etag", "size", "mtime", "LastModified") if key in info}
-    )
+    return json.dumps({key: str(info[key]) for key in ("ETag", "etag", "size", "mtime", "LastModified") if key in info})
 
 
 def _read_warc(item: Input, max_bytes: int) -> Iterator[RawDocument]:

@@ -162,9 +162,7 @@ class VerdictWriter:
 class DocumentStep(CorpusStep):
     """A pass with one task per input parquet file that adds columns, and keeps or drops each document."""
 
-    def __init__(
-        self, stage: str, workdir: Path, inputs: Sequence[Path], added: Sequence[pa.Field] = ()
-    ) -> None:
+    def __init__(self, stage: str, workdir: Path, inputs: Sequence[Path], added: Sequence[pa.Field] = ()) -> None:
         super().__init__(stage, workdir, len(inputs))
         self.inputs = inputs
         self.added = added

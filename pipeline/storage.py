@@ -56,9 +56,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PipelineError(
-            f"{path}: damaged JSON ({error}); delete the folder it is in to rebuild it"
-        ) from error
+        raise PipelineError(f"{path}: damaged JSON ({error}); delete the folder it is in to rebuild it") from error
 
 
 def sync_folder(folder: Path) -> None:

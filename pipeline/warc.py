@@ -47,9 +47,7 @@ class Tally:
     damage: list[tuple[int, str]] = field(default_factory=list)
 
 
-def read_records(
-    path: str, *, max_bytes: int = DEFAULT_MAX_BYTES, tally: Tally | None = None
-) -> Iterator[Record]:
+def read_records(path: str, *, max_bytes: int = DEFAULT_MAX_BYTES, tally: Tally | None = None) -> Iterator[Record]:
     """Records of an archive (local path or any fsspec URL), in file order.
 
     Compression (gzip members, zstd, lz4, none) is detected. Raises FileNotFoundError and other OSErrors of

@@ -67,7 +67,7 @@ def agreement(signatures: U32, left: I64, right: I64) -> np.ndarray[Any, np.dtyp
     return np.array([(signatures[i] == signatures[j]).mean() for i, j in zip(left, right, strict=True)])
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _find(parent: I64, i: int) -> int:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -75,7 +75,7 @@ def _find(parent: I64, i: int) -> int:
     return i
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _union(parent: I64, i: int, j: int) -> None:
     a, b = _find(parent, i), _find(parent, j)
     if a < b:
@@ -84,7 +84,7 @@ def _union(parent: I64, i: int, j: int) -> None:
         parent[a] = b
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _similar(signatures: U32, i: int, j: int, needed: int) -> bool:
     equal = 0
     for k in range(signatures.shape[1]):
@@ -92,7 +92,7 @@ def _similar(signatures: U32, i: int, j: int, needed: int) -> bool:
     return bool(equal >= needed)
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _join(order: I64, keys: Any, signatures: U32, needed: int, parent: I64) -> None:
     first = 0
     for position in range(1, order.size):
@@ -105,6 +105,6 @@ def _join(order: I64, keys: Any, signatures: U32, needed: int, parent: I64) -> N
                 _union(parent, i, j)
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _labels(parent: I64) -> I64:
     return np.array([_find(parent, i) for i in range(parent.size)], np.int64)

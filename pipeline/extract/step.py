@@ -127,14 +127,8 @@ class ExtractStep(CorpusStep):
 
 def read_blocklist(paths: list[Path]) -> frozenset[str]:
     """Domains and URL prefixes (without scheme), one a line; `#` begins a comment."""
-    lines = (
-        line.partition("#")[0].strip().lower()
-        for path in paths
-        for line in path.read_text("utf-8").splitlines()
-    )
-    return frozenset(
-        line.removeprefix("https://").removeprefix("http://").rstrip("/") for line in lines if line
-    )
+    lines = (line.partition("#")[0].strip().lower() for path in paths for line in path.read_text("utf-8").splitlines())
+    return frozenset(line.removeprefix("https://").removeprefix("http://").rstrip("/") for line in lines if line)
 
 
 def is_blocked(url: str, blocked: frozenset[str]) -> str | None:

