@@ -12,8 +12,8 @@ Signal, unit and range; definitions follow the paper named in `pipeline.presets`
     top_2gram ... top_4gram, duplicate_5gram ... duplicate_10gram         share of characters, 0 to 1
     newlines_per_word                                                     per word, >= 0
 
-A word is a run of letters, marks and digits (an apostrophe or hyphen inside belongs to it), or one character of a script that is
-written without spaces; other visible characters are symbols, counted where a ratio is to all tokens. Gopher's
+A word is a run of letters, marks and digits (an apostrophe or hyphen inside belongs to it), or one character of a
+script that is written without spaces; other visible characters are symbols, counted where a ratio is to all tokens. Gopher's
 and datatrove's word splitters differ in detail from this rule. Costs about 1 MB/s a core.
 """
 
@@ -128,7 +128,7 @@ def _fineweb(text: str, words: list[str], lines: list[str]) -> dict[str, float]:
 
 
 def _share(parts: list[str], holds: Any) -> float:
-    return sum(map(holds, parts)) / max(len(parts), 1)
+    return float(sum(map(holds, parts))) / max(len(parts), 1)
 
 
 def _number(words: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -92,12 +92,22 @@ def _message(place: Location, group: list[ErrorDetails], document: Document, sch
     if first["type"] == "value_error":
         text = str(first["ctx"]["error"])
         named = re.search(r"`(\w+)`", text)
-        place = (*place, named.group(1)) if named else place
-        return f"{document.origin(place)}: {'.'.join(map(str, place))}: {text}"
+        place += _find(named.group(1), first["input"]) if named else ()
+        return f"{document.origin(place)}: {'.'.join(map(str, place)) or 'recipe'}: {text}"
     value = first["input"]
     allowed = " or ".join(dict.fromkeys(_allowed(details) for details in group))
     hint = "; remove the key to keep its default" if value is None else _nearest_choice(first)
     return f"{document.origin(place)}: {field}: got {show(value)}, allowed: {allowed}{hint}"
+
+
+def _find(key: str, data: Any) -> Location:
+    """Where `key` stands in `data`, at any depth; () where it does not."""
+    if not isinstance(data, dict):
+        return ()
+    if key in data:
+        return (key,)
+    below = ((name, *_find(key, value)) for name, value in data.items())
+    return next((place for place in below if len(place) > 1), ())
 
 
 def _allowed(details: ErrorDetails) -> str:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from recipes.errors import RecipeError
-from recipes.explain import explain, show, similar
+from recipes.explain import explain, show
 from recipes.parse import Document, parse_recipe, parse_value
 from recipes.schema import Location, Recipe, Training, local_paths
 
@@ -38,9 +38,7 @@ class Loaded(Generic[Schema]):
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Loaded[Recipe]:
     """A recipe file with overrides `a.b=value` applied. Raises RecipeError with all that is wrong."""
-    loaded = _validate(Recipe, _read(path, overrides), path.parent)
-    _check_rules(loaded)
-    return loaded
+    return _validate(Recipe, _read(path, overrides), path.parent)
 
 
 def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Loaded[Training]:
@@ -147,31 +145,6 @@ def _validate(schema: type[Schema], document: Document, base: Path) -> Loaded[Sc
         return Loaded(schema.model_validate(document.data), base, document)
     except ValidationError as error:
         raise RecipeError(explain(error, document, schema)) from error
-
-
-def _check_rules(loaded: Loaded[Recipe]) -> None:
-    """Raise RecipeError that names every quality rule which no preset of the recipe has."""
-    from pipeline.presets import PRESETS
-
-    quality = loaded.recipe.quality
-    overridden: list[Location] = [("quality", "rules", name) for name in quality.rules]
-    overridden += [
-        ("quality", "languages", code, name) for code, rules in quality.languages.items() for name in rules
-    ]
-    owner = {name: preset for preset, rules in PRESETS.items() for name in rules}
-    wrong = []
-    for location in overridden:
-        name = str(location[-1])
-        preset = owner.get(name)
-        if preset is None:
-            reason = f"unknown rule{similar(name, owner)}"
-        elif preset not in quality.presets:
-            reason = f"this rule is one of preset `{preset}`, which is not in `quality.presets`"
-        else:
-            continue
-        wrong.append(f"{loaded.document.origin(location)}: {'.'.join(map(str, location))}: {reason}")
-    if wrong:
-        raise RecipeError(wrong)
 
 
 def _matches(pattern: Path) -> bool:

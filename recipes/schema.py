@@ -13,6 +13,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from pipeline.config import CorpusConfig, Model
+from pipeline.presets import PRESETS
 from trainer.config import TrainConfig
 
 Location = tuple[str | int, ...]
@@ -30,6 +31,14 @@ class Recipe(CorpusConfig):
     def _training_has_shards(self) -> Self:
         if self.train and "tokenize" not in self.stages:
             raise ValueError("`train` needs shards: end `stages` with `tokenize`, or remove `train`")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_have_presets(self) -> Self:
+        active = {name for preset in self.quality.presets for name in PRESETS[preset]}
+        for name in (*self.quality.rules, *(name for rules in self.quality.languages.values() for name in rules)):
+            if name not in active:
+                raise ValueError(f"`{name}` belongs to a preset that is not among `quality.presets`")
         return self
 
 

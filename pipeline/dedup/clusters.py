@@ -52,7 +52,8 @@ def cluster(signatures: U32, keys: Any, verify: float, known: I64 | None = None)
     for band in range(keys.shape[1]):
         order = real[np.argsort(keys[real, band], kind="stable")]
         _join(order, np.ascontiguousarray(keys[:, band]), signatures, needed, parent)
-    return _labels(parent)
+    labels: I64 = _labels(parent)
+    return labels
 
 
 def group_equal(hashes: Any) -> I64:

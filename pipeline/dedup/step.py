@@ -70,7 +70,8 @@ class SignatureStep(CorpusStep):
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
         hasher = make_hasher(self.settings, self.seed)
-        total, parts = max(read_rows(self.inputs[rank]), 1), []
+        total, seen = max(read_rows(self.inputs[rank]), 1), 0
+        parts: list[dict[str, Any]] = []
         for table in read_batches(self.inputs[rank]):
             texts = table["text"].to_pylist()
             scopes = self._scopes(table)
@@ -85,7 +86,8 @@ class SignatureStep(CorpusStep):
                     "dates": np.array([_date_number(date) for date in table["date"].to_pylist()], np.int64),
                 }
             )
-            heartbeat.beat(len(texts), text_bytes(table), sum(len(part["lengths"]) for part in parts) / total)
+            seen += len(texts)
+            heartbeat.beat(len(texts), text_bytes(table), seen / total)
         columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
         path = self.workdir / f".scratch/signatures/{rank:05d}.npz"
         with atomic_file(path) as file:

@@ -22,7 +22,7 @@ def keep(texts: list[str], *, preset: str = "fineweb", language: str = "en") -> 
     >>> keep(["too short"], preset="gopher")
     ['gopher_min_words']
     """
-    settings = QualityConfig(presets=[preset])  # type: ignore[list-item]
+    settings = QualityConfig(presets=[preset])
     failures = failing(rules_for(settings, language), signals(texts, language=language), len(texts))
     return [names[0] if names else None for names in failures]
 
@@ -33,11 +33,10 @@ def rules_for(settings: QualityConfig, language: str) -> dict[str, QualityRule]:
     overrides = {**settings.rules, **settings.languages.get(language, {})}
     for preset in settings.presets:
         for name, rule in PRESETS[preset].items():
-            override = _override(overrides[name]) if name in overrides else None
-            applies = override.enabled if override else _applies(name, language)
-            if applies:
-                changed = override is not None and override.threshold is not None
-                rules[name] = rule._replace(threshold=override.threshold) if changed else rule  # type: ignore[union-attr]
+            override = _override(overrides[name]) if name in overrides else Rule(enabled=_applies(name, language))
+            if override.enabled:
+                threshold = rule.threshold if override.threshold is None else override.threshold
+                rules[name] = rule._replace(threshold=threshold)
     return rules
 
 

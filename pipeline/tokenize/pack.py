@@ -23,7 +23,8 @@ def pack(lengths: list[int], size: int, packing: str = "concat") -> list[list[Pi
     """Sequences as lists of pieces whose lengths sum to at most `size`; every token is in exactly one.
 
     >>> pack([3, 4], 5)
-    [[Piece(document=0, start=0, length=3), Piece(document=1, start=0, length=2)], [Piece(document=1, start=2, length=2)]]
+    [[Piece(document=0, start=0, length=3), Piece(document=1, start=0, length=2)],
+     [Piece(document=1, start=2, length=2)]]
     """
     return _best_fit(lengths, size) if packing == "best_fit" else _concat(lengths, size)
 
