@@ -106,9 +106,7 @@ def _override(document: Document, overrides: Sequence[str]) -> Document:
         path, equals, text = override.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
-            raise RecipeError(
-                f"{name}: got no `FIELD=VALUE`, allowed: e.g. `train.steps=500`, `sources.0.limit=10`"
-            )
+            raise RecipeError(f"{name}: got no `FIELD=VALUE`, allowed: e.g. `train.steps=500`, `sources.0.limit=10`")
         location = _assign(data, keys, parse_value(text, name), name)
         origins = {place: origin for place, origin in origins.items() if place[: len(location)] != location}
         origins[location] = name

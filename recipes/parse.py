@@ -99,9 +99,7 @@ class _Reader:
 
     def read(self, node: yaml.Node, location: Location) -> Any:
         if node in self.open:
-            raise yaml.MarkedYAMLError(
-                problem="an alias stands inside its own anchor", problem_mark=node.start_mark
-            )
+            raise yaml.MarkedYAMLError(problem="an alias within its own anchor", problem_mark=node.start_mark)
         self.origins.setdefault(location, self._where(node))
         self.open.append(node)
         try:
@@ -122,9 +120,7 @@ class _Reader:
             place = (*location, key)
             if key in mapping:
                 field = ".".join(map(str, place))
-                raise RecipeError(
-                    f"{self._where(key_node)}: {field}: given twice (first on {self.origins[place]})"
-                )
+                raise RecipeError(f"{self._where(key_node)}: {field}: given twice (first at {self.origins[place]})")
             self.origins[place] = self._where(key_node)
             mapping[key] = self.read(value_node, place)
         return mapping

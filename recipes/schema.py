@@ -61,9 +61,7 @@ def local_paths(recipe: Recipe) -> Iterator[tuple[Location, str, bool]]:
         if source.type != "hf"
         for index, path in enumerate(source.paths)
     ]
-    named += [
-        (("extract", "blocklist", index), path, False) for index, path in enumerate(recipe.extract.blocklist)
-    ]
+    named += [(("extract", "blocklist", index), path, False) for index, path in enumerate(recipe.extract.blocklist)]
     named += [
         (("language", "model"), recipe.language.model, False),
         (("tokenize", "tokenizer", "path"), recipe.tokenize.tokenizer.path, False),

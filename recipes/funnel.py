@@ -1,0 +1,145 @@
+"""A corpus run on the terminal: one bar per stage while it works, the funnel and the truth table at the end."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from pipeline.progress import Progress
+from recipes.terminal import duration, megabytes, remaining
+
+_TOP_REASONS = 3
+
+
+class CorpusView:
+    """Observer of `pipeline.progress` that shows stages as they run and remembers what they did.
+
+    A stage may read its input in several passes; the bar then starts anew, and rate and time left are those of
+    the pass. Use as a context manager, so that an error leaves no half-drawn bar behind.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.stats: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[str, float] = {}
+        self._bars: Bars | None = None
+        self._pass_began = 0.0
+        self._fraction = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_bars()
+
+    def stage_started(self, stage: str, tasks: int) -> None:
+        self._pass_began = self._fraction = 0.0
+        if self.console.is_terminal:
+            columns = TextColumn("{task.description:<9}"), BarColumn(), TextColumn("{task.fields[rate]}")
+            self._bars = Bars(*columns, console=self.console, transient=True)
+            self._bars.add_task(stage, total=1.0, rate="")
+            self._bars.start()
+        else:
+            self._say(f"{stage}: started ({tasks:,} {'task' if tasks == 1 else 'tasks'})")
+
+    def stage_progress(self, stage: str, progress: Progress) -> None:
+        if self._bars is None:
+            return
+        if progress.fraction < self._fraction:
+            self._pass_began = progress.seconds
+        self._fraction = progress.fraction
+        seconds = max(progress.seconds - self._pass_began, 1e-3)
+        parts = [
+            f"{progress.fraction:4.0%}",
+            f"{progress.documents / seconds:,.0f} documents/s",
+            f"{progress.bytes / 1e6 / seconds:,.1f} MB/s",
+            remaining(seconds, progress.fraction),
+        ]
+        rate = "  ".join(part for part in parts if part)
+        self._bars.update(self._bars.task_ids[0], completed=progress.fraction, rate=rate)
+
+    def stage_finished(self, stage: str, stats: dict[str, Any], seconds: float) -> None:
+        self._stop_bars()
+        self.stats[stage], self.seconds[stage] = stats, seconds
+        self._say(f"{stage}: {_kept(stats)}, {megabytes(stats['bytes_kept'])}, {duration(seconds)}")
+
+    def stage_skipped(self, stage: str, stats: dict[str, Any]) -> None:
+        self.stats[stage] = stats
+        self._say(f"{stage}: nothing changed, {_kept(stats)}")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
+
+    def _stop_bars(self) -> None:
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+
+
+def funnel_table(stats: dict[str, dict[str, Any]], seconds: dict[str, float]) -> Table:
+    """Stage by stage: documents in, kept and dropped, text kept, time, and the rules that dropped most.
+
+    stats: stats.json by stage, in order; seconds: time of the stages that ran now (the others are unchanged).
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for name in ("in", "kept", "dropped", "kept %", "text", "time"):
+        if not table.columns:
+            table.add_column("stage")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("most dropped for", overflow="fold")
+    for stage, counts in stats.items():
+        table.add_row(
+            stage,
+            *_counts(counts["documents_in"], counts["documents_kept"]),
+            megabytes(counts["bytes_kept"]),
+            duration(seconds[stage]) if stage in seconds else "unchanged",
+            _reasons(counts["dropped"]),
+        )
+    if len(stats) > 1:
+        first, last = next(iter(stats.values())), list(stats.values())[-1]
+        table.add_section()
+        table.add_row(
+            "all",
+            *_counts(first["documents_in"], last["documents_kept"]),
+            megabytes(last["bytes_kept"]),
+            duration(sum(seconds.values())) if seconds else "unchanged",
+            f"{last['tokens']:,} tokens" if "tokens" in last else "",
+        )
+    return table
+
+
+def truth_table(scores: dict[str, dict[str, float]]) -> Table:
+    """Precision and recall of each stage on labelled documents."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title="on the labelled documents", title_justify="left")
+    table.add_column("stage")
+    for name in ("precision", "recall", "cases"):
+        table.add_column(name, justify="right")
+    for stage, score in scores.items():
+        table.add_row(stage, f"{score['precision']:.3f}", f"{score['recall']:.3f}", f"{score['cases']:,.0f}")
+    return table
+
+
+def _kept(stats: dict[str, Any]) -> str:
+    read, kept = stats["documents_in"], stats["documents_kept"]
+    return f"{kept:,} of {read:,} documents kept ({_percent(kept, read)})"
+
+
+def _counts(read: int, kept: int) -> tuple[str, str, str, str]:
+    return f"{read:,}", f"{kept:,}", f"{read - kept:,}", _percent(kept, read)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _reasons(dropped: dict[str, int]) -> str:
+    most = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{rule} {count:,}" for rule, count in most[:_TOP_REASONS])
