@@ -37,9 +37,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Te
     `bias` as above; None means plain causal attention over equally long queries and keys.
     """
     grouped = query.shape[1] != key.shape[1]
-    return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=bias, is_causal=bias is None, enable_gqa=grouped
-    )
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None, enable_gqa=grouped)
 
 
 def _bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:

@@ -31,7 +31,7 @@ def linear_cross_entropy(
     alone, (rows,) fp32, 0 where ignored, without gradient. `chunk` is the number of rows at once.
     """
     rows = chunk or max(64, CHUNK_ELEMENTS // weight.shape[0])
-    return _LinearCrossEntropy.apply(hidden, weight, targets, scale, z_loss, rows, torch.is_grad_enabled())  # type: ignore[no-any-return, no-untyped-call]
+    return _LinearCrossEntropy.apply(hidden, weight, targets, scale, z_loss, rows, torch.is_grad_enabled())  # type: ignore[no-any-return]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

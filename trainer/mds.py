@@ -21,7 +21,7 @@ from typing import Any
 import brotli
 import numpy as np
 import xxhash
-import zstd
+import zstd  # type: ignore[import-untyped]
 from streaming.base.compression import decompress
 from streaming.base.format import reader_from_json
 from streaming.base.format.mds.reader import MDSReader

@@ -14,6 +14,7 @@ Parameters per layer: width * head_dim * (2 * heads + 2 * kv_heads) + 3 * width 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,13 @@ class Linear(nn.Linear):
         return F.linear(input, self.weight.to(input.dtype))
 
 
+class Embedding(nn.Embedding):
+    """Token vectors, fp32."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weight alone, as in `Linear`."""
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square normalization over the last axis (arXiv:1910.07467)."""
 
@@ -62,8 +70,8 @@ class Cache:
     def empty(cls, model: Transformer, batch: int, slots: int) -> Cache:
         """Room for `slots` tokens of each of `batch` sequences."""
         shape = (batch, model.config.kv_heads, slots, model.config.head_dim)
-        like = {"dtype": model.compute_dtype, "device": model.embed_tokens.weight.device}
-        return cls([(torch.zeros(shape, **like), torch.zeros(shape, **like)) for _ in model.layers])  # type: ignore[arg-type]
+        like = model.embed_tokens.weight.new_zeros((), dtype=model.compute_dtype)
+        return cls([(like.new_zeros(shape), like.new_zeros(shape)) for _ in model.layers])
 
 
 @dataclass(frozen=True)
@@ -147,15 +155,11 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """The model. Weights follow from `seed`; `compute_dtype` is the type of activations and matrix products."""
 
-    def __init__(
-        self, config: ModelConfig, *, seed: int = 0, compute_dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, config: ModelConfig, *, seed: int = 0, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
-        self.embed_tokens = nn.Embedding.from_pretrained(
-            torch.empty(config.vocab_size, config.width), freeze=False
-        )
+        self.embed_tokens = Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.lm_head = Linear(config.width, config.vocab_size)
@@ -178,6 +182,15 @@ class Transformer(nn.Module):
             else:
                 deviation = self.config.width**-0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
+
+    @torch.no_grad()
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy saved weights in; their names and shapes are those of `named_parameters`. Raises KeyError otherwise."""
+        parameters = dict(self.named_parameters())
+        if differing := parameters.keys() ^ tensors.keys():
+            raise KeyError(f"weights on one side only: {', '.join(sorted(differing))}")
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
         """Logits (batch, tokens, vocabulary) fp32, or with `targets` the mean loss in nats, a scalar.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.config import OptimizerConfig
 from trainer.model import Transformer
@@ -30,11 +30,11 @@ class Optimizer:
 
     def __init__(self, model: Transformer, config: OptimizerConfig, lr: float, muon_lr: float) -> None:
         """`lr` and `muon_lr` are the peaks; Newton-Schulz runs in the model's compute type."""
-        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         self.lr, self.muon_lr, self.config = lr, muon_lr, config
         self.dtype = model.compute_dtype
         matrices = [p for p in model.layers.parameters() if p.ndim == 2] if config.name == "muon" else []
-        self.shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        self.shapes: dict[torch.Size, list[Tensor]] = {}
         for parameter in matrices:
             self.shapes.setdefault(parameter.shape, []).append(parameter)
         self.momentum = {
@@ -61,7 +61,7 @@ class Optimizer:
         for parameter in self.names:
             parameter.grad = None
 
-    def _muon(self, shape: torch.Size, parameters: list[nn.Parameter], lr: float) -> None:
+    def _muon(self, shape: torch.Size, parameters: list[Tensor], lr: float) -> None:
         gradient = torch.stack([p.grad for p in parameters if p.grad is not None])
         momentum = self.momentum[shape].lerp_(gradient, 1 - self.config.momentum)
         update = gradient.lerp_(momentum, self.config.momentum)

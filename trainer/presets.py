@@ -2,8 +2,8 @@
 
 `124m` has GPT-2's sizes with Llama's blocks, `1b` and `3b` are Llama 3.2's shapes, `8b` is Llama 3's. The names
 count parameters at the vocabulary of the model they follow; with another vocabulary the embedding differs.
-Learning rates of `tiny` were tried on text (docs/format.md has no say in it); the larger ones are set between
-the published runs of that size (SmolLM2 135M: 3e-3, OLMo 2 7B and Llama 3 8B: 3e-4) and were not tuned here.
+Only `tiny`'s learning rates were tuned here; the larger ones lie between published runs of their size (SmolLM2
+135M: 3e-3, OLMo 2 7B and Llama 3 8B: 3e-4).
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "tiny": Preset(
-        ModelConfig(layers=4, width=256, heads=4, kv_heads=2, head_dim=64, ffn=768), lr=3e-3, muon_lr=3e-3
-    ),
+    "tiny": Preset(ModelConfig(layers=4, width=256, heads=4, kv_heads=2, head_dim=64, ffn=768), lr=3e-3, muon_lr=3e-3),
     "124m": Preset(
         ModelConfig(layers=12, width=768, heads=12, kv_heads=12, head_dim=64, ffn=2048, tied=True),
         lr=2e-3,
@@ -38,9 +36,7 @@ PRESETS: dict[str, Preset] = {
         muon_lr=1.5e-3,
     ),
     "1b": Preset(
-        ModelConfig(
-            layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, rope_base=500_000.0, tied=True
-        ),
+        ModelConfig(layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, rope_base=500_000.0, tied=True),
         lr=8e-4,
         muon_lr=8e-4,
     ),
@@ -52,9 +48,7 @@ PRESETS: dict[str, Preset] = {
         muon_lr=5e-4,
     ),
     "8b": Preset(
-        ModelConfig(
-            layers=32, width=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, rope_base=500_000.0
-        ),
+        ModelConfig(layers=32, width=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, rope_base=500_000.0),
         lr=3e-4,
         muon_lr=3e-4,
     ),

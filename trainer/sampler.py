@@ -40,7 +40,9 @@ class Sampler:
         """
         factors = [1.0] * len(sizes) if weights is None else list(weights)
         if not sizes or len(factors) != len(sizes) or min(sizes) < 1 or min(factors) <= 0:
-            raise TrainerError(f"streams of {list(sizes)} samples and weights {factors} cannot be mixed: all must be > 0")
+            raise TrainerError(
+                f"streams of {list(sizes)} samples and weights {factors} cannot be mixed: all must be > 0"
+            )
         if len(sizes) > CYCLE:
             raise TrainerError(f"{len(sizes)} streams are more than the {CYCLE} that can be mixed")
         self.sizes = np.array(sizes, np.int64)
@@ -58,13 +60,15 @@ class Sampler:
         count = turn * self.slots[stream] + self.before[slot]
         epoch, place = np.divmod(count, self.sizes[stream])
         keys = mix(mix(mix(np.uint64(self.seed)) ^ stream.astype(np.uint64)) ^ epoch.astype(np.uint64))
-        return np.stack((stream, permute(place, self.sizes[stream], keys)), axis=1)
+        samples = permute(place, self.sizes[stream], keys)
+        batch: Ints = np.stack((stream, samples), axis=1)
+        return batch
 
 
 def quotas(shares: np.ndarray[Any, np.dtype[np.float64]], slots: int) -> Ints:
     """Slots per stream in proportion to `shares` (largest remainder), at least one each, `slots` in all."""
     exact = shares / shares.sum() * slots
-    counts = np.maximum(np.floor(exact).astype(np.int64), 1)
+    counts: Ints = np.maximum(np.floor(exact).astype(np.int64), 1)
     while (missing := slots - int(counts.sum())) != 0:
         order = np.argsort(counts - exact if missing > 0 else exact - counts, kind="stable")
         order = order if missing > 0 else order[counts[order] > 1]
@@ -89,8 +93,8 @@ def permute(places: Ints, sizes: Ints, keys: Words) -> Ints:
     A Feistel network permutes the next power of four; images outside the range are sent through again until they
     fall inside (fewer than four passes on average).
     """
-    half = np.array([max(1, (int(size - 1).bit_length() + 1) // 2) for size in np.unique(sizes)], np.uint64)
-    bits = half[np.searchsorted(np.unique(sizes), sizes)]
+    distinct, which = np.unique(sizes, return_inverse=True)
+    bits = np.array([max(1, ((size - 1).bit_length() + 1) // 2) for size in distinct.tolist()], np.uint64)[which]
     images = _feistel(places.astype(np.uint64), bits, keys)
     while (outside := np.flatnonzero(images >= sizes.astype(np.uint64))).size:
         images[outside] = _feistel(images[outside], bits[outside], keys[outside])

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xxhash
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from trainer.errors import TrainerError
 from trainer.files import sha256
+from trainer.loss import IGNORE
 from trainer.mds import Array, MdsDataset, check_hash, read_index
 
-IGNORE = -100
 FORMAT = 1
 HELD_OUT = {"val", "validation", "valid", "eval", "test"}
 CHECKED_AT_ONCE = ("index.json", "tokenizer.json", "token_bytes.npy")
@@ -50,6 +52,16 @@ class Samples:
     tokens: Array
     targets: Array
     documents: Array | None
+
+    def __getitem__(self, rows: slice) -> Samples:
+        """The samples of a range of rows."""
+        return Samples(self.tokens[rows], self.targets[rows], None if self.documents is None else self.documents[rows])
+
+    def tensors(self, device: torch.device, document_mask: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens, targets and (where wanted and known) documents on a device."""
+        documents = self.documents if document_mask else None
+        tokens, targets = (torch.from_numpy(array).to(device) for array in (self.tokens, self.targets))
+        return tokens, targets, None if documents is None else torch.from_numpy(documents).to(device)
 
 
 @dataclass(frozen=True)
@@ -150,7 +162,7 @@ def _open_manifest(folder: Path, cache: Path) -> Shards:
     try:
         files = {name: (int(entry["bytes"]), str(entry["xxh3"])) for name, entry in manifest["files"].items()}
         known = {key: int(manifest[key]) for key in ("sequence_length", "vocab_size", "eos_id")}
-        weights = {name: float(entry["weight"]) for name, entry in manifest["streams"].items()}
+        listed = {name: (int(entry["samples"]), float(entry["weight"])) for name, entry in manifest["streams"].items()}
         tokenizer_sha256 = str(manifest["tokenizer_sha256"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TrainerError(f"{path} is not a shards manifest (docs/format.md): {error!r}") from None
@@ -164,11 +176,11 @@ def _open_manifest(folder: Path, cache: Path) -> Shards:
         if name.endswith(CHECKED_AT_ONCE):
             check_hash(folder / name, expected)
     streams: dict[str, list[Stream]] = {"train": [], "validation": []}
-    for full_name, weight in weights.items():
+    for full_name, (samples, weight) in listed.items():
         split, _, name = full_name.partition("/")
         if split not in streams or not name:
             raise TrainerError(f"{path}: stream `{full_name}` is in no known split (train, validation)")
-        if not manifest["streams"][full_name].get("samples"):
+        if not samples:
             continue
         hashes = {
             file.removeprefix(f"{full_name}/"): digest

@@ -1,0 +1,90 @@
+"""The machine under a run: device, determinism, compilation, signals.
+
+Deterministic algorithms cost nothing on a CPU that was measured; on CUDA they rule out the fastest attention
+backward. Bitwise repeatability also needs the same torch, device and number of threads, hence `environment`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.utils.deterministic
+
+from trainer.errors import TrainerError
+from trainer.model import Transformer
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def find_device(wanted: str) -> torch.device:
+    """`auto` is CUDA where there is a GPU. Raises TrainerError where CUDA is asked for in vain."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise TrainerError("device: `cuda` was asked for, but torch sees no GPU; use `auto` or `cpu`")
+    available = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(available if wanted == "auto" else wanted)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the last bits depend on besides recipe and data."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"torch": torch.__version__, "device": name, "threads": torch.get_num_threads()}
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Only kernels that give the same bits each time; anything else raises. Restores what was set before."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    before = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # a debugging aid that writes every buffer twice
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = fill
+
+
+def compile_blocks(model: Transformer) -> str | None:
+    """Compile every block in place; where the machine has no working compiler, say so and leave the model eager."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=model.embed_tokens.weight.device))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        return (
+            f"compile: torch.compile does not work here ({reason}); training goes on without it, more slowly. "
+            "Install a C++ compiler (g++ or clang++) and Python's headers, or set `compile: false`"
+        )
+    for block in model.layers:
+        block.compile()
+    return None
+
+
+class StopSignals:
+    """Notes SIGTERM and SIGINT instead of dying, inside a `with`; a second one acts as it did before."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():  # handlers cannot be set elsewhere
+            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self.__exit__()
