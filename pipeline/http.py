@@ -77,7 +77,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
             return _unbrotli(body, limit)
         if encoding == "zstd":
             decoded = zstandard.ZstdDecompressor().stream_reader(body).read(limit + 1)
-            return decoded[:limit], len(decoded) > limit
+            return (decoded[:limit] or body), len(decoded) > limit
     except (zlib.error, brotli.error, zstandard.ZstdError):
         pass  # the header lied: keep the bytes as they are
     return body, False
@@ -85,7 +85,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
 
 def _inflate(body: bytes, window_bits: int, limit: int) -> tuple[bytes, bool]:
     decoded = zlib.decompressobj(window_bits).decompress(body, limit + 1)
-    return decoded[:limit], len(decoded) > limit
+    return (decoded[:limit] or body), len(decoded) > limit
 
 
 def _unbrotli(body: bytes, limit: int) -> tuple[bytes, bool]:
@@ -102,7 +102,7 @@ def _unbrotli(body: bytes, limit: int) -> tuple[bytes, bool]:
                 break
             data = b""
     decoded = b"".join(parts)
-    return decoded[:limit], size > limit
+    return (decoded[:limit] or body), size > limit
 
 
 def _split_head(block: bytes) -> tuple[bytes, bytes]:

@@ -13,8 +13,8 @@ Signal, unit and range; definitions follow the paper named in `pipeline.presets`
     newlines_per_word                                                     per word, >= 0
 
 A word is a run of letters, marks and digits (an apostrophe or hyphen inside belongs to it), or one character of a
-script that is written without spaces; other visible characters are symbols, counted where a ratio is to all tokens. Gopher's
-and datatrove's word splitters differ in detail from this rule. Costs about 1 MB/s a core.
+script that is written without spaces; other visible characters are symbols, counted where a ratio is to all tokens.
+Gopher's and datatrove's word splitters differ in detail from this rule. Costs about 1 MB/s a core.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ class Encoder:
 
     def __init__(self, tokenizer: str | Path | Tokenizer) -> None:
         self.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else load(Path(tokenizer))
+        # A special token spelt out in a document is text, not an end of a document.
+        self.tokenizer.encode_special_tokens = True
         self.vocab_size: int = self.tokenizer.get_vocab_size()
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65_536 else np.uint32)
 

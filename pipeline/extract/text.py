@@ -10,11 +10,13 @@ from __future__ import annotations
 import codecs
 import re
 
+import charset_normalizer
 import trafilatura
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+DETECTED_BYTES = 20_000  # charset-normalizer is slow; this much decides as well as all
 _BLANK_LINES = re.compile(r"\n\s*\n+")
 _TRAILING = re.compile(r"[ \t\f\v]+\n")
 
@@ -25,7 +27,7 @@ def decode(body: bytes, charset: str | None = None) -> tuple[str, str]:
         if body.startswith(mark):
             return body.decode(name, "replace").removeprefix("\ufeff"), name
     if charset is None or not _known(charset):
-        charset = detect_encoding(body, from_html_meta=True) or "utf-8"
+        charset = _detect(body)
     text = bytes_to_str(body, charset, errors="replace")
     return text.encode("utf-8", "replace").decode("utf-8"), charset
 
@@ -55,6 +57,18 @@ def tidy(text: str) -> str:
     """Lines without trailing blanks, at most one blank line in a row, no NUL characters."""
     text = _TRAILING.sub("\n", text.replace("\0", "").replace("\r\n", "\n"))
     return _BLANK_LINES.sub("\n\n", text).strip()
+
+
+def _detect(body: bytes) -> str:
+    """The meta tag's charset, else uchardet's guess, else (it knows no EUC-KR) charset-normalizer's."""
+    found = detect_encoding(body, from_html_meta=True) or "utf-8"
+    if found == "utf-8":
+        try:
+            body.decode("utf-8")
+        except UnicodeDecodeError:
+            best = charset_normalizer.from_bytes(body[:DETECTED_BYTES]).best()
+            return best.encoding if best else found
+    return found
 
 
 def _known(charset: str) -> bool:

@@ -1,0 +1,70 @@
+"""What all tests share: real documents, small archives written with warcio, and the library's own import noise."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+PROSE = {
+    "river": """The river rises in a bog above the village, and for the first mile it is hardly wider than a step.
+Children dam it with stones in summer. By the time it reaches the mill it has taken in four streams, and the miller
+used to say that he could tell from the sound of the weir which of the four had seen rain. The mill stopped in 1951,
+when the road was widened. Its wheel was sold for scrap. Today the building belongs to a potter who dries her bowls
+in the loft where the flour once hung in the air. She opens the door to visitors on Sundays. Most of them come for
+the view of the weir and leave with a bowl.""",
+    "bread": """A sourdough starter is only flour and water that somebody has fed with patience. On the first day
+nothing happens. On the second a few bubbles appear and it smells of wet straw. After a week the mixture doubles between
+breakfast and lunch, and then it is strong enough to raise a loaf. Take a hundred grams of it, add the same weight of
+flour and water in the evening, and let it stand until the morning. The dough wants to be wet. Fold it four times in
+two hours and do not add flour because it sticks. It will hold together in the end. Bake it hot and let it cool before
+you cut it, however hard that is.""",
+    "fox": """Foxes have lived in the old cemetery for as long as anyone on our street remembers. They sleep under the
+hawthorn by the wall, and in March the cubs come out to play between the graves of two sea captains. The gardener
+leaves them alone, since they keep the rabbits away from his roses. In winter they cross the road at night, one
+after the other, always at the same lamp post. My neighbour has counted seven this year. She writes the numbers into
+a small book that she began in 1988. The figures go up and down with the mice, she says, and have nothing to do with
+the weather.""",
+}
+
+
+def page(text: str, title: str = "A page") -> bytes:
+    """An HTML page with the text in paragraphs, and chrome around it."""
+    paragraphs = "".join(f"<p>{part}</p>" for part in text.split("\n\n"))
+    return (
+        f"<!DOCTYPE html><html><head><title>{title}</title></head><body><nav><a href='/'>Home</a>"
+        f"<a href='/b'>Contact</a></nav><main><h1>{title}</h1>{paragraphs}</main>"
+        "<footer>Imprint and privacy</footer></body></html>"
+    ).encode()
+
+
+def write_warc(path: Path, pages: dict[str, bytes], *, status: str = "200 OK", media: str = "text/html") -> Path:
+    """A WARC with one response per URL, gzip members, fixed date."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        writer = WARCWriter(file, gzip=path.suffix == ".gz")
+        for url, body in pages.items():
+            headers = StatusAndHeaders(status, [("Content-Type", f"{media}; charset=utf-8")], protocol="HTTP/1.1")
+            record = writer.create_warc_record(
+                url,
+                "response",
+                payload=io.BytesIO(body),
+                length=len(body),
+                http_headers=headers,
+                warc_headers_dict={"WARC-Date": "2026-01-01T00:00:00Z"},
+            )
+            writer.write_record(record)
+    return path
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real data beside the checkout; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("no real data beside this checkout")
+    return SHARED
