@@ -7,12 +7,15 @@ and leave the work to the two packages.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recipes.errors import RecipeError
+from trainer.errors import Interrupted, TrainerError
 
 if TYPE_CHECKING:
     from recipes.load import Loaded
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 RecipeFile = Annotated[Path, typer.Argument(help="Recipe file.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, e.g. quality.presets=[c4]; repeatable."),
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, e.g. train.steps=500; repeatable."),
 ]
 First = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Build anew from this stage on.")]
 Last = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")]
@@ -31,19 +34,25 @@ Last = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop af
 def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None) -> None:
     """Run a recipe end to end: corpus, then training. What is already done is not done again.
 
+    A finished model of an earlier corpus is kept as train.1, train.2, ...; a training run that is under way never
+    goes on with another corpus unless `--from train` says to start over.
+
     Example: pretrain run recipes/demo.yaml --set train.steps=100
     """
     from recipes.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    corpus_stages: list[str] = list(loaded.recipe.stages)
-    stages = [*corpus_stages, "train"] if loaded.recipe.train else corpus_stages
+    stages = [*loaded.recipe.stages, "train"] if loaded.recipe.train else [*loaded.recipe.stages]
     _check_stages(stages, first, last)
-    _build_corpus(loaded, recipe, first=first, last=last)
-    if loaded.recipe.train and last in (None, "train"):
-        if first:
-            _set_aside(loaded.run / "train")
-        _train(loaded.recipe.train, loaded.run / "shards", loaded.run / "train")
+    before = _fingerprint(loaded.run / "shards")
+    with _resumable(first):
+        _build_corpus(loaded, recipe, first=first, last=last)
+        if loaded.recipe.train and last in (None, "train"):
+            shards, output = loaded.run / "shards", loaded.run / "train"
+            stale = _fingerprint(shards) != before and (output / "result.json").is_file()
+            if first or stale:
+                _set_aside(output)
+            _train(loaded.recipe.train, shards, output, start_over=f"pretrain run {recipe} --from train")
 
 
 def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None) -> None:
@@ -54,8 +63,9 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
     from recipes.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    _check_stages(list(loaded.recipe.stages), first, last)
-    _build_corpus(loaded, recipe, first=first, last=last)
+    _check_stages([*loaded.recipe.stages], first, last)
+    with _resumable(first):
+        _build_corpus(loaded, recipe, first=first, last=last)
 
 
 def train(
@@ -73,8 +83,6 @@ def train(
     Example: pretrain train recipes/demo.yaml
 
     Example: pretrain train --shards my/shards --set train.preset=124m
-
-    Eight GPUs: torchrun --nproc-per-node 8 -m recipes.cli train recipes/llama-1b.yaml
     """
     from recipes.load import load_recipe, load_training
 
@@ -104,12 +112,22 @@ def _check_stages(stages: list[str], first: str | None, last: str | None) -> Non
         raise RecipeError(f"--from {first} comes after --to {last}; the recipe's stages: {', '.join(stages)}")
 
 
+@contextmanager
+def _resumable(first: str | None) -> Iterator[None]:
+    """Tell whoever stops a run that began with `--from` how to go on with it."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as stopped:
+        if first:
+            stopped.add_note(f"Leave out `--from {first}` then: it starts over.")
+        raise
+
+
 def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last: str | None) -> None:
     from recipes.load import check_paths
 
     check_paths(loaded)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError("a corpus is built by one process: run `pretrain corpus` first, then torchrun with `train`")
+    _require_one_process("a corpus is built by one process: start it without torchrun")
     from pipeline.runner import build_corpus
     from recipes.funnel import CorpusView, funnel_table, truth_table
     from recipes.terminal import messages, results
@@ -130,6 +148,14 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
         from pipeline.truth import score
 
         console.print(truth_table(score(loaded.run, loaded.base / loaded.recipe.truth)))
+
+
+def _fingerprint(shards: Path) -> str | None:
+    """Fingerprint of the published shards, None before there are any."""
+    from pipeline.storage import read_manifest
+
+    manifest = read_manifest(shards)
+    return manifest["fingerprint"] if manifest else None
 
 
 def _keep_recipe(loaded: Loaded[Recipe], path: Path) -> None:
@@ -156,11 +182,24 @@ def _set_aside(folder: Path) -> None:
         messages().print(f"train: starts over; the earlier training run is kept in {kept}", soft_wrap=True)
 
 
-def _train(config: TrainConfig, shards: Path, output: Path) -> None:
+def _train(config: TrainConfig, shards: Path, output: Path, start_over: str = "another --output") -> None:
+    """Train and print the result. start_over: what to use where an earlier run in `output` cannot go on."""
+    _require_one_process("training on several processes is not there yet; start it without torchrun")
     from recipes.terminal import messages, results
-    from recipes.training import TrainingView
+    from recipes.training import TrainingView, training_summary
     from trainer.train import train as train_model
 
+    resuming = (output / "checkpoints").exists()
     with TrainingView(messages()) as view:
-        train_model(config, shards, output, view)
-    results().print(view.summary())
+        try:
+            result = train_model(config, shards, output, view)
+        except TrainerError as error:
+            if resuming and not view.started:
+                error.add_note(f"To train from the start instead and keep the earlier run: {start_over}")
+            raise
+    results().print(training_summary(result))
+
+
+def _require_one_process(message: str) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(message)

@@ -43,21 +43,21 @@ class Boundary(TyperGroup):
             with _terminable():
                 return super().invoke(ctx)
         except RecipeError as error:
-            _fail(str(error), 2)
+            _end(error, str(error), 2)
         except (PipelineError, TrainerError) as error:
-            _fail(str(error), 1)
+            _end(error, str(error), 1)
         except BrokenPipeError:
             raise  # `pretrain inspect ... | head`: typer ends quietly
         except OSError as error:
-            _fail(_describe(error), 1)
+            _end(error, _describe(error), 1)
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] in _OURS:
                 raise
-            _fail(f"the library `{error.name}` is not installed; install pretrain with its extras (README.md)", 1)
+            _end(error, f"the library `{error.name}` is missing; install pretrain with its extras (README.md)", 1)
         except Interrupted as stopped:
-            _fail(str(stopped), 128 + stopped.signal)
+            _end(stopped, str(stopped), 128 + stopped.signal)
         except KeyboardInterrupt as stopped:
-            _fail(_RESUME, 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT))
+            _end(stopped, _RESUME, 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT))
 
 
 app = typer.Typer(
@@ -69,9 +69,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="One recipe turns raw web archives into a base model that runs on your own machine.",
 )
-for command in (build.run, build.corpus, build.train, look.check, look.schema, look.harvest, look.inspect):
+for command in (
+    build.run,
+    build.corpus,
+    build.train,
+    look.check,
+    look.schema,
+    look.harvest,
+    look.inspect,
+    look.generate,
+):
     app.command()(command)
-app.command()(look.generate)
 
 
 def main() -> None:
@@ -102,10 +110,12 @@ def _describe(error: OSError) -> str:
     return text
 
 
-def _fail(message: str, code: int) -> None:
+def _end(error: BaseException, message: str, code: int) -> None:
+    """Print a message with the error's notes and leave with an exit code."""
     from recipes.terminal import messages
 
-    messages().print(message, style="red" if code < 128 else None, soft_wrap=True)
+    text = "\n".join([message, *getattr(error, "__notes__", [])])
+    messages().print(text, style="red" if code < 128 else None, soft_wrap=True)
     raise typer.Exit(code)
 
 

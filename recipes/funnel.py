@@ -57,12 +57,11 @@ class CorpusView:
             self._pass_began = progress.seconds
         self._fraction = progress.fraction
         seconds = max(progress.seconds - self._pass_began, 1e-3)
-        parts = [
-            f"{progress.fraction:4.0%}",
-            f"{progress.documents / seconds:,.0f} documents/s",
-            f"{progress.bytes / 1e6 / seconds:,.1f} MB/s",
-            remaining(seconds, progress.fraction),
-        ]
+        parts = [f"{progress.fraction:4.0%}"]
+        if progress.documents:
+            parts.append(f"{progress.documents / seconds:,.0f} documents/s")
+            parts.append(f"{progress.bytes / 1e6 / seconds:,.1f} MB/s")
+        parts.append(remaining(seconds, progress.fraction))
         rate = "  ".join(part for part in parts if part)
         self._bars.update(self._bars.task_ids[0], completed=progress.fraction, rate=rate)
 
@@ -129,7 +128,7 @@ def truth_table(scores: dict[str, dict[str, float]]) -> Table:
 
 def _kept(stats: dict[str, Any]) -> str:
     read, kept = stats["documents_in"], stats["documents_kept"]
-    return f"{kept:,} of {read:,} documents kept ({_percent(kept, read)})"
+    return f"{kept:,} of {read:,} documents kept ({_percent(kept, read)} %)"
 
 
 def _counts(read: int, kept: int) -> tuple[str, str, str, str]:
@@ -137,7 +136,7 @@ def _counts(read: int, kept: int) -> tuple[str, str, str, str]:
 
 
 def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "-"
+    return f"{100 * part / whole:.1f}" if whole else "-"
 
 
 def _reasons(dropped: dict[str, int]) -> str:

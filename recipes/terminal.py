@@ -11,7 +11,7 @@ import sys
 
 from rich.console import Console
 
-_PIPE_WIDTH = 110
+_PIPE_WIDTH = 120
 
 
 def results() -> Console:
@@ -24,9 +24,14 @@ def messages() -> Console:
     return _console(stderr=True)
 
 
+def printable(text: str) -> str:
+    """Other people's text without control characters (terminal escapes among them); lines are kept."""
+    return "".join(character for character in text if character.isprintable() or character in "\n\t")
+
+
 def clean(text: str, limit: int | None = None) -> str:
-    """Text from a document on one line: white space folded, control characters (terminal escapes) removed."""
-    line = "".join(character for character in " ".join(text.split()) if character.isprintable())
+    """Other people's text on one printable line, cut to `limit` characters."""
+    line = printable(" ".join(text.split()))
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -47,8 +52,8 @@ def duration(seconds: float) -> str:
 
 
 def remaining(seconds: float, fraction: float) -> str:
-    """Time left when `fraction` of the work took `seconds`; empty before there is anything to tell from."""
-    return f"{duration(seconds * (1 - fraction) / fraction)} left" if fraction > 0.01 else ""
+    """Time left when `fraction` of the work took `seconds`; empty where there is nothing to tell from, or nothing left."""
+    return f"{duration(seconds * (1 - fraction) / fraction)} left" if 0.01 < fraction < 1 else ""
 
 
 def _console(*, stderr: bool) -> Console:

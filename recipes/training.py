@@ -1,0 +1,120 @@
+"""A training run on the terminal: a bar with loss, rate and time left; the scores and samples at the end."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from recipes.terminal import clean, duration
+
+if TYPE_CHECKING:
+    from trainer.progress import TrainResult
+
+
+class TrainingView:
+    """Observer of `trainer.progress`: a bar on a terminal, a line for each record in a pipe.
+
+    Use as a context manager, so that an error leaves no half-drawn bar behind.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.started = False
+        self._steps = 0
+        self._step_tokens = 0
+        self._bars: Bars | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_bars()
+
+    def training_started(self, info: dict[str, Any]) -> None:
+        self.started = True
+        self._steps, self._step_tokens = info["steps"], info["step_tokens"]
+        self._say(
+            f"train: {info['parameters'] / 1e6:,.1f} M parameters, {self._steps:,} steps of {self._step_tokens:,}"
+            f" tokens, {info['optimizer']}, {info['precision']} on {info['device']}"
+        )
+        if self.console.is_terminal:
+            columns = TextColumn("train    "), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}")
+            self._bars = Bars(*columns, console=self.console, transient=True)
+            self._bars.add_task("train", total=self._steps, completed=info["step"], state="")
+            self._bars.start()
+
+    def resumed(self, step: int) -> None:
+        self._say(f"train: goes on after step {step:,}")
+
+    def step(self, record: dict[str, Any]) -> None:
+        left = (self._steps - record["step"]) * self._step_tokens / record["tokens_per_second"]
+        state = (
+            f"loss {record['loss']:.3f}  lr {record['lr']:.1e}  {record['tokens_per_second']:,.0f} tokens/s"
+            f"  {duration(left)} left"
+        )
+        if self._bars:
+            self._bars.update(self._bars.task_ids[0], completed=record["step"], state=state)
+        else:
+            self._say(f"train: step {record['step']:,} of {self._steps:,}  {state}")
+
+    def evaluated(self, record: dict[str, Any]) -> None:
+        self._say(f"train: step {record['step']:,}  validation {_scores(record)}")
+
+    def checkpointed(self, step: int, path: Any) -> None:
+        if not self._bars:
+            self._say(f"train: step {step:,}  checkpoint {path}")
+
+    def warning(self, message: str) -> None:
+        self._say(f"train: {message}")
+
+    def finished(self, result: TrainResult) -> None:
+        self._stop_bars()
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
+
+    def _stop_bars(self) -> None:
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+
+
+def training_summary(result: TrainResult) -> Group:
+    """What a run came to: losses, validation by stream, the prompts with what the model makes of them."""
+    parts: list[RenderableType] = [
+        f"{result.step:,} steps, {result.tokens:,} tokens; training loss {result.loss:.3f}",
+        f"checkpoint: {result.checkpoint}",
+    ]
+    if result.validation:
+        parts.append(validation_table(result.validation))
+    for sample in result.samples:
+        text = Text(clean(sample["prompt"] + sample["text"]) + "\n")
+        text.stylize("bold", 0, len(clean(sample["prompt"])))
+        parts.append(text)
+    return Group(*parts)
+
+
+def validation_table(validation: dict[str, Any]) -> Table:
+    """Loss and bits per byte of each validation stream and over all."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("validation")
+    for name in ("loss", "bits per byte", "tokens"):
+        table.add_column(name, justify="right")
+    for stream, scores in [*validation["streams"].items(), ("all", validation)]:
+        bits = f"{scores['bits_per_byte']:.3f}" if "bits_per_byte" in scores else "-"
+        table.add_row(stream, f"{scores['loss']:.3f}", bits, f"{scores['tokens']:,}")
+    return table
+
+
+def _scores(record: dict[str, Any]) -> str:
+    bits = f", {record['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in record else ""
+    return f"loss {record['loss']:.3f}{bits}"
