@@ -21,9 +21,11 @@ STYLE = "<style>body { font: 17px/1.5 serif; } .menu li { display: inline; } .hi
 def render(page: Page, words: dict[str, str], template: int, related: list[Page], meta: str) -> tuple[str, list[str]]:
     """(HTML, chrome snippets). `template` is 0 to 4; `meta` is the charset declaration or nothing."""
     safe = {key: escape(value) for key, value in words.items()}
-    links = "\n".join(f'<li><a href="/{other.language}/{other.slug}">{escape(other.title)}</a></li>' for other in related)
+    links = "\n".join(
+        f'<li><a href="/{other.language}/{other.slug}">{escape(other.title)}</a></li>' for other in related
+    )
     html = TEMPLATES[template](page, safe, links, meta, _body(page))
-    chrome = [words[key] for key in ("cookies", "newsletter", "rights") if safe[key] in html]
+    chrome = [words[key] for key in ("cookies", "newsletter", "related", "rights") if safe[key] in html]
     return html, chrome
 
 
@@ -47,7 +49,8 @@ def _block(block: str, *, wrap: bool) -> str:
     if len(lines) > 1:
         return "<p>" + "<br>\n".join(lines) + "</p>"
     # Source lines end anywhere in HTML; an extractor must fold them.
-    return "<p>" + (textwrap.fill(lines[0], 96, break_long_words=False, break_on_hyphens=False) if wrap else lines[0]) + "</p>"
+    line = textwrap.fill(lines[0], 96, break_long_words=False, break_on_hyphens=False) if wrap else lines[0]
+    return f"<p>{line}</p>"
 
 
 def _article(page: Page, words: dict[str, str], links: str, meta: str, body: str) -> str:
@@ -111,7 +114,8 @@ def _tables(page: Page, words: dict[str, str], links: str, meta: str, body: str)
 <BODY BGCOLOR="#FFFFF0" TEXT="#202020">
 <TABLE WIDTH="100%" CELLPADDING="6"><TR><TD COLSPAN="2" CLASS="header" BGCOLOR="#D0D8E0">
 <FONT SIZE="5">{words["site"]}</FONT><BR>
-<A HREF="/">{words["home"]}</A> | <A HREF="/about">{words["about"]}</A> | <A HREF="/contact">{words["contact"]}</A></TD></TR>
+<A HREF="/">{words["home"]}</A> | <A HREF="/about">{words["about"]}</A> |
+<A HREF="/contact">{words["contact"]}</A></TD></TR>
 <TR VALIGN="top"><TD WIDTH="160" CLASS="menu"><B>{words["related"]}</B><UL>
 {links}
 </UL></TD><TD CLASS="content">
@@ -128,7 +132,8 @@ def _blog(page: Page, words: dict[str, str], links: str, meta: str, body: str) -
     return f"""<!doctype html>
 <html lang="{page.language}"><head>{meta}<title>{words["site"]}: {escape(page.title)}</title>{STYLE}</head>
 <body class="single">
-<div class="topbar nav"><a href="/">{words["home"]}</a> <a href="/about">{words["about"]}</a> <a href="/login">{words["login"]}</a></div>
+<div class="topbar nav"><a href="/">{words["home"]}</a> <a href="/about">{words["about"]}</a>
+<a href="/login">{words["login"]}</a></div>
 <div class="container">
 <div class="entry"><h1 class="entry-title">{escape(page.title)}</h1>
 <div class="entry-content">
@@ -153,7 +158,8 @@ def _portal(page: Page, words: dict[str, str], links: str, meta: str, body: str)
 <head>{meta}<title>{escape(page.title)}</title><link rel="stylesheet" href="/portal.css">{SCRIPT}</head>
 <body>
 <div role="banner" class="masthead"><a href="/">{words["site"]}</a><span>{words["search"]}</span></div>
-<div role="navigation" class="breadcrumb"><a href="/">{words["home"]}</a> &rsaquo; <a href="/{page.kind}">{page.kind}</a></div>
+<div role="navigation" class="breadcrumb"><a href="/">{words["home"]}</a> &rsaquo;
+<a href="/{page.kind}">{page.kind}</a></div>
 <div class="columns">
 <section role="main" class="main-column"><h1>{escape(page.title)}</h1>
 {body}
