@@ -113,7 +113,9 @@ def _write(writer: WARCWriter, case: Case, body: bytes, number: int) -> None:
 
 
 def _label(case: Case, chrome: list[str]) -> dict[str, object]:
-    paragraphs = [] if case.case in NO_TEXT else case.page.paragraphs() or [case.page.blocks[0].split("\n")[0]]
+    paragraphs = (
+        [] if case.case in NO_TEXT else case.page.paragraphs() or [block.split("\n")[0] for block in case.page.blocks]
+    )
     chosen = sorted({0, len(paragraphs) // 2, len(paragraphs) - 1}) if paragraphs else []
     return {
         "url": case.url,

@@ -6,6 +6,7 @@ or with a foreign paragraph), edited and unedited copies, and pages that no corp
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeVar
@@ -105,8 +106,8 @@ def _clean() -> list[Case]:
                 codec, header, meta = encodings[language, number]
                 case = replace(case, case="encoding", codec=codec, header=header, meta=meta)
             elif page.slug in MIXED and language == "en":
-                foreign = pages[MIXED[page.slug]][3].paragraphs()[0]
-                blocks = (*page.blocks[:1], foreign, *page.blocks[1:])
+                foreign = re.split(r"(?<=[.?!]) ", pages[MIXED[page.slug]][3].paragraphs()[0])[:2]
+                blocks = (*page.blocks[:1], " ".join(foreign), *page.blocks[1:])
                 case = replace(case, case="mixed", page=page.with_blocks(*blocks))
             found.append(case)
     return found
@@ -166,8 +167,8 @@ def _variants(clean: list[Case]) -> list[Case]:
 def _unwanted(rng: Random) -> list[Case]:
     texts: list[tuple[str, Page]] = []
     for number, (language, line) in enumerate(SPAM_LINES):
-        blocks = [line] * 40 if number % 2 else [f"{line} " * 12] * 3
-        texts.append(("spam", Page(f"offer-{number}", language, "offer", line.split(",")[0], tuple(blocks))))
+        repeated = (line,) * 40 if number % 2 else (" ".join([line] * 12),) * 3
+        texts.append(("spam", Page(f"offer-{number}", language, "offer", line.split(",")[0], repeated)))
     for number, (language, sentence) in enumerate(SPAM_SENTENCES):
         sentences = [sentence.format(town, town) for town in TOWNS]
         texts.append(("spam", Page(f"towns-{number}", language, "offer", sentences[0], tuple(sentences))))
@@ -178,8 +179,8 @@ def _unwanted(rng: Random) -> list[Case]:
         texts.append(("links", _link_list(number, rng)))
     filler = LOREM.split()
     for number in range(5):
-        sentences = [" ".join(_pick(rng, filler) for _ in range(12)).capitalize() + "." for _ in range(18)]
-        blocks = ("Lorem ipsum " + " ".join(sentences[:6]), " ".join(sentences[6:12]), " ".join(sentences[12:]))
+        lines = [" ".join(_pick(rng, filler) for _ in range(12)).capitalize() + "." for _ in range(18)]
+        blocks = ("Lorem ipsum " + " ".join(lines[:6]), " ".join(lines[6:12]), " ".join(lines[12:]))
         texts.append(("lorem", Page(f"blank-{number}", "en", "page", "Your title here", blocks)))
     texts += [("code", page) for page in read_planted("code")]
     known = {"spam", "short", "code"}
@@ -208,8 +209,9 @@ def _gibberish(number: int, rng: Random) -> Page:
 
 def _link_list(number: int, rng: Random) -> Page:
     nouns = ["Boats", "Clocks", "Bread", "Maps", "Bees", "Lamps", "Seeds", "Songs", "Tents", "Knives", "Coats", "Moths"]
+    title = f"{nouns[number]} and {nouns[number + 4].lower()}, everything we know of"
     lines = [f"- {_pick(rng, nouns)} in {_pick(rng, TOWNS)} ({1990 + int(rng.random() * 30)})" for _ in range(45)]
-    return Page(f"links-{number}", "en", "links", f"All links, part {number + 1}", ("\n".join(lines),))
+    return Page(f"links-{number}", "en", "links", title, ("\n".join(lines),))
 
 
 def _personal() -> list[Case]:
