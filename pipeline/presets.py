@@ -18,10 +18,10 @@ class QualityRule(NamedTuple):
     threshold: float
 
 
-# Written without spaces between words: a word is a character, so word lengths say nothing.
-UNSPACED_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "km", "my", "yue", "wuu"})
-# Rules that presuppose spaces between words, or English stop words.
-SPACED_ONLY = frozenset({"gopher_min_word_length"})
+# Words of these languages are short by their script: a character each where nothing separates words, and
+# syllable blocks in Korean (mean word length of good Korean prose: 2.7 characters).
+SHORT_WORD_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "km", "my", "yue", "wuu", "ko"})
+ALPHABETIC_ONLY = frozenset({"gopher_min_word_length"})
 ENGLISH_ONLY = frozenset({"gopher_stop_words"})
 
 PRESETS: dict[str, dict[str, QualityRule]] = {

@@ -7,7 +7,7 @@ and leave the work to the two packages.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -101,7 +101,7 @@ def train(
     _train(loaded.recipe.train, loaded.run / "shards", output or loaded.run / "train")
 
 
-def _check_stages(stages: list[str], first: str | None, last: str | None) -> None:
+def _check_stages(stages: Sequence[str], first: str | None, last: str | None) -> None:
     """Raise RecipeError where `--from` or `--to` names no stage of the recipe, or they are the wrong way round."""
     from recipes.explain import similar
 

@@ -52,7 +52,7 @@ def duration(seconds: float) -> str:
 
 
 def remaining(seconds: float, fraction: float) -> str:
-    """Time left when `fraction` of the work took `seconds`; empty where there is nothing to tell from, or nothing left."""
+    """Time left when `fraction` of the work took `seconds`; empty at the very start and at the end."""
     return f"{duration(seconds * (1 - fraction) / fraction)} left" if 0.01 < fraction < 1 else ""
 
 

@@ -17,9 +17,9 @@ class Metrics:
 
     def __init__(self, path: Path, size: int) -> None:
         """Open for appending after the first `size` bytes; the rest is dropped."""
-        path.touch()
-        os.truncate(path, min(size, path.stat().st_size))
         self.file = path.open("ab")
+        if self.file.tell() > size:
+            self.file.truncate(size)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row."""

@@ -6,6 +6,7 @@ backward. Bitwise repeatability also needs the same torch, device and number of 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -55,6 +56,7 @@ def deterministic() -> Iterator[None]:
 
 def compile_blocks(model: Transformer) -> str | None:
     """Compile every block in place; where the machine has no working compiler, say so and leave the model eager."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its note on machines without a GPU
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=model.embed_tokens.weight.device))
     except RuntimeError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import QualityConfig, Rule
-from pipeline.presets import ENGLISH_ONLY, PRESETS, SPACED_ONLY, UNSPACED_LANGUAGES, QualityRule
+from pipeline.presets import ALPHABETIC_ONLY, ENGLISH_ONLY, PRESETS, SHORT_WORD_LANGUAGES, QualityRule
 from pipeline.signals import signals
 
 _OPERATORS = {">=": operator.ge, "<=": operator.le}
@@ -54,7 +54,7 @@ def failing(rules: dict[str, QualityRule], found: Signals, count: int) -> list[l
 def _applies(name: str, language: str) -> bool:
     if name in ENGLISH_ONLY:
         return language == "en"
-    return not (name in SPACED_ONLY and language in UNSPACED_LANGUAGES)
+    return not (name in ALPHABETIC_ONLY and language in SHORT_WORD_LANGUAGES)
 
 
 def _override(given: float | bool | Rule) -> Rule:
