@@ -1,0 +1,133 @@
+"""Checkpoints are whole or absent, verified when read, and the one before is used where the newest is damaged."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.checkpoint import load_newest, save
+from trainer.errors import TrainerError
+
+
+def save_step(folder: Path, step: int, keep_last: int = 3) -> Path:
+    weights = {"a.weight": torch.full((2, 3), float(step)), "b": torch.arange(3.0)}
+    state = {"step": step, "loss": 0.1 + step / 3}
+    return save(folder, step, weights, {"momentum.b": -torch.arange(3.0)}, state, keep_last)
+
+
+def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
+    path = save_step(tmp_path, 7)
+    assert path.name == "step-00000007"
+    assert sorted(file.name for file in path.iterdir()) == [
+        "manifest.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    ]
+    found, warnings = load_newest(tmp_path)
+    assert found is not None
+    assert warnings == []
+    assert (found.step, found.path, found.state) == (7, path, {"step": 7, "loss": 0.1 + 7 / 3})
+    assert torch.equal(found.model["a.weight"], torch.full((2, 3), 7.0))
+    assert torch.equal(found.optimizer["momentum.b"], -torch.arange(3.0))
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (5, 10, 99_999_999, 100_000_000):
+        save_step(tmp_path, step, keep_last=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-100000000", "step-99999999"]
+    found, _ = load_newest(tmp_path)
+    assert found is not None
+    assert found.step == 100_000_000
+
+
+def test_nothing_yet(tmp_path: Path) -> None:
+    assert load_newest(tmp_path / "checkpoints") == (None, [])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "flipped weight": lambda path: flip(path / "model.safetensors"),
+    "flipped state": lambda path: flip(path / "state.json"),
+    "truncated": lambda path: (path / "optimizer.safetensors").write_bytes(b"1234"),
+    "lost file": lambda path: (path / "model.safetensors").unlink(),
+    "lost manifest": lambda path: (path / "manifest.json").unlink(),
+    "torn manifest": lambda path: (path / "manifest.json").write_text("{"),
+    "short manifest": lambda path: (path / "manifest.json").write_text('{"files": {}}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_newest_is_named_and_the_one_before_used(tmp_path: Path, damage: str) -> None:
+    save_step(tmp_path, 5)
+    newest = save_step(tmp_path, 10)
+    DAMAGES[damage](newest)
+    found, warnings = load_newest(tmp_path)
+    assert found is not None
+    assert found.step == 5
+    assert len(warnings) == 1
+    assert f"{newest} is damaged" in warnings[0]
+    assert warnings[0].endswith("going on from step-00000005")
+    save_step(tmp_path, 10)  # training reaches it again
+    again, warnings = load_newest(tmp_path)
+    assert again is not None
+    assert (again.step, warnings) == (10, [])
+
+
+def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
+    for step in (5, 10):
+        flip(save_step(tmp_path, step) / "model.safetensors")
+    with pytest.raises(TrainerError, match=r"step-00000010 is damaged.*step-00000005 is damaged.*None is whole"):
+        load_newest(tmp_path)
+
+
+def test_a_kill_while_writing_or_deleting_leaves_the_one_before(tmp_path: Path) -> None:
+    save_step(tmp_path, 5)
+    save_step(tmp_path, 10)
+    (tmp_path / "step-00000005").rename(tmp_path / ".step-00000005.deleted")
+    partial = tmp_path / ".step-00000015.partial"
+    partial.mkdir()
+    (partial / "model.safetensors").write_bytes(b"torn")
+    found, warnings = load_newest(tmp_path)
+    assert found is not None
+    assert (found.step, warnings) == (10, [])
+    save_step(tmp_path, 15)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000015"]
+
+
+def test_the_model_alone_can_be_read(tmp_path: Path) -> None:
+    (save_step(tmp_path, 5) / "optimizer.safetensors").stat()
+    found, _ = load_newest(tmp_path, optimizer=False)
+    assert found is not None
+    assert found.optimizer == {}
+    assert set(found.model) == {"a.weight", "b"}
+
+
+def test_a_disk_that_refuses_leaves_what_was_there(tmp_path: Path) -> None:
+    save_step(tmp_path, 5)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # no file may grow beyond 100 bytes
+    try:
+        with pytest.raises(TrainerError, match=r"step 10 could not be written.*Whole checkpoints there: step-00000005"):
+            save_step(tmp_path, 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+
+
+def test_nothing_is_pickled(tmp_path: Path) -> None:
+    path = save_step(tmp_path, 5)
+    for name in ("state.json", "manifest.json"):
+        json.loads((path / name).read_bytes())
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        data = (path / name).read_bytes()
+        json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

@@ -1,0 +1,135 @@
+"""Muon and AdamW do what their definitions say, batched or not, and their state survives a round trip."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.trainer.conftest import small_model
+from trainer.config import OptimizerConfig
+from trainer.model import Transformer
+from trainer.optimizer import UPDATE_RMS, Optimizer, orthogonalize
+
+
+def model_with_gradients(seed: int = 1) -> Transformer:
+    model = Transformer(small_model(), seed=1)
+    set_gradients(model, seed)
+    return model
+
+
+def set_gradients(model: Transformer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def values(model: Transformer) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 40), (3, 40, 16), (1, 32, 32)])
+def test_orthogonalize_brings_singular_values_near_one_and_keeps_directions(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    result = orthogonalize(matrices)
+    singular = torch.linalg.svdvals(result)
+    assert singular.min() > 0.5
+    assert singular.max() < 1.3
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    assert ((left @ right) * result).sum() > 0.9 * result.norm() * (left @ right).norm()
+    together = torch.stack([orthogonalize(matrix[None])[0] for matrix in matrices])
+    torch.testing.assert_close(result, together, atol=1e-5, rtol=1e-5)
+
+
+def test_muon_agrees_with_torch_over_steps() -> None:
+    ours, theirs = model_with_gradients(), model_with_gradients()
+    ours.compute_dtype = torch.bfloat16  # torch.optim.Muon iterates in bf16
+    config = OptimizerConfig(weight_decay=0.1)
+    optimizer = Optimizer(ours, config, lr=1e-3, muon_lr=2e-2)
+    matrices = [p for p in theirs.layers.parameters() if p.ndim == 2]
+    reference = torch.optim.Muon(
+        matrices, lr=2e-2, weight_decay=0.1, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw"
+    )
+    start = values(ours)
+    for seed in (2, 3, 4):
+        for model in (ours, theirs):
+            set_gradients(model, seed)
+        optimizer.step(1.0)
+        reference.step()
+    for name, parameter in theirs.layers.named_parameters():
+        if parameter.ndim == 2:
+            moved = parameter - start[f"layers.{name}"]
+            difference = ours.get_parameter(f"layers.{name}") - parameter
+            assert difference.norm() < 0.02 * moved.norm(), name
+
+
+def test_updates_have_the_declared_size() -> None:
+    model = model_with_gradients()
+    before = values(model)
+    Optimizer(model, OptimizerConfig(weight_decay=0), lr=1e-3, muon_lr=1e-2).step(0.5)
+    for name, parameter in model.named_parameters():
+        rms = (parameter - before[name]).square().mean().sqrt().item()
+        if name.startswith("layers.") and parameter.ndim == 2:
+            # rank min(r, c) of singular values about 1, scaled to RMS as if square
+            assert rms == pytest.approx(UPDATE_RMS * 1e-2 * 0.5, rel=0.25), name
+        else:
+            assert rms == pytest.approx(1e-3 * 0.5, rel=0.01), name  # Adam's first step is the sign
+        assert parameter.grad is None
+
+
+def test_decay_spares_norms_and_the_input_embedding() -> None:
+    model = Transformer(small_model(), seed=1)
+    for parameter in model.parameters():
+        parameter.data.fill_(1.0)
+        parameter.grad = torch.zeros_like(parameter)
+    Optimizer(model, OptimizerConfig(weight_decay=0.5), lr=0.1, muon_lr=0.2).step(1.0)
+    for name, parameter in model.named_parameters():
+        expected = 1.0
+        if name.startswith("layers.") and parameter.ndim == 2:
+            expected = 1 - 0.2 * 0.5
+        elif name == "lm_head.weight":
+            expected = 1 - 0.1 * 0.5
+        torch.testing.assert_close(parameter.data, torch.full_like(parameter, expected), msg=name)
+
+
+def test_adamw_alone_is_torch_adamw() -> None:
+    ours, theirs = model_with_gradients(), model_with_gradients()
+    optimizer = Optimizer(ours, OptimizerConfig(name="adamw", weight_decay=0), lr=1e-2, muon_lr=1.0)
+    reference = torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.9, 0.95), weight_decay=0)
+    for seed in (2, 3):
+        set_gradients(ours, seed)
+        set_gradients(theirs, seed)
+        optimizer.step(1.0)
+        reference.step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_state_continues_bit_for_bit(name: str) -> None:
+    model = model_with_gradients()
+    optimizer = Optimizer(model, OptimizerConfig(name=name), lr=1e-2, muon_lr=1e-2)
+    optimizer.step(1.0)
+    saved = {key: tensor.clone() for key, tensor in optimizer.state().items()}
+    weights = values(model)
+    set_gradients(model, 9)
+    optimizer.step(0.7)
+
+    other = Transformer(small_model(), seed=99)
+    other.load_weights(weights)
+    resumed = Optimizer(other, OptimizerConfig(name=name), lr=1e-2, muon_lr=1e-2)
+    resumed.load(saved)
+    set_gradients(other, 9)
+    resumed.step(0.7)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert optimizer.state().keys() == resumed.state().keys()
+    assert all(torch.equal(tensor, resumed.state()[key]) for key, tensor in optimizer.state().items())
+
+
+def test_tied_weights_are_updated_once() -> None:
+    model = Transformer(small_model(tied=True), seed=1)
+    set_gradients(model, 1)
+    before = values(model)["embed_tokens.weight"]
+    Optimizer(model, OptimizerConfig(weight_decay=0), lr=1e-3, muon_lr=1e-3).step(1.0)
+    change = (model.embed_tokens.weight - before).abs()
+    torch.testing.assert_close(change, torch.full_like(change, 1e-3), rtol=1e-3, atol=1e-6)
+    assert model.lm_head.weight is model.embed_tokens.weight

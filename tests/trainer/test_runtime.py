@@ -1,0 +1,43 @@
+"""A machine without a compiler, without a GPU, and determinism that is switched back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.conftest import Recorder, small_run
+from trainer.errors import TrainerError
+from trainer.runtime import deterministic, find_device
+from trainer.train import train
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    recorder = Recorder()
+    with inductor.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        result = train(small_run(compile=True, steps=2), shards, tmp_path / "out", recorder)
+    assert result.step == 2
+    (warning,) = recorder.warnings
+    assert warning.startswith("compile: torch.compile does not work here")
+    assert "no-such-compiler" in warning
+
+
+def test_deterministic_mode_ends_with_the_run() -> None:
+    assert not torch.are_deterministic_algorithms_enabled()
+    with deterministic():
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_devices() -> None:
+    assert find_device("cpu").type == "cpu"
+    if not torch.cuda.is_available():
+        assert find_device("auto").type == "cpu"
+        with pytest.raises(TrainerError, match="torch sees no GPU"):
+            find_device("cuda")

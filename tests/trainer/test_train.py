@@ -1,0 +1,306 @@
+"""Training learns, resumes bit for bit after any interruption, and refuses to resume what does not belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainer.conftest import SMALL, Crash, Recorder, small_run
+from tests.trainer.corpus import PROSE, VOCABULARY, copy_shards, prose_shards, write_manifest, write_mds, write_shards
+from trainer.errors import Interrupted, TrainerError
+from trainer.train import train
+
+TIMINGS = ("tokens_per_second", "data_wait")
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock wrote into it and without warnings."""
+    read = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in row.items() if name not in TIMINGS} for row in read if row["kind"] != "warning"
+    ]
+
+
+def hashes(output: Path) -> dict[str, str]:
+    """SHA-256 of every checkpoint's weights and optimizer state."""
+    return {
+        path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((output / "checkpoints").rglob("*"))
+        if path.suffix == ".safetensors"
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One uninterrupted run of each precision."""
+    outputs = {}
+    for precision in ("fp32", "bf16"):
+        outputs[precision] = tmp_path_factory.mktemp(precision)
+        train(small_run(precision=precision), shards, outputs[precision])
+    return outputs
+
+
+def test_the_loss_falls(shards: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    config = small_run(steps=60, global_batch_tokens=512, micro_batch=16, optimizer={"lr": 0.01, "muon_lr": 0.01})
+    result = train(config, shards, tmp_path, recorder)
+    losses = [row["loss"] for row in recorder.rows]
+    assert losses[0] == pytest.approx(5.4, abs=0.2)  # log(257) at the start
+    assert losses[-1] < 3.0  # the byte frequencies of the text alone have an entropy of 3.1 nats
+    assert result.loss == losses[-1]
+    assert result.validation is not None
+    assert result.validation["loss"] < 3.2
+    assert result.validation["streams"]["first"]["bits_per_byte"] == pytest.approx(result.validation["bits_per_byte"])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_both_optimizers_and_schedules_learn(shards: Path, tmp_path: Path, name: str) -> None:
+    config = small_run(
+        steps=30, optimizer={"name": name, "lr": 0.01, "muon_lr": 0.01}, schedule={"name": "cosine", "warmup": 3}
+    )
+    result = train(config, shards, tmp_path)
+    assert result.loss < 4.0
+
+
+def test_what_a_run_leaves_and_says(undisturbed: dict[str, Path], shards: Path) -> None:
+    output = undisturbed["fp32"]
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step-00000008", "step-00000012"]
+    assert [(row["kind"], row["step"]) for row in rows(output)] == [
+        ("train", 3),
+        ("eval", 5),
+        ("train", 6),
+        ("train", 9),
+        ("eval", 10),
+        ("train", 12),
+        ("eval", 12),
+    ]
+    assert [row["tokens"] for row in rows(output) if row["kind"] == "train"] == [768, 1536, 2304, 3072]
+    assert (output / "tokenizer.json").read_bytes() == (shards / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("die_at", [3, 6, 12])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+    undisturbed: dict[str, Path], shards: Path, tmp_path: Path, precision: str, die_at: int
+) -> None:
+    """Crashes before the first checkpoint, between two (a log window open), and at the last step before its own."""
+    config = small_run(precision=precision)
+    with pytest.raises(Crash):
+        train(config, shards, tmp_path, Recorder(die_at))
+    torch.rand(7)  # another process would have another generator
+    recorder = Recorder()
+    result = train(config, shards, tmp_path, recorder)
+    assert recorder.resumes == ([] if die_at == 3 else [die_at // 4 * 4 if die_at < 12 else 8])
+    assert recorder.warnings == []
+    assert hashes(tmp_path) == hashes(undisturbed[precision])
+    assert rows(tmp_path) == rows(undisturbed[precision])
+    assert result.step == 12
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.trainer.conftest import small_run
+from trainer.progress import Silent
+from trainer.train import train
+
+class Kill(Silent):
+    def checkpointed(self, step, path):
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+train(small_run(precision="bf16"), Path(sys.argv[1]), Path(sys.argv[2]), Kill())
+"""
+
+
+def test_sigkill_in_another_process(undisturbed: dict[str, Path], shards: Path, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    code = [sys.executable, "-c", KILLED, str(shards), str(tmp_path)]
+    killed = subprocess.run(
+        code, cwd=root, env=os.environ | {"PYTHONHASHSEED": "5", "OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "checkpoints" / "step-00000008").is_dir()
+    train(small_run(precision="bf16"), shards, tmp_path)
+    assert hashes(tmp_path) == hashes(undisturbed["bf16"])
+    assert rows(tmp_path) == rows(undisturbed["bf16"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_writes_a_checkpoint_and_stops(
+    undisturbed: dict[str, Path], shards: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    class Signal(Recorder):
+        def step(self, record: dict[str, Any]) -> None:
+            super().step(record)
+            if record["step"] == 3:
+                os.kill(os.getpid(), number)
+
+    handler = signal.getsignal(number)
+    with pytest.raises(Interrupted) as stopped:
+        train(small_run(), shards, tmp_path, Signal())
+    assert (stopped.value.signal, stopped.value.step) == (number, 3)
+    assert stopped.value.path == tmp_path / "checkpoints" / "step-00000003"
+    assert signal.getsignal(number) is handler
+    train(small_run(), shards, tmp_path)
+    assert hashes(tmp_path) == hashes(undisturbed["fp32"])
+    assert rows(tmp_path) == rows(undisturbed["fp32"])
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_not_the_result(
+    undisturbed: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Crash):
+        train(small_run(), shards, tmp_path, Recorder(die_at=9))
+    weights = tmp_path / "checkpoints" / "step-00000008" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    recorder = Recorder()
+    train(small_run(), shards, tmp_path, recorder)
+    assert recorder.resumes == [4]
+    assert len(recorder.warnings) == 1
+    assert "step-00000008 is damaged" in recorder.warnings[0]
+    assert "step-00000008 is damaged" in (tmp_path / "metrics.jsonl").read_text()
+    assert hashes(tmp_path) == hashes(undisturbed["fp32"])
+    assert rows(tmp_path) == rows(undisturbed["fp32"])
+
+
+def test_a_finished_run_called_again_does_nothing(shards: Path, tmp_path: Path) -> None:
+    config = small_run(prompts=["The ", ""])
+    first = train(config, shards, tmp_path)
+    assert [sample["prompt"] for sample in first.samples] == ["The ", ""]
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    recorder = Recorder()
+    assert train(config, shards, tmp_path, recorder) == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
+    assert recorder.info == []
+    (tmp_path / "result.json").unlink()  # killed between the last checkpoint and this file
+    assert train(config, shards, tmp_path) == first
+
+
+def test_a_run_can_be_lengthened_and_says_that_it_changed(shards: Path, tmp_path: Path) -> None:
+    train(small_run(), shards, tmp_path)
+    recorder = Recorder()
+    result = train(small_run(steps=14, optimizer={"lr": 1e-3}), shards, tmp_path, recorder)
+    assert result.step == 14
+    assert recorder.resumes == [12]
+    (warning,) = recorder.warnings
+    assert "steps: checkpoint 12, now 14" in warning
+    assert "optimizer.lr: checkpoint None, now 0.001" in warning
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seed": 2}, "seed: checkpoint 1, now 2"),
+        ({"global_batch_tokens": 512}, "global_batch_tokens: checkpoint 256, now 512"),
+        ({"model": SMALL | {"layers": 3}}, "model.layers: checkpoint 2, now 3"),
+        ({"model": SMALL | {"vocab_size": 300}}, "model.vocab_size: checkpoint 257, now 300"),
+        ({"optimizer": {"name": "adamw"}}, "optimizer.name: checkpoint 'muon', now 'adamw'"),
+    ],
+)
+def test_other_settings_are_refused(
+    undisturbed: dict[str, Path], shards: Path, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainerError) as refused:
+        train(small_run(**fields), shards, undisturbed["fp32"])
+    assert message in str(refused.value)
+    assert "train into another output folder" in str(refused.value)
+
+
+def test_other_shards_and_another_tokenizer_are_refused(
+    undisturbed: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainerError, match=r"shards: checkpoint '[0-9a-f]{32}', now '[0-9a-f]{32}'") as refused:
+        train(small_run(), prose_shards(tmp_path / "other", seed=2), undisturbed["fp32"])
+    assert "tokenizer:" not in str(refused.value)
+    folder = copy_shards(shards, tmp_path / "copy")
+    assert train(small_run(), folder, undisturbed["fp32"]).step == 12  # the place does not matter, the bytes do
+    manifest = json.loads((folder / "manifest.json").read_bytes()) | {"tokenizer_sha256": "0" * 64}
+    write_manifest(folder, manifest)
+    with pytest.raises(TrainerError, match=r"tokenizer: checkpoint '[0-9a-f]{64}', now '0{64}'"):
+        train(small_run(), folder, undisturbed["fp32"])
+
+
+def test_micro_batches_cut_the_work_and_nothing_else(shards: Path, tmp_path: Path) -> None:
+    losses = []
+    for micro_batch in (1, 3, 8):
+        recorder = Recorder()
+        config = small_run(micro_batch=micro_batch, log_every=1)
+        train(config, shards, tmp_path / str(micro_batch), recorder)
+        losses.append([row["loss"] for row in recorder.rows])
+    assert losses[0] == pytest.approx(losses[2], abs=1e-4)
+    assert losses[1] == pytest.approx(losses[2], abs=1e-4)
+
+
+def test_golden_losses(shards: Path, tmp_path: Path) -> None:
+    """Losses of the first steps; a refactor that changes them changes what every recipe learns."""
+    recorder = Recorder()
+    train(small_run(steps=6, log_every=1), shards, tmp_path, recorder)
+    assert [row["loss"] for row in recorder.rows] == pytest.approx(GOLDEN, abs=2e-4)
+
+
+GOLDEN = [0.0]
+
+
+def test_divergence_stops_the_run_before_it_can_be_saved(shards: Path, tmp_path: Path) -> None:
+    config = small_run(optimizer={"name": "adamw", "lr": 1e30, "clip": 0}, schedule={"warmup": 0})
+    with pytest.raises(TrainerError, match=r"training diverged at or before step 3.*lower the learning rate"):
+        train(config, shards, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_plain_mds_folder_trains(tmp_path: Path) -> None:
+    data = PROSE.encode()
+    rows = np.frombuffer(data[: len(data) // 33 * 33], np.uint8).reshape(-1, 33).astype(np.uint16)
+    samples = [{"tokens": row} for row in rows]
+    write_mds(tmp_path / "set", samples, {"tokens": "ndarray:uint16"}, compression="zstd")
+    recorder = Recorder()
+    result = train(small_run(prompts=["x"]), tmp_path / "set", tmp_path / "out", recorder)
+    assert result.loss < 4.7
+    assert (result.validation, result.samples) == (None, [])
+    assert len(recorder.warnings) == 2
+    assert "no doc_lengths column" in recorder.warnings[0]
+    assert "no tokenizer.json" in recorder.warnings[1]
+    again = train(small_run(prompts=["x"]), tmp_path / "set", tmp_path / "out")
+    assert again == result
+
+
+def test_weights_of_streams_decide_what_is_read(shards: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    train(small_run(steps=1), shards, tmp_path, recorder)
+    (info,) = recorder.info
+    assert {name: stream["weight"] for name, stream in info["streams"].items()} == {"first": 1.0, "second": 2.0}
+    assert info["step_tokens"] == 256
+    assert info["parameters"] > 2 * VOCABULARY * SMALL["width"]
+
+
+def test_unusable_settings_are_explained(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="global_batch_tokens is 20, less than one sequence of 32"):
+        train(small_run(global_batch_tokens=20), shards, tmp_path)
+    with pytest.raises(TrainerError, match=r"model.vocab_size is 100, but the shards use 257"):
+        train(small_run(model=SMALL | {"vocab_size": 100}), shards, tmp_path)
+    with pytest.raises(TrainerError, match="`heads` \\(4\\) must be a multiple of `kv_heads` \\(3\\)"):
+        train(small_run(model=SMALL | {"kv_heads": 3}), shards, tmp_path)
+
+
+def test_an_output_that_cannot_be_written_is_explained(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(TrainerError, match=r"file.*the same command goes on"):
+        train(small_run(), shards, tmp_path / "file" / "out")
+
+
+def test_a_stream_of_padding_alone_trains_on_nothing(tmp_path: Path) -> None:
+    """One-byte documents in a long sequence: almost all padding, still a finite loss."""
+    folder = write_shards(tmp_path / "shards", {"train/a": (["x"], 1.0)}, length=32)
+    result = train(small_run(steps=2), folder, tmp_path / "out")
+    assert result.loss == pytest.approx(5.5, abs=0.2)
