@@ -5,10 +5,10 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format lock clean install
+.PHONY: demo test check format lock clean install real-data
 
 demo: install
-	@$(BIN)/pretrain harvest data/harvest --limit-mb 16
+	@$(BIN)/pretrain harvest data/harvest --limit-mb 24
 	@$(BIN)/pretrain run recipes/demo.yaml
 
 test: check
@@ -18,6 +18,9 @@ check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy
+
+real-data: install
+	@$(BIN)/pretrain run benchmarks/real-data.yaml
 
 format: install
 	@$(BIN)/ruff check --fix -q .
