@@ -88,7 +88,7 @@ def train(
 
     if shards is not None:
         training = load_training(recipe, overrides or ())
-        place = training.run if recipe else shards.resolve().parent
+        place = training.run if recipe else Path(os.path.normpath(shards / ".."))
         _train(training.recipe.train, shards, output or place / "train")
         return
     if recipe is None:
@@ -182,7 +182,7 @@ def _set_aside(folder: Path) -> None:
         messages().print(f"train: starts over; the earlier training run is kept in {kept}", soft_wrap=True)
 
 
-def _train(config: TrainConfig, shards: Path, output: Path, start_over: str = "another --output") -> None:
+def _train(config: TrainConfig, shards: Path, output: Path, start_over: str = "give another `--output`") -> None:
     """Train and print the result. start_over: what to use where an earlier run in `output` cannot go on."""
     _require_one_process("training on several processes is not there yet; start it without torchrun")
     from recipes.terminal import messages, results

@@ -1,0 +1,68 @@
+"""What each package may import, tried in fresh interpreters: a convention that nobody checks does not hold."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "torchvision", "streaming", "datatrove", "numba", "pyarrow", "tokenizers", "trafilatura", "fasttext")
+# `streaming` imports torch; only what writes shards may import it.
+WRITES_SHARDS = {"pipeline.tokenize.shards"}
+
+PROGRAM = """
+import importlib, sys, warnings
+warnings.simplefilter("ignore")  # other libraries' own deprecations
+modules, banned = sys.argv[1].split(), set(sys.argv[2].split())
+class Ban:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in banned:
+            raise SystemExit(f"{name} was imported while loading {current}")
+sys.meta_path.insert(0, Ban())
+for current in modules:
+    importlib.import_module(current)
+"""
+
+
+def modules_of(package):
+    """Every module of a package, found by its files."""
+    paths = sorted((ROOT / package).rglob("*.py"))
+    names = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths)
+    return [name.removesuffix(".__init__") for name in names]
+
+
+def load(modules, banned):
+    """Import modules in a fresh interpreter in which importing anything banned ends it. Returns what it said."""
+    command = [sys.executable, "-c", PROGRAM, " ".join(modules), " ".join(banned)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
+
+
+def test_the_ban_is_real():
+    assert load(["trainer.config"], ["pydantic"]) == "pydantic was imported while loading trainer.config"
+
+
+def test_trainer_stands_alone():
+    modules = modules_of("trainer")
+    assert "trainer.train" in modules
+    assert load(modules, ["pipeline", "recipes"]) == ""
+
+
+def test_pipeline_stands_alone_and_reaches_torch_only_where_it_writes_shards():
+    modules = modules_of("pipeline")
+    assert set(modules) >= WRITES_SHARDS
+    rest = [name for name in modules if name not in WRITES_SHARDS]
+    assert load(rest, ["trainer", "recipes", "torch", "streaming"]) == ""
+    assert load(sorted(WRITES_SHARDS), ["trainer", "recipes"]) == ""
+
+
+def test_recipes_load_no_heavy_library():
+    modules = modules_of("recipes")
+    assert {"recipes.schema", "recipes.load", "recipes.cli"} <= set(modules)
+    assert load(modules, HEAVY) == ""
+
+
+@pytest.mark.parametrize("package", ["pipeline", "trainer"])
+def test_configuration_loads_no_heavy_library(package):
+    assert load([f"{package}.config", f"{package}.errors", f"{package}.progress"], HEAVY) == ""
