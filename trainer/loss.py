@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100
-CHUNK_ELEMENTS = 1 << 22  # logits alive at once: 16 MB in fp32, small enough for a CPU's last-level cache
+CHUNK_ELEMENTS = 1 << 22  # logits alive at once: 16 MB in fp32, and at least 256 rows; fastest on a CPU of those tried
 
 
 def linear_cross_entropy(
@@ -30,7 +30,7 @@ def linear_cross_entropy(
     Returns `scale * sum(loss + z_loss * logsumexp^2)`, an fp32 scalar to differentiate, and the losses in nats
     alone, (rows,) fp32, 0 where ignored, without gradient. `chunk` is the number of rows at once.
     """
-    rows = chunk or max(64, CHUNK_ELEMENTS // weight.shape[0])
+    rows = chunk or max(256, CHUNK_ELEMENTS // weight.shape[0])
     return _LinearCrossEntropy.apply(hidden, weight, targets, scale, z_loss, rows, torch.is_grad_enabled())  # type: ignore[no-any-return]
 
 
@@ -56,14 +56,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
             kept = targets[part] != IGNORE
             index = targets[part].clamp(min=0)
             logits = F.linear(hidden[part], head).float()
-            partition = logits.logsumexp(-1)
-            loss = torch.where(kept, partition - logits.gather(1, index[:, None])[:, 0], 0.0)
-            losses[part] = loss
-            total += loss.sum() + z_loss * torch.where(kept, partition, 0.0).square().sum()
+            picked = logits.gather(1, index[:, None])[:, 0]
+            largest = logits.amax(-1)
+            exponents = logits.sub_(largest[:, None]).exp_()  # in place: the passes over memory are what costs
+            mass = exponents.sum(-1)
+            partition = largest + mass.log()
+            losses[part] = torch.where(kept, partition - picked, 0.0)
+            total += losses[part].sum() + z_loss * torch.where(kept, partition, 0.0).square().sum()
             if grad_hidden is None or grad_weight is None:
                 continue
             factor = scale * kept
-            grad = logits.sub_(partition[:, None]).exp_().mul_((factor * (1 + 2 * z_loss * partition))[:, None])
+            grad = exponents.mul_((factor * (1 + 2 * z_loss * partition) / mass)[:, None])
             grad[torch.arange(len(index), device=index.device), index] -= factor
             grad = grad.to(hidden.dtype)
             grad_hidden[part] = grad @ head
