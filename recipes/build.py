@@ -45,7 +45,7 @@ def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, la
     stages = [*loaded.recipe.stages, "train"] if loaded.recipe.train else [*loaded.recipe.stages]
     _check_stages(stages, first, last)
     before = _fingerprint(loaded.run / "shards")
-    with _resumable(first):
+    with _explained(loaded.run, first):
         _build_corpus(loaded, recipe, first=first, last=last)
         if loaded.recipe.train and last in (None, "train"):
             shards, output = loaded.run / "shards", loaded.run / "train"
@@ -64,7 +64,7 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
 
     loaded = load_recipe(recipe, overrides or ())
     _check_stages([*loaded.recipe.stages], first, last)
-    with _resumable(first):
+    with _explained(loaded.run, first):
         _build_corpus(loaded, recipe, first=first, last=last)
 
 
@@ -113,10 +113,13 @@ def _check_stages(stages: Sequence[str], first: str | None, last: str | None) ->
 
 
 @contextmanager
-def _resumable(first: str | None) -> Iterator[None]:
-    """Tell whoever stops a run that began with `--from` how to go on with it."""
+def _explained(run: Path, first: str | None) -> Iterator[None]:
+    """Add to errors from below what they cannot know: the run folder, and how to go on after `--from`."""
     try:
         yield
+    except OSError as error:
+        error.add_note(f"The run folder is {run}.")
+        raise
     except (KeyboardInterrupt, Interrupted) as stopped:
         if first:
             stopped.add_note(f"Leave out `--from {first}` then: it starts over.")

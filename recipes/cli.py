@@ -104,7 +104,9 @@ def _terminable() -> Iterator[None]:
 
 
 def _describe(error: OSError) -> str:
-    text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    text = error.strerror or str(error)
+    if error.filename:
+        text = f"{error.filename}: {text}"
     if error.errno == errno.ENOSPC:
         return f"{text}; free some space, then the same command goes on with what is finished"
     return text

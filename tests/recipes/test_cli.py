@@ -123,7 +123,10 @@ def test_failed_work_exits_1(folder):
     message = pretrain("train", "--shards", str(folder / "texts"), code=1)[1]
     assert str(folder / "texts") in message
     (folder / "runs").write_text("a file where the run folder should be")
-    assert "runs" in pretrain("run", "small.yaml", code=1)[1]
+    assert pretrain("run", "small.yaml", code=1)[1].splitlines() == [
+        "runs/small: Not a directory",
+        "The run folder is runs/small.",
+    ]
     assert "no checkpoint" in pretrain("generate", "texts", "--prompt", "x", code=1)[1]
 
 
