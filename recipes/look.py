@@ -155,7 +155,8 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     console.print(f"  {document['id']}  {clean(document['url'], 120)}", style="cyan", soft_wrap=True)
     if document.get("rule"):
         console.print(f"    {_reason(document)}", soft_wrap=True)
-    console.print(f"    {clean(document['text'] or '', _CHARACTERS)}", soft_wrap=True)
+    if document["text"]:
+        console.print(f"    {clean(document['text'], _CHARACTERS)}", soft_wrap=True)
 
 
 def _reason(document: dict[str, Any]) -> str:
