@@ -152,7 +152,8 @@ def _dropped(folder: Path, counts: dict[str, int], limit: int) -> dict[str, list
 def _show(console: Console, document: dict[str, Any]) -> None:
     from recipes.terminal import clean
 
-    console.print(f"  {document['id']}  {clean(document['url'] or document['path'], 120)}", style="cyan", soft_wrap=True)
+    place = clean(document["url"] or document["path"], 120)
+    console.print(f"  {document['id']}  {place}", style="cyan", soft_wrap=True)
     if document.get("rule"):
         console.print(f"    {_reason(document)}", soft_wrap=True)
     if document["text"]:
