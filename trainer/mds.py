@@ -3,8 +3,8 @@
 `streaming`'s own reader decodes the samples; what it leaves out is added here. A shard file is hashed when it is
 first touched (against docs/format.md's manifest, else against the hashes that its writer put into index.json),
 and a compressed one is decompressed once into a cache folder, under a name made of both hashes, so that a later
-run neither trusts nor repeats that work. Costs: one pass over each file per run and process, then about 20
-microseconds a sample.
+run neither trusts nor repeats that work. Costs: one pass over each file per run and process, then
+one open and two reads a sample.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `124m` has GPT-2's sizes with Llama's blocks, `1b` and `3b` are Llama 3.2's shapes, `8b` is Llama 3's. The names
 count parameters at the vocabulary of the model they follow; with another vocabulary the embedding differs.
-Only `tiny`'s learning rates were tuned here; the larger ones lie between published runs of their size (SmolLM2
-135M: 3e-3, OLMo 2 7B and Llama 3 8B: 3e-4).
+No learning rate was tuned here yet: they lie between published runs (SmolLM2 135M: 3e-3; OLMo 2 7B and Llama 3
+8B: 3e-4).
 """
 
 from __future__ import annotations
