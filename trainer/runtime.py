@@ -1,7 +1,7 @@
 """The machine under a run: device, determinism, compilation, signals.
 
-On CUDA, deterministic algorithms rule out some of the faster kernels. Bitwise repeatability also
-needs the same torch, device and number of threads, hence `environment`.
+On CUDA, deterministic algorithms rule out some of the faster kernels. Bitwise repeatability also needs the same
+torch, device and number of threads, hence `environment`.
 """
 
 from __future__ import annotations
