@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format lock clean install real-data
+.PHONY: demo test check format lock clean install real-data bench
 
 demo: install
 	@$(BIN)/pretrain harvest data/harvest --limit-mb 24
@@ -21,6 +21,10 @@ check: install
 
 real-data: install
 	@$(BIN)/pretrain run benchmarks/real-data.yaml
+
+# The peers that benchmarks/ compares with.
+bench: install
+	@$(BIN)/uv pip install -q --python $(BIN)/python -c requirements.lock -e '.[bench]'
 
 format: install
 	@$(BIN)/ruff check --fix -q .
@@ -41,7 +45,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 
 lock:
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate \
-	  --extra pipeline --extra trainer --extra dev pyproject.toml -o requirements.lock
+	  --extra pipeline --extra trainer --extra dev --extra ray --extra bench pyproject.toml -o requirements.lock
 
 clean:
 	@rm -rf $(VENV) runs data/harvest
