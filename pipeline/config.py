@@ -59,7 +59,14 @@ class ExtractConfig(Model):
     min_characters: Annotated[int, Field(ge=0)] = Field(
         1, description="shortest extracted text in characters; shorter ones are dropped as `empty_text`"
     )
-    blocklist: list[str] = Field([], description="files with one domain or URL prefix a line to drop")
+    blocklist: list[str] = Field(
+        [], description="files with one domain or URL prefix a line to drop, or folders in UT1's layout"
+    )
+    allowlist: list[str] = Field(
+        [], description="files of the same form; if there are any, only what they list is kept"
+    )
+    url_words: list[str] = Field([], description="files with one word a line; an address that has one of them is dropped")
+    domain_limit: Count | None = Field(None, description="documents kept of each domain, the first ones; default: all")
     task_bytes: Count = Field(
         4_000_000, description="stored bytes of input per task; tasks follow from this and the inputs alone"
     )
