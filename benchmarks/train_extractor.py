@@ -3,10 +3,11 @@
 usage: python benchmarks/train_extractor.py [--data ../shared/data] [--teachers CACHE.pkl]   (about 6 minutes)
 
 Data. Pages of trafilatura's evaluation whose name hashes to an even number (`trained_on`; the other half is never
-read here), a tenth of the pages of data/web by hash of their URL, and the HTML in data/eval/warc.
+read here), a tenth of the pages of data/web by hash of their URL, the HTML in data/eval/warc, and pages of other kinds
+that are made up (made_pages.py).
 Labels. The evaluation's snippets where a block holds one; every other block by a vote of five extractors
 (trafilatura twice, resiliparse, readability, justext), each weighted by how well it does on the page's own snippets.
-Split. Five folds of pages give the scores that the second stage and the threshold are fitted on, so neither sees a
+Split. Four folds of pages give the scores that the second stage and the threshold are fitted on, so neither sees a
 score of a model that was trained on the same page. Training needs lightgbm, readability-lxml and justext.
 """
 
@@ -15,24 +16,27 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import pickle
 import re
-import tarfile
 from pathlib import Path
 
 import lightgbm
 import numpy as np
+from extraction_pages import evaluation_pages, fold_space, snippet_f1, trained_on
+from made_pages import KINDS, made_pages
 
 from pipeline.extract.blocks import cut_blocks, describe
 from pipeline.extract.fast import choose
-from pipeline.extract.model import WEIGHTS, context, run_trees
+from pipeline.extract.model import WEIGHTS, Trees, context, run_trees
 from pipeline.extract.render import render
 from pipeline.extract.text import decode, tidy
 from pipeline.extract.tree import parse
 
-FOLDS = 5
+FOLDS = 4
 SNIPPET_WEIGHT = 12.0
 OTHER_PAGES_WEIGHT = 0.4
+MADE_PAGES, MADE_WEIGHT = 400, 0.3
 TEACHERS = {"trafilatura": 2.0, "trafilatura_recall": 1.0, "resiliparse": 0.7, "readability": 1.0, "justext": 0.7}
 FIRST = {"num_leaves": 24, "learning_rate": 0.06, "min_data_in_leaf": 40, "feature_fraction": 0.4}
 SECOND = {"num_leaves": 16, "learning_rate": 0.05, "min_data_in_leaf": 60, "feature_fraction": 0.4}
@@ -41,18 +45,6 @@ COMMON = {
     "objective": "cross_entropy", "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 5.0, "verbose": -1,
     "num_threads": 1, "seed": 1, "deterministic": True, "force_row_wise": True, "max_bin": 127,
 }  # fmt: skip
-
-
-def trained_on(name: str) -> bool:
-    """Whether a page of the evaluation belongs to the training half."""
-    return hashlib.blake2b(name.encode()).digest()[0] % 2 == 0
-
-
-def evaluation_pages(data: Path) -> dict[str, tuple[bytes, dict]]:
-    """{file name: (HTML, gold entry)} of trafilatura's evaluation."""
-    with tarfile.open(data / "eval/extraction/trafilatura-eval.tar.gz") as archive:
-        files = {Path(m.name).name: archive.extractfile(m).read() for m in archive if m.isfile()}
-    return {gold["file"]: (files[gold["file"]], gold) for gold in json.loads(files["evaldata.json"]).values()}
 
 
 def other_pages(data: Path) -> dict[str, bytes]:
@@ -66,7 +58,7 @@ def other_pages(data: Path) -> dict[str, bytes]:
                 pages[record.url] = record.body
     for path in sorted((data / "eval/warc/files").iterdir()):
         for record in read_records(str(path)):
-            if record.media_type == "text/html" and 3000 < len(record.body):
+            if record.media_type == "text/html" and len(record.body) > 3000:
                 pages[record.url] = record.body
     return {url: body for url, body in pages.items() if len(body) < 300_000}
 
@@ -78,6 +70,8 @@ def teach(page: str) -> dict[str, str]:
     from lxml import html
     from readability import Document
     from resiliparse.extract.html2text import extract_plain_text
+
+    logging.getLogger("readability").setLevel(logging.CRITICAL)  # it prints a traceback for each page it cannot read
 
     def readability() -> str:
         try:
@@ -102,10 +96,6 @@ def teach(page: str) -> dict[str, str]:
     }
 
 
-def fold_space(text: str) -> str:
-    return re.sub(r"\s+", " ", text or "").strip()
-
-
 def squeeze(text: str) -> str:
     """Letters and digits only, lower case."""
     return re.sub(r"[\W_]+", "", text).lower()
@@ -114,16 +104,44 @@ def squeeze(text: str) -> str:
 class Sample:
     """A page ready for training: arrays, labels and weights by block."""
 
-    def __init__(self, name: str, page: str, teachers: dict[str, str], gold: dict | None) -> None:
-        self.name, self.gold = name, gold
+    gold: dict | None = None
+    kind = ""
+
+    def __init__(self, name: str, page: str) -> None:
+        self.name = name
         self.data = np.frombuffer(page.encode("utf-8", "replace"), np.uint8)
         self.tree = parse(self.data)
         self.blocks = cut_blocks(self.data, self.tree)
         self.features = describe(self.data, self.tree, self.blocks)
+        self.weights = 0.4 + np.minimum(self.blocks.bytes, 600) / 200.0
+        self.labels = np.zeros(len(self.features))
+
+    def render(self, chosen: np.ndarray) -> str:
+        return tidy(render(self.data, self.tree, self.blocks, chosen))
+
+
+class MadeSample(Sample):
+    """A made page: a block is what the part is in which its text begins."""
+
+    def __init__(self, name: str, kind: str, parts: list[tuple[str, float | None]]) -> None:
+        super().__init__(name, "".join(html for html, _ in parts))
+        self.kind = kind
+        ends = np.cumsum([len(html.encode()) for html, _ in parts])
+        places = np.searchsorted(ends, self.tree.run_start[self.blocks.first], side="right")
+        labels = [parts[place][1] for place in places]
+        self.labels = np.array([label or 0.0 for label in labels])
+        self.weights *= np.array([0.0 if label is None else MADE_WEIGHT for label in labels])
+
+
+class RealSample(Sample):
+    """A real page, labelled by snippets and teachers."""
+
+    def __init__(self, name: str, page: str, teachers: dict[str, str], gold: dict | None) -> None:
+        super().__init__(name, page)
+        self.gold = gold
         count = len(self.features)
         texts = [fold_space(self.render(np.arange(count) == i)) for i in range(count)]
         self.labels = self._vote(texts, teachers)
-        self.weights = 0.4 + np.minimum(self.blocks.bytes, 600) / 200.0
         if gold is None:
             self.weights *= OTHER_PAGES_WEIGHT
             return
@@ -133,9 +151,6 @@ class Sample:
             if wanted != unwanted:
                 self.labels[number] = float(wanted)
                 self.weights[number] = max(self.weights[number], 1.0) + SNIPPET_WEIGHT
-
-    def render(self, chosen: np.ndarray) -> str:
-        return tidy(render(self.data, self.tree, self.blocks, chosen))
 
     def _vote(self, texts: list[str], teachers: dict[str, str]) -> np.ndarray:
         votes, total = np.zeros(len(texts)), 1e-9
@@ -161,18 +176,6 @@ def agreement(text: str, gold: dict) -> float:
     hits = sum(fold_space(s) in text for s in gold["with"])
     wrong = sum(fold_space(s) in text for s in gold["without"])
     return (hits + 0.3) / (len(gold["with"]) + wrong + 0.6)
-
-
-def snippet_f1(texts: dict[str, str], golds: dict[str, dict]) -> dict[str, float]:
-    """Precision, recall and F1 over all snippets, as the evaluation's score.py counts them."""
-    hits = misses = wrong = 0
-    for name, gold in golds.items():
-        text = fold_space(texts[name])
-        found = sum(fold_space(s) in text for s in gold["with"])
-        hits, misses = hits + found, misses + len(gold["with"]) - found
-        wrong += sum(fold_space(s) in text for s in gold["without"])
-    precision, recall = hits / max(hits + wrong, 1), hits / max(hits + misses, 1)
-    return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / max(precision + recall, 1e-9)}
 
 
 def train(samples: list[Sample], rows: list[np.ndarray], settings: dict, trees: int) -> lightgbm.Booster:
@@ -209,9 +212,9 @@ def out_of_fold(samples: list[Sample], rows: list[np.ndarray], settings: dict, t
     scores: list[np.ndarray] = [np.empty(0)] * len(samples)
     for fold in range(FOLDS):
         chosen = np.flatnonzero(folds != fold)
-        model = flatten(train([samples[i] for i in chosen], [rows[i] for i in chosen], settings, trees))
+        model = Trees(**flatten(train([samples[i] for i in chosen], [rows[i] for i in chosen], settings, trees)))
         for i in np.flatnonzero(folds == fold):
-            scores[i] = run_trees(*model.values(), rows[i])
+            scores[i] = run_trees(model, rows[i])
     return scores
 
 
@@ -219,12 +222,27 @@ def pick_threshold(samples: list[Sample], scores: list[np.ndarray]) -> tuple[flo
     """Threshold with the best F1 on the snippets of the training half."""
     golds = {s.name: s.gold for s in samples if s.gold}
     tried = {}
-    for threshold in np.arange(0.2, 0.62, 0.04):
-        texts = {s.name: s.render(choose(s.blocks, p, threshold)[0]) for s, p in zip(samples, scores) if s.gold}
+    for threshold in np.arange(0.36, 0.58, 0.04):
+        texts = {
+            s.name: s.render(choose(s.blocks, p, threshold)[0]) for s, p in zip(samples, scores, strict=True) if s.gold
+        }
         tried[float(threshold)] = snippet_f1(texts, golds)
         print(f"threshold {threshold:.2f}", tried[float(threshold)])
     best = max(tried, key=lambda threshold: tried[threshold]["f1"])
     return best, tried[best]
+
+
+def report_made(samples: list[Sample], scores: list[np.ndarray], threshold: float) -> None:
+    """Share of the made pages' text, by kind, that is chosen rightly (F1 over bytes)."""
+    for kind in KINDS:
+        figures = []
+        for sample, found in zip(samples, scores, strict=True):
+            if sample.kind == kind:
+                size = sample.blocks.bytes * (sample.weights > 0)
+                chosen, _ = choose(sample.blocks, found, threshold)
+                hits = float(size @ (chosen * sample.labels))
+                figures.append(2 * hits / max(float(size @ chosen + size @ sample.labels), 1.0))
+        print(f"{kind:<14} F1 {np.mean(figures):.3f} over {len(figures)} made pages, cross-validated")
 
 
 def main() -> None:
@@ -242,13 +260,18 @@ def main() -> None:
         taught = {name: teach(page) for name, page in pages.items()}
         if arguments.teachers:
             arguments.teachers.write_bytes(pickle.dumps(taught))
-    samples = [Sample(n, page, taught[n], gold[n][1] if n in gold else None) for n, page in pages.items()]
+    samples: list[Sample] = [
+        RealSample(name, page, taught[name], gold[name][1] if name in gold else None) for name, page in pages.items()
+    ]
+    samples += [MadeSample(*made) for made in made_pages(MADE_PAGES)]
     samples = [sample for sample in samples if len(sample.features)]
     rows = [sample.features for sample in samples]
     print(len(samples), "pages", sum(map(len, rows)), "blocks")
     alone = out_of_fold(samples, rows, FIRST, FIRST_TREES)
-    wider = [np.hstack([s.features, context(s.tree, s.blocks, p)]) for s, p in zip(samples, alone)]
-    threshold, figures = pick_threshold(samples, out_of_fold(samples, wider, SECOND, SECOND_TREES))
+    wider = [np.hstack([s.features, context(s.tree, s.blocks, p)]) for s, p in zip(samples, alone, strict=True)]
+    together = out_of_fold(samples, wider, SECOND, SECOND_TREES)
+    threshold, figures = pick_threshold(samples, together)
+    report_made(samples, together, threshold)
     first, second = train(samples, rows, FIRST, FIRST_TREES), train(samples, wider, SECOND, SECOND_TREES)
     arrays = {f"{stage}_{n}": a for stage, m in (("first", first), ("second", second)) for n, a in flatten(m).items()}
     np.savez_compressed(arguments.out, threshold=np.float32(threshold), **arrays)

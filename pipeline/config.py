@@ -33,15 +33,21 @@ class Source(Model):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     type: Literal["warc", "html", "text", "markdown", "jsonl", "parquet", "hf"]
     paths: Annotated[list[str], Field(min_length=1)] = Field(
-        description="globs relative to the recipe's folder, or fsspec URLs; for `hf`: dataset names"
+        description="globs relative to the recipe's folder, or fsspec URLs; for `hf`: dataset names or folders"
     )
     weight: Annotated[float, Field(gt=0)] = Field(
         1.0, description="share of this source in training, relative to its tokens (1 = as it comes)"
     )
     limit: Count | None = Field(None, description="documents read from each of this source's files, at most")
+    sample: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the documents read, chosen by hash of their place in the source"
+    )
     text_key: str = Field("text", description="field that holds the text (jsonl, parquet, hf)")
     id_key: str | None = Field(None, description="field that names the document in reports (jsonl, parquet, hf)")
     url_key: str | None = Field("url", description="field that holds the address (jsonl, parquet, hf)")
+    columns: list[str] | None = Field(
+        None, description="other fields kept in `metadata` (jsonl, parquet, hf); default: all"
+    )
     split: str = Field("train", description="split of a Hugging Face dataset (hf)")
     license: str | None = Field(None, description="license of the source, for the model card")
 
@@ -65,7 +71,9 @@ class ExtractConfig(Model):
     allowlist: list[str] = Field(
         [], description="files of the same form; if there are any, only what they list is kept"
     )
-    url_words: list[str] = Field([], description="files with one word a line; an address that has one of them is dropped")
+    url_words: list[str] = Field(
+        [], description="files with one word a line; an address that has one of them is dropped"
+    )
     domain_limit: Count | None = Field(None, description="documents kept of each domain, the first ones; default: all")
     task_bytes: Count = Field(
         4_000_000, description="stored bytes of input per task; tasks follow from this and the inputs alone"
@@ -79,6 +87,9 @@ class LanguageConfig(Model):
     keep: list[str] | None = Field(None, description="ISO 639 codes kept; default: every language")
     threshold: Fraction = Field(0.65, description="lowest score kept (FineWeb, DCLM, Dolma 3: 0.65)")
     thresholds: dict[str, Fraction] = Field({}, description="threshold of single languages, e.g. {fr: 0.824}")
+    mixed: Fraction | None = Field(
+        None, description="lowest share of the main language, by votes of the paragraphs; default: not asked"
+    )
 
 
 class DedupConfig(Model):

@@ -13,14 +13,14 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO
 
-import fsspec
 from fastwarc.warc import ArchiveIterator
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 from warcio.exceptions import ArchiveLoadFailed
 
 from pipeline.http import Response, parse_content_type, parse_response
+from pipeline.remote import open_input
 
 DEFAULT_MAX_BYTES = 10_000_000
 SKIPPED_BYTES = 200_000_000
@@ -93,7 +93,7 @@ class _Reading:
     def read_from(self, start: int) -> Iterator[Record]:
         """Records from `start` on, by FastWARC and then, where it stops, by warcio."""
         self.fault, self.records = "", 0
-        with fsspec.open(self.path, "rb") as stream:
+        with open_input(self.path) as stream:
             try:
                 yield from self._fastwarc(stream, start)
             except _FAULTS as error:
@@ -104,7 +104,7 @@ class _Reading:
         if not self.records and not self.fault:
             self.fault = "no WARC record found"
         if self.fault and not self.fault.startswith(_TOO_LARGE):
-            with fsspec.open(self.path, "rb") as stream:
+            with open_input(self.path) as stream:
                 try:
                     yield from self._warcio(stream, self.reached if self.records else start)
                 except _FAULTS as error:
@@ -118,7 +118,7 @@ class _Reading:
             self.tally.damage.pop()  # it is this one, of which the place is now known
         self.loose = self.records > 0
         self.tally.damage.append((max(self.reached, 0), self.fault))
-        with fsspec.open(self.path, "rb") as stream:
+        with open_input(self.path) as stream:
             self.reached = _next_start(stream, max(self.reached, 0) + 1)
         return None if self.reached < 0 else self.reached
 
@@ -191,7 +191,7 @@ _TOO_LARGE, _UNREAD = "record too large to unfold", "record whose type FastWARC 
 
 
 def _is_gzip(path: str, offset: int) -> bool:
-    with fsspec.open(path, "rb") as stream:
+    with open_input(path) as stream:
         stream.seek(offset)
         return bool(stream.read(3) == _GZIP)
 

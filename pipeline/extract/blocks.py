@@ -85,24 +85,24 @@ def _blank(page: Array, start: int, end: int) -> bool:
 
 
 @njit(cache=True)
-def _cut(page, run_element, run_start, run_end, run_flags, run_block, tag, parent, first, last, element):  # fmt: skip
+def _cut(page: Array, tree: Tree, first: Array, last: Array, element: Array) -> int:
     """Fill first, last, element; returns the number of blocks."""
     count = 0
     breaks = 0
     current = -1
-    for run in range(len(run_element)):
-        if run_block[run] != current:
-            current = run_block[run]
+    for run in range(len(tree.run_element)):
+        if tree.run_block[run] != current:
+            current = tree.run_block[run]
             breaks = 2
-        if run_flags[run] & BREAK:
+        if tree.run_flags[run] & BREAK:
             breaks += 1
             continue
-        if _blank(page, run_start[run], run_end[run]):
+        if _blank(page, tree.run_start[run], tree.run_end[run]):
             continue
         if breaks >= 2:
-            owner = run_element[run]
-            while owner > 0 and not (KINDS[tag[owner]] & BLOCK):
-                owner = parent[owner]
+            owner = tree.run_element[run]
+            while owner > 0 and not (KINDS[tree.tag[owner]] & BLOCK):
+                owner = tree.parent[owner]
             first[count], element[count] = run, owner
             count += 1
         last[count - 1] = run + 1
@@ -114,29 +114,26 @@ def cut_blocks(page: Array, tree: Tree) -> Blocks:
     """Blocks of a page in document order."""
     size = len(tree.run_element)
     first, last, element = (np.zeros(size, np.int32) for _ in range(3))
-    count = _cut(
-        page, tree.run_element, tree.run_start, tree.run_end, tree.run_flags, tree.run_block, tree.tag, tree.parent,
-        first, last, element,
-    )  # fmt: skip
-    first, last, element = first[:count], last[:count], element[:count]
-    text, links = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    _measure(page, tree.run_start, tree.run_end, tree.run_flags, first, last, text, links)
-    return Blocks(first, last, element, text, links)
+    count = _cut(page, tree, first, last, element)
+    sizes, links = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    blocks = Blocks(first[:count], last[:count], element[:count], sizes, links)
+    _measure(page, tree, blocks)
+    return blocks
 
 
 @njit(cache=True)
-def _measure(page, run_start, run_end, run_flags, first, last, text, links):  # fmt: skip
-    for block in range(len(first)):
-        for run in range(first[block], last[block]):
+def _measure(page: Array, tree: Tree, blocks: Blocks) -> None:
+    for block in range(len(blocks.first)):
+        for run in range(blocks.first[block], blocks.last[block]):
             space = True
             size = 0
-            for at in range(run_start[run], run_end[run]):
+            for at in range(tree.run_start[run], tree.run_end[run]):
                 blank = page[at] <= 32
                 size += not (blank and space)
                 space = blank
-            text[block] += size
-            if run_flags[run] & LINK:
-                links[block] += size
+            blocks.bytes[block] += size
+            if tree.run_flags[run] & LINK:
+                blocks.links[block] += size
 
 
 def describe(page: Array, tree: Tree, blocks: Blocks) -> Array:
@@ -147,14 +144,11 @@ def describe(page: Array, tree: Tree, blocks: Blocks) -> Array:
         title = np.zeros(MAX_TITLE_WORDS, np.uint32)
         titles = _title_words(page, tree.title[0], tree.title[1], title)
         hashes = np.zeros(len(out), np.uint64)
-        _own(
-            page, tree.tag, tree.run_start, tree.run_end, tree.run_flags, *blocks, keys, whole, title[:titles],
-            hashes, out,
-        )  # fmt: skip
+        _own(page, tree, blocks, keys, whole, title[:titles], hashes, out)
         _count_equal(hashes, np.argsort(hashes, kind="stable"), out[:, OWN.index("copies")])
         at = len(OWN) + len(TEXT_GROUPS)
-        _ancestors(tree.tag, tree.parent, tree.names, tree.run_element, blocks.first, out[:, at : at + _PARTS])
-        _surroundings(tree.tag, tree.parent, tree.end, tree.names, *blocks[2:], out, at + _PARTS)
+        _ancestors(tree, blocks.first, out[:, at : at + _PARTS])
+        _surroundings(tree, blocks, out, at + _PARTS)
     return out
 
 
@@ -190,10 +184,10 @@ def _title_words(page: Array, start: int, end: int, out: Array) -> int:
 
 @njit(cache=True)
 def _own(
-    page, tag, run_start, run_end, run_flags, first, last, element, text, links, keys, whole, title, hashes, out
-):  # fmt: skip
+    page: Array, tree: Tree, blocks: Blocks, keys: Array, whole: Array, title: Array, hashes: Array, out: Array
+) -> None:
     seen = np.zeros(len(title), np.bool_)
-    for block in range(len(first)):
+    for block in range(len(blocks.first)):
         words = short = long_words = punctuation = ends = commas = digits = capitals = marks = breaks = emphasis = 0
         letters = in_title = 0
         whole_hash = np.uint64(14695981039346656037)
@@ -203,13 +197,13 @@ def _own(
         ends_sentence = first_capital = False
         began = False
         mask = np.uint32(0)
-        for run in range(first[block], last[block]):
-            if run_flags[run] & BREAK:
+        for run in range(blocks.first[block], blocks.last[block]):
+            if tree.run_flags[run] & BREAK:
                 breaks += 1
-            for at in range(run_start[run], run_end[run] + 1):
+            for at in range(tree.run_start[run], tree.run_end[run] + 1):
                 # A run's end parts words only at the block's end: inline tags stand within words too.
-                byte = page[at] if at < run_end[run] else np.uint8(32)
-                if at == run_end[run] and run + 1 < last[block] and not run_flags[run + 1] & BREAK:
+                byte = page[at] if at < tree.run_end[run] else np.uint8(32)
+                if at == tree.run_end[run] and run + 1 < blocks.last[block] and not tree.run_flags[run + 1] & BREAK:
                     continue
                 if _is_letter(byte):
                     if not began:
@@ -221,15 +215,20 @@ def _own(
                     capitals += 65 <= byte <= 90
                     whole_hash = (whole_hash ^ np.uint64(byte)) * np.uint64(1099511628211)
                     ends_sentence = False
-                    if byte == 0xE3 and at + 2 < run_end[run] and page[at + 1] == 0x80 and page[at + 2] in (0x81, 0x82):
+                    if (
+                        byte == 0xE3
+                        and at + 2 < tree.run_end[run]
+                        and page[at + 1] == 0x80
+                        and page[at + 2] in (0x81, 0x82)
+                    ):
                         commas += page[at + 2] == 0x81
                         ends += page[at + 2] == 0x82
                         punctuation += 1
                         ends_sentence = page[at + 2] == 0x82
-                    elif byte == 0xEF and at + 2 < run_end[run] and page[at + 1] == 0xBC:
+                    elif byte == 0xEF and at + 2 < tree.run_end[run] and page[at + 1] == 0xBC:
                         commas += page[at + 2] == 0x8C
                         punctuation += 1
-                    emphasis += (run_flags[run] & EMPHASIS) != 0
+                    emphasis += (tree.run_flags[run] & EMPHASIS) != 0
                     continue
                 if length > 0:
                     words += 1
@@ -255,12 +254,12 @@ def _own(
                     ends_sentence = byte == 58
                 elif byte == 124 or byte == 62 or byte == 47 or byte == 43 or byte == 35 or byte == 64:
                     marks += 1  # | > / + # @
-        size = max(text[block], 1)
+        size = max(blocks.bytes[block], 1)
         row = out[block]
-        row[0] = tag[element[block]]
-        row[1] = np.log1p(text[block])
+        row[0] = tree.tag[blocks.element[block]]
+        row[1] = np.log1p(blocks.bytes[block])
         row[2] = np.log1p(words)
-        row[3] = links[block] / size
+        row[3] = blocks.links[block] / size
         row[4] = letters / max(words, 1)
         row[5] = punctuation / size
         row[6] = ends
@@ -271,7 +270,7 @@ def _own(
         row[11] = short / max(words, 1)
         row[12] = marks / size
         row[13] = breaks
-        row[14] = last[block] - first[block]
+        row[14] = blocks.last[block] - blocks.first[block]
         row[15] = emphasis / max(letters, 1)
         row[16] = long_words / max(words, 1)
         row[17] = in_title / max(words, 1)
@@ -294,36 +293,36 @@ def _count_equal(hashes: Array, order: Array, out: Array) -> None:
 
 
 @njit(cache=True)
-def _ancestors(tag, parent, names, run_element, first, out):  # fmt: skip
+def _ancestors(tree: Tree, first: Array, out: Array) -> None:
     """Steps up to the nearest element of each group of names and of each part tag, FAR where there is none."""
     groups = _NAME_GROUPS
-    distances = np.full((len(tag), out.shape[1]), FAR, np.uint8)
-    for element in range(len(tag)):
+    distances = np.full((len(tree.tag), out.shape[1]), FAR, np.uint8)
+    for element in range(len(tree.tag)):
         row = distances[element]
         if element > 0:
-            above = distances[parent[element]]
+            above = distances[tree.parent[element]]
             for i in range(len(row)):
                 row[i] = min(above[i] + 1, FAR)
         for group in range(groups):
-            if (names[element] >> np.uint32(group)) & np.uint32(1):
+            if (tree.names[element] >> np.uint32(group)) & np.uint32(1):
                 row[group] = 0
-        if names[element] & ROLE_BIT:
+        if tree.names[element] & ROLE_BIT:
             row[groups] = 0
-        if _PART_OF_TAG[tag[element]] >= 0:
-            row[_PART_OF_TAG[tag[element]]] = 0
+        if _PART_OF_TAG[tree.tag[element]] >= 0:
+            row[_PART_OF_TAG[tree.tag[element]]] = 0
     for block in range(len(first)):
-        out[block] = distances[run_element[first[block]]]
+        out[block] = distances[tree.run_element[first[block]]]
 
 
 @njit(cache=True)
-def _best_container(parent, element, text, links, commas, total, linked):  # fmt: skip
+def _best_container(parent: Array, blocks: Blocks, commas: Array, total: Array, linked: Array) -> int:
     """Element with the best score in Readability's manner: prose counts for parents, less for their parents."""
     score = np.zeros(len(parent), np.float32)
-    for block in range(len(element)):
-        if text[block] < 25 or links[block] * 2 > text[block]:
+    for block in range(len(blocks.element)):
+        if blocks.bytes[block] < 25 or blocks.links[block] * 2 > blocks.bytes[block]:
             continue
-        worth = np.float32(1 + commas[block] + min(text[block] / 100, 3))
-        at = element[block]
+        worth = np.float32(1 + commas[block] + min(blocks.bytes[block] / 100, 3))
+        at = blocks.element[block]
         for level in range(5):
             score[at] += worth if level <= 1 else worth / (2 if level == 2 else 3 * (level - 1))
             if at == 0:
@@ -352,55 +351,55 @@ def _best_span(text: Array, links: Array) -> tuple[int, int]:
 
 
 @njit(cache=True)
-def _surroundings(tag, parent, end, names, element, text, links, out, column):  # fmt: skip
-    count = len(element)
-    total, linked = np.zeros(len(tag), np.int64), np.zeros(len(tag), np.int64)
-    parts, longs = np.zeros(len(tag), np.int64), np.zeros(len(tag), np.int64)
+def _surroundings(tree: Tree, blocks: Blocks, out: Array, column: int) -> None:
+    count = len(blocks.element)
+    total, linked = np.zeros(len(tree.tag), np.int64), np.zeros(len(tree.tag), np.int64)
+    parts, longs = np.zeros(len(tree.tag), np.int64), np.zeros(len(tree.tag), np.int64)
     is_long = np.zeros(count, np.bool_)
-    paths = np.zeros(len(tag), np.uint64)
-    depth = np.zeros(len(tag), np.int32)
-    siblings = np.zeros(len(tag), np.int32)
-    for at in range(1, len(tag)):
-        paths[at] = (paths[parent[at]] ^ np.uint64(tag[at]) ^ (np.uint64(names[at]) << np.uint64(8))) * np.uint64(
-            1099511628211
-        )
-        depth[at] = depth[parent[at]] + 1
-        siblings[parent[at]] += 1
+    paths = np.zeros(len(tree.tag), np.uint64)
+    depth = np.zeros(len(tree.tag), np.int32)
+    siblings = np.zeros(len(tree.tag), np.int32)
+    for at in range(1, len(tree.tag)):
+        paths[at] = (
+            paths[tree.parent[at]] ^ np.uint64(tree.tag[at]) ^ (np.uint64(tree.names[at]) << np.uint64(8))
+        ) * np.uint64(1099511628211)
+        depth[at] = depth[tree.parent[at]] + 1
+        siblings[tree.parent[at]] += 1
     in_p = 0
     for block in range(count):
-        is_long[block] = text[block] >= LONG and links[block] * 3 < text[block]
-        at = element[block]
-        total[at] += text[block]
-        linked[at] += links[block]
+        is_long[block] = blocks.bytes[block] >= LONG and blocks.links[block] * 3 < blocks.bytes[block]
+        at = blocks.element[block]
+        total[at] += blocks.bytes[block]
+        linked[at] += blocks.links[block]
         parts[at] += 1
         longs[at] += is_long[block]
-        in_p += text[block] if tag[at] == _P else 0
-    for at in range(len(tag) - 1, 0, -1):
-        total[parent[at]] += total[at]
-        linked[parent[at]] += linked[at]
-        parts[parent[at]] += parts[at]
-        longs[parent[at]] += longs[at]
+        in_p += blocks.bytes[block] if tree.tag[at] == _P else 0
+    for at in range(len(tree.tag) - 1, 0, -1):
+        total[tree.parent[at]] += total[at]
+        linked[tree.parent[at]] += linked[at]
+        parts[tree.parent[at]] += parts[at]
+        longs[tree.parent[at]] += longs[at]
     page_bytes = max(total[0], 1)
-    top = _best_container(parent, element, text, links, out[:, 8], total, linked)
-    start, stop = _best_span(text, links)
+    top = _best_container(tree.parent, blocks, out[:, 8], total, linked)
+    start, stop = _best_span(blocks.bytes, blocks.links)
     span_bytes = 0
     for block in range(start, stop):
-        span_bytes += text[block]
+        span_bytes += blocks.bytes[block]
     mains = articles = templates = h1s = 0
-    for at in range(len(tag)):
-        mains += tag[at] == _MAIN
-        articles += tag[at] == _ARTICLE
-        templates += tag[at] == _SCRIPT_TEMPLATE
+    for at in range(len(tree.tag)):
+        mains += tree.tag[at] == _MAIN
+        articles += tree.tag[at] == _ARTICLE
+        templates += tree.tag[at] == _SCRIPT_TEMPLATE
     first_h1 = best_title = -1
     for block in range(count):
-        if tag[element[block]] == _H1:
+        if tree.tag[blocks.element[block]] == _H1:
             h1s += 1
             first_h1 = block if first_h1 < 0 else first_h1
         if out[block, 18] >= 0.5 and (best_title < 0 or out[block, 18] > out[best_title, 18]):
             best_title = block
 
     # Blocks in the same kind of place.
-    hashes = paths[element]
+    hashes = paths[blocks.element]
     order = np.argsort(hashes, kind="mergesort")
     like = np.zeros((count, 3), np.float64)
     begin = 0
@@ -408,8 +407,8 @@ def _surroundings(tag, parent, end, names, element, text, links, out, column):  
         if i == count or hashes[order[i]] != hashes[order[begin]]:
             bytes_like = links_like = 0
             for j in range(begin, i):
-                bytes_like += text[order[j]]
-                links_like += links[order[j]]
+                bytes_like += blocks.bytes[order[j]]
+                links_like += blocks.links[order[j]]
             for j in range(begin, i):
                 like[order[j], 0], like[order[j], 1], like[order[j], 2] = i - begin, bytes_like, links_like
             begin = i
@@ -418,13 +417,13 @@ def _surroundings(tag, parent, end, names, element, text, links, out, column):  
     heading = heading_at = long_before = 0
     for block in range(count):
         row = out[block]
-        at = element[block]
+        at = blocks.element[block]
         i = column
         here = at
-        size = text[block]
+        size = blocks.bytes[block]
         for _ in range(LEVELS):
             while here > 0 and total[here] <= size:
-                here = parent[here]
+                here = tree.parent[here]
             size = total[here]
             row[i] = np.log1p(size)
             row[i + 1] = linked[here] / max(size, 1)
@@ -435,14 +434,14 @@ def _surroundings(tag, parent, end, names, element, text, links, out, column):  
         for step in AROUND:
             other = block + step
             if 0 <= other < count:
-                row[i] = np.log1p(text[other])
-                row[i + 1] = links[other] / max(text[other], 1)
-                row[i + 2] = tag[element[other]]
+                row[i] = np.log1p(blocks.bytes[other])
+                row[i + 1] = blocks.links[other] / max(blocks.bytes[other], 1)
+                row[i + 2] = tree.tag[blocks.element[other]]
             else:
                 row[i] = row[i + 1] = row[i + 2] = -1
             i += 3
-        if _HEADINGS[tag[at]] > 0:
-            heading, heading_at = _HEADINGS[tag[at]], block
+        if _HEADINGS[tree.tag[at]] > 0:
+            heading, heading_at = _HEADINGS[tree.tag[at]], block
         row[i] = block
         row[i + 1] = block / count
         row[i + 2] = before / page_bytes
@@ -452,11 +451,11 @@ def _surroundings(tag, parent, end, names, element, text, links, out, column):  
         row[i + 6] = block - best_title if best_title >= 0 else -1000
         row[i + 7] = long_before
         row[i + 9] = depth[at]
-        row[i + 10] = siblings[parent[at]]
-        row[i + 11] = top <= at < end[top]
+        row[i + 10] = siblings[tree.parent[at]]
+        row[i + 11] = top <= at < tree.end[top]
         common = at
-        while not common <= top < end[common]:
-            common = parent[common]
+        while not common <= top < tree.end[common]:
+            common = tree.parent[common]
         row[i + 12] = depth[at] - depth[common]
         row[i + 13] = depth[top] - depth[common]
         row[i + 14] = linked[top] / max(total[top], 1)
@@ -478,7 +477,7 @@ def _surroundings(tag, parent, end, names, element, text, links, out, column):  
         row[i + 8] = total[top] / page_bytes
         row[i + 9] = templates
         row[i + 10] = span_bytes / page_bytes
-        before += text[block]
+        before += blocks.bytes[block]
         long_before = 0 if is_long[block] else long_before + 1
     long_after = 0
     for block in range(count - 1, -1, -1):

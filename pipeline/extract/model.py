@@ -44,40 +44,40 @@ def load() -> tuple[Trees, Trees, float]:
 def score(tree: Tree, blocks: Blocks, features: Array) -> Array:
     """float32 (blocks,): probability that a block is main text."""
     first, second, _ = load()
-    alone = run_trees(*first, features)
-    return run_trees(*second, np.hstack([features, context(tree, blocks, alone)]))
+    alone = run_trees(first, features)
+    return run_trees(second, np.hstack([features, context(tree, blocks, alone)]))
 
 
 def context(tree: Tree, blocks: Blocks, scores: Array) -> Array:
     """float32 (blocks, CONTEXT): first-stage scores around each block."""
     out = np.zeros((len(scores), CONTEXT), np.float32)
-    _context(tree.parent, blocks.element, blocks.bytes, scores, out)
+    _context(tree.parent, blocks, scores, out)
     return out
 
 
 @njit(cache=True)
-def run_trees(feature, threshold, left, right, roots, rows):  # fmt: skip
+def run_trees(trees: Trees, rows: Array) -> Array:
     """Sigmoid of the sum of all trees' leaves for each row; a value <= threshold goes left."""
     out = np.zeros(len(rows), np.float32)
     for i in range(len(rows)):
         total = 0.0
-        for root in roots:
+        for root in trees.roots:
             node = root
-            while feature[node] >= 0:
-                node = left[node] if rows[i, feature[node]] <= threshold[node] else right[node]
-            total += threshold[node]
+            while trees.feature[node] >= 0:
+                node = trees.left[node] if rows[i, trees.feature[node]] <= trees.threshold[node] else trees.right[node]
+            total += trees.threshold[node]
         out[i] = 1.0 / (1.0 + np.exp(-total))
     return out
 
 
 @njit(cache=True)
-def _context(parent, element, text, scores, out):  # fmt: skip
+def _context(parent: Array, blocks: Blocks, scores: Array, out: Array) -> None:
     count = len(scores)
     total = np.zeros(len(parent), np.float64)
     good = np.zeros(len(parent), np.float64)
     for block in range(count):
-        total[element[block]] += text[block]
-        good[element[block]] += text[block] * scores[block]
+        total[blocks.element[block]] += blocks.bytes[block]
+        good[blocks.element[block]] += blocks.bytes[block] * scores[block]
     for at in range(len(parent) - 1, 0, -1):
         total[parent[at]] += total[at]
         good[parent[at]] += good[at]
@@ -92,8 +92,8 @@ def _context(parent, element, text, scores, out):  # fmt: skip
             other = block + step
             row[i] = scores[other] if 0 <= other < count else -1
             i += 1
-        here = element[block]
-        size = text[block] + 0.0
+        here = blocks.element[block]
+        size = blocks.bytes[block] + 0.0
         for _ in range(LEVELS):
             while here > 0 and total[here] <= size:
                 here = parent[here]
@@ -104,7 +104,7 @@ def _context(parent, element, text, scores, out):  # fmt: skip
         row[i + 1] = np.log1p(good[0])
         row[i + 2] = good_before / all_good
         row[i + 3] = since_good
-        good_before += text[block] * scores[block]
+        good_before += blocks.bytes[block] * scores[block]
         since_good = 0 if scores[block] >= 0.5 else since_good + 1
     since_good = 1000
     for block in range(count - 1, -1, -1):

@@ -33,9 +33,7 @@ def render(page: Array, tree: Tree, blocks: Blocks, chosen: Array) -> str:
     """Text of the blocks where `chosen` (bool per block) holds, in document order."""
     numbers = np.flatnonzero(chosen)
     out = np.empty(len(page) + _SEPARATOR_BYTES * len(numbers), np.uint8)
-    size = _render(
-        page, tree.tag, tree.parent, tree.run_start, tree.run_end, tree.run_flags, *blocks[:4], numbers, out
-    )
+    size = _render(page, tree, blocks, numbers, out)
     text = unescape(out[:size].tobytes().decode("utf-8", "replace"))
     return _LINE_ENDS.sub("\n", _INVISIBLE.sub("", text)).replace("\xa0", " ")
 
@@ -49,9 +47,9 @@ def _place(tag: Array, parent: Array, at: int) -> tuple[int, int, int, int, int]
         if table == 0:
             if kind == _LI and item == 0:
                 item = at
-            elif kind == _UL or kind == _OL:
+            elif kind in (_UL, _OL):
                 lists += 1
-            elif (kind == _TD or kind == _TH) and cell == 0:
+            elif (kind in (_TD, _TH)) and cell == 0:
                 cell = at
             elif kind == _TR and row == 0:
                 row = at
@@ -75,26 +73,26 @@ def _nbsp(page: Array, at: int, end: int) -> int:
 
 
 @njit(cache=True)
-def _render(page, tag, parent, run_start, run_end, run_flags, first, last, element, text, numbers, out):  # fmt: skip
+def _render(page: Array, tree: Tree, blocks: Blocks, numbers: Array, out: Array) -> int:
     size = 0
     item = lists = cell = row = table = 0
     previous = -1
     for block in numbers:
         before_item, before_cell, before_row, before_table = item, cell, row, table
-        item, lists, cell, row, table = _place(tag, parent, element[block])
-        small = text[block] < CELL_BYTES and (previous < 0 or text[previous] < CELL_BYTES)
-        kind = tag[element[block]]
+        item, lists, cell, row, table = _place(tree.tag, tree.parent, blocks.element[block])
+        small = blocks.bytes[block] < CELL_BYTES and (previous < 0 or blocks.bytes[previous] < CELL_BYTES)
+        kind = tree.tag[blocks.element[block]]
         newlines = 2
         if previous >= 0:
             if row > 0 and row == before_row and cell != before_cell and small:
                 newlines = 0
                 out[size], out[size + 1], out[size + 2] = 32, 124, 32
                 size += 3
-            elif table > 0 and table == before_table and row != before_row and small:
-                newlines = 1
-            elif item > 0 and before_item > 0 and (item != before_item or kind != _P):
-                newlines = 1
-            elif kind == _DD and tag[element[previous]] == _DT:
+            elif (
+                (table > 0 and table == before_table and row != before_row and small)
+                or (item > 0 and before_item > 0 and (item != before_item or kind != _P))
+                or (kind == _DD and tree.tag[blocks.element[previous]] == _DT)
+            ):
                 newlines = 1
             for _ in range(newlines):
                 out[size] = 10
@@ -108,15 +106,15 @@ def _render(page, tag, parent, run_start, run_end, run_flags, first, last, eleme
                 size += 2
         pending = False  # white space seen and not yet written
         at_start = True
-        for run in range(first[block], last[block]):
-            flags = run_flags[run]
+        for run in range(blocks.first[block], blocks.last[block]):
+            flags = tree.run_flags[run]
             if flags & BREAK:
                 out[size] = 10
                 size += 1
                 pending, at_start = False, True
                 continue
-            at = run_start[run]
-            end = run_end[run]
+            at = tree.run_start[run]
+            end = tree.run_end[run]
             while at < end:
                 byte = page[at]
                 hard = _nbsp(page, at, end)

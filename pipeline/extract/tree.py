@@ -26,7 +26,7 @@ HIDDEN_BIT, ROLE_BIT = _BITS["hidden"], np.uint32(1 << 31)  # ROLE_BIT: role="ma
 _P, _LI, _DT, _DD, _TR, _TD, _TH = (TAGS[name] for name in ("p", "li", "dt", "dd", "tr", "td", "th"))
 _A, _BR, _PRE, _TABLE, _CAPTION, _TITLE = (TAGS[name] for name in ("a", "br", "pre", "table", "caption", "title"))
 _UL, _OL, _DL, _SCRIPT, _TEMPLATE = (TAGS[name] for name in ("ul", "ol", "dl", "script", "script-template"))
-_THEAD, _TBODY, _TFOOT, _BODY, _TEXTAREA = (TAGS[name] for name in ("thead", "tbody", "tfoot", "body", "textarea"))
+_THEAD, _TBODY, _TFOOT, _BODY = (TAGS[name] for name in ("thead", "tbody", "tfoot", "body"))
 _HTML, _FORM = TAGS["html"], TAGS["form"]
 _EMPHASIS = np.zeros(256, np.bool_)
 _EMPHASIS[[TAGS[name] for name in ("b", "i", "u", "em", "strong", "small")]] = True
@@ -61,14 +61,10 @@ def parse(page: Array) -> Tree:
     """Tree of a page given as uint8 array of UTF-8."""
     size = int(np.count_nonzero(page == ord("<"))) + 2
     tag, parent, end, names = (np.zeros(size, kind) for kind in (np.uint8, np.int32, np.int32, np.uint32))
-    runs = tuple(np.zeros(2 * size, kind) for kind in (np.int32, np.int32, np.int32, np.uint8, np.int32))
-    elements, pieces, start, stop = _parse(
-        page, *tag_table(), *word_table(), tag, parent, end, names, *runs
-    )
-    return Tree(
-        tag[:elements], parent[:elements], end[:elements], names[:elements],
-        *(run[:pieces] for run in runs), title=(start, stop)
-    )  # fmt: skip
+    runs = (np.zeros(2 * size, kind) for kind in (np.int32, np.int32, np.int32, np.uint8, np.int32))
+    room = Tree(tag, parent, end, names, *runs, title=(0, 0))
+    elements, pieces, start, stop = _parse(page, *tag_table(), *word_table(), room)
+    return Tree(*(row[:elements] for row in room[:4]), *(run[:pieces] for run in room[4:9]), title=(start, stop))
 
 
 @njit(cache=True)
@@ -185,15 +181,15 @@ def _read_attributes(
                 end = at
         length = name_end - name
         first = _lower(page[name])
-        if length == 2 and first == 105 and _lower(page[name + 1]) == 100:  # id
-            mask |= _name_groups(page, start, end, keys, whole, prefix)
-        elif first == 99 and _is_name(page, name, name_end, b"class"):
-            mask |= _name_groups(page, start, end, keys, whole, prefix)
-        elif first == 105 and _is_name(page, name, name_end, b"itemprop"):
+        if (
+            (length == 2 and first == 105 and _lower(page[name + 1]) == 100)
+            or (first == 99 and _is_name(page, name, name_end, b"class"))
+            or (first == 105 and _is_name(page, name, name_end, b"itemprop"))
+        ):  # id
             mask |= _name_groups(page, start, end, keys, whole, prefix)
         elif first == 114 and _is_name(page, name, name_end, b"role"):
-            mask |= ROLE_BIT if _is_name(page, start, end, b"main") else _name_groups(
-                page, start, end, keys, whole, prefix
+            mask |= (
+                ROLE_BIT if _is_name(page, start, end, b"main") else _name_groups(page, start, end, keys, whole, prefix)
             )
         elif first == 104 and _is_name(page, name, name_end, b"href"):
             link = True
@@ -249,9 +245,8 @@ def _closes(tag: int, open_tag: int) -> int:
 
 @njit(cache=True)
 def _parse(
-    page, tag_keys, tag_ids, keys, whole, prefix, tag, parent, end, names,
-    run_element, run_start, run_end, run_flags, run_block,
-):  # fmt: skip
+    page: Array, tag_keys: Array, tag_ids: Array, keys: Array, whole: Array, prefix: Array, out: Tree
+) -> tuple[int, int, int, int]:
     size = len(page)
     stack = np.zeros(MAX_DEPTH, np.int32)
     depth = 1
@@ -271,11 +266,11 @@ def _parse(
         ):
             at += 1
         if at > start and skipped == 0:
-            run_element[runs], run_start[runs], run_end[runs] = stack[depth - 1], start, at
-            run_flags[runs] = (
+            out.run_element[runs], out.run_start[runs], out.run_end[runs] = stack[depth - 1], start, at
+            out.run_flags[runs] = (
                 (LINK if link_depth > 0 else 0) | (VERBATIM if verbatim > 0 else 0) | (EMPHASIS if emphasis > 0 else 0)
             )
-            run_block[runs] = block
+            out.run_block[runs] = block
             runs += 1
         if at >= size:
             break
@@ -324,17 +319,17 @@ def _parse(
                 traits = BLOCK
             if traits & BLOCK:
                 block += 1
-            if this == _BODY or this == _HTML or traits & (VOID | RAW):
+            if this in (_BODY, _HTML) or traits & (VOID | RAW):
                 if this == _BR:  # </br> is a line break
-                    run_element[runs], run_start[runs], run_end[runs] = stack[depth - 1], at, at
-                    run_flags[runs], run_block[runs] = BREAK, block
+                    out.run_element[runs], out.run_start[runs], out.run_end[runs] = stack[depth - 1], at, at
+                    out.run_flags[runs], out.run_block[runs] = BREAK, block
                     runs += 1
                 continue
             # Find what it ends; inline elements do not reach through blocks, nor blocks through table cells.
             found = depth - 1
             while found > 0:
-                other = np.int64(tag[stack[found]])
-                if other == this and (this != 0 or names[stack[found]] == 0):
+                other = np.int64(out.tag[stack[found]])
+                if other == this and (this != 0 or out.names[stack[found]] == 0):
                     break
                 if not traits & BLOCK and (KINDS[other] & BLOCK):
                     found = 0
@@ -351,13 +346,13 @@ def _parse(
                 block += 1
                 if paragraphs > 0 and _ENDS_P[this]:
                     for i in range(depth - 1, 0, -1):
-                        if tag[stack[i]] == _P:
+                        if out.tag[stack[i]] == _P:
                             found = i
                             break
-                        if _SCOPE[tag[stack[i]]]:
+                        if _SCOPE[out.tag[stack[i]]]:
                             break
             for i in range(found - 1, 0, -1):
-                verdict = _closes(this, np.int64(tag[stack[i]]))
+                verdict = _closes(this, np.int64(out.tag[stack[i]]))
                 if verdict == 1:
                     found = i
                 if verdict != 0:
@@ -366,10 +361,10 @@ def _parse(
         while depth > found:
             depth -= 1
             old = stack[depth]
-            other = np.int64(tag[old])
-            end[old] = elements
+            other = np.int64(out.tag[old])
+            out.end[old] = elements
             paragraphs -= other == _P
-            verbatim -= other == _PRE or other == _TEXTAREA
+            verbatim -= other == _PRE
             emphasis -= np.int64(_EMPHASIS[other])
             skipped -= (KINDS[other] & SKIPPED) != 0
             if link_depth > depth:
@@ -389,20 +384,20 @@ def _parse(
             continue
         if this == _BR:
             if skipped == 0:
-                run_element[runs], run_start[runs], run_end[runs] = stack[depth - 1], at, at
-                run_flags[runs], run_block[runs] = BREAK, block
+                out.run_element[runs], out.run_start[runs], out.run_end[runs] = stack[depth - 1], at, at
+                out.run_flags[runs], out.run_block[runs] = BREAK, block
                 runs += 1
             continue
         if traits & VOID:
             continue
-        if this == _BODY or this == _HTML:
-            names[0] |= mask
+        if this in (_BODY, _HTML):
+            out.names[0] |= mask
             continue
         if this == _A:
             link_depth = depth + 1 if link else 0
         if this == _PRE and at < size and page[at] == 10:
             at += 1
-        tag[elements], parent[elements], names[elements] = this, stack[depth - 1], mask
+        out.tag[elements], out.parent[elements], out.names[elements] = this, stack[depth - 1], mask
         if depth < MAX_DEPTH:
             stack[depth] = elements
             depth += 1
@@ -411,11 +406,11 @@ def _parse(
             emphasis += np.int64(_EMPHASIS[this])
             skipped += (traits & SKIPPED) != 0
         else:
-            end[elements] = elements + 1
+            out.end[elements] = elements + 1
             link_depth = 0
         elements += 1
     while depth > 0:
         depth -= 1
-        end[stack[depth]] = elements
-    end[0] = elements
+        out.end[stack[depth]] = elements
+    out.end[0] = elements
     return elements, runs, title_start, title_end

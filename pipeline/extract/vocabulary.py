@@ -26,8 +26,8 @@ _KINDS = {
     VOID: "br img input meta link area base col embed param source track wbr",
     SKIPPED: "select datalist svg canvas object video audio map applet rt rp annotation progress meter dialog",
     RAW: "script style textarea title iframe noembed noframes xmp option",
-    0: "a b i u s em strong span font small big sub sup code kbd samp var tt cite q abbr acronym time mark ins del strike"
-    " dfn bdi bdo data ruby math",
+    0: "a b i u s em strong span font small big sub sup code kbd samp var tt cite q abbr acronym time mark ins del"
+    " strike dfn bdi bdo data ruby math",
 }
 TAGS: dict[str, int] = {}
 KINDS = np.zeros(256, np.uint8)
@@ -50,8 +50,8 @@ NAME_GROUPS = {
     "sidebar": "sidebar* side aside* widget* rail* right left secondary complementary marginal* column* tertiary",
     "comment": "comment* kommentar* comentario* commentaire* disqus* respond* reply* replies discuss* feedback*",
     "forum": "forum* topic* thread* quote* signature* qa question* answer* review*",
-    "share": "share* sharing sharedaddy social* facebook* twitter* follow* addthis* addtoany* like* tweet* email* print*"
-    " whatsapp pinterest",
+    "share": "share* sharing sharedaddy social* facebook* twitter* follow* addthis* addtoany* like* tweet* email*"
+    " print* whatsapp pinterest",
     "related": "related* recommend* more teaser* trending* popular* recent* latest* promo* outbrain* taboola* similar*"
     " also read* relacionad* verwandt* weiter* mehr suggest* featured* most crosslink* linklist* recirc*",
     "advert": "ad ads adv advert* sponsor* banner* anzeige* werbung* dfp gpt adsense* adslot* adbox* pub publicid*"
@@ -60,8 +60,8 @@ NAME_GROUPS = {
     " infos details credits dateline* timestamp* autor* bio profile* avatar*",
     "caption": "caption* figure* image* img photo* picture* gallery* galerie* bild* credit* media* video* slide*"
     " carousel* thumb* lightbox*",
-    "promotion": "newsletter* subscri* signup sign login* register* registration modal* popup* popover* overlay* cookie*"
-    " consent* gdpr* privacy* paywall* donat* cta callout* notice* alert* download* app abo*",
+    "promotion": "newsletter* subscri* signup sign login* register* registration modal* popup* popover* overlay*"
+    " cookie* consent* gdpr* privacy* paywall* donat* cta callout* notice* alert* download* app abo*",
     "form": "search* form* input* filter* sort* select* dropdown* button* btn* field* captcha* vote* voting poll*"
     " rating* survey*",
     "hidden": "hidden* hide invisible screen sr visually* offscreen noprint collapse* none hid inactive",
@@ -89,7 +89,8 @@ TEXT_GROUPS = {
     " lesen leer lire siehe verwandte beliebt",
     "author": "by von author autor posted published veröffentlicht publié publicado written editor foto photo image"
     " quelle source credit getty",
-    "tags": "tags tag categories category kategorie kategorien filed schlagwörter topics themen archive archives rubrik",
+    "tags": "tags tag categories category kategorie kategorien filed schlagwörter topics themen archive"
+    " archives rubrik",
     "navigation": "home menu search suche contact kontakt about sitemap navigation top back zurück skip startseite"
     " accueil inicio",
     "advert": "advertisement anzeige werbung sponsored advertising ad ads publicité publicidad affiliate",

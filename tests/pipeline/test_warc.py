@@ -124,7 +124,7 @@ def test_arc(tmp_path: Path, suffix: str) -> None:
         (f"http://a.example/{i}", "text/html", "iso-8859-1", b"<p>From an ARC") for i in range(3)
     ]
     assert (tally.skipped, tally.damage) == ({"warcinfo": 1}, [])
-    assert [list(read_records(str(tmp_path / f"a.{suffix}"), start=r.offset))[0].url for r in found] == [
+    assert [next(read_records(str(tmp_path / f"a.{suffix}"), start=r.offset)).url for r in found] == [
         r.url for r in found
     ]
 
