@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,34 @@ class ArrayJob(SlurmPipelineExecutor):  # type: ignore[misc]  # datatrove is unt
 
     def launch_merge_stats(self) -> None:
         """Nothing: counts are in the receipts."""
+
+
+class RayTasks(RayPipelineExecutor):  # type: ignore[misc]  # datatrove is untyped
+    """datatrove's Ray executor with plain Ray tasks in place of its actors.
+
+    datatrove starts an actor per task and asks it for its address first; an actor that dies before it answers is
+    waited for without end. A plain task that loses its worker ends with an error, and is submitted again.
+    """
+
+    def run(self) -> None:
+        """Run every rank, `workers` at a time. Raises what a task raises; a lost worker only leaves no receipt."""
+        import ray
+
+        executor = ray.put(self)
+        memory = int(self.mem_per_cpu_gb * self.cpus_per_task * 2**30)
+        run_rank = ray.remote(num_cpus=self.cpus_per_task, memory=memory, max_retries=0)(_run_rank)
+        waiting = list(range(self.tasks))
+        running: list[Any] = []
+        while waiting or running:
+            while waiting and len(running) < self.workers:
+                running.append(run_rank.remote(executor, waiting.pop(0)))
+            ended, running = ray.wait(running)
+            with suppress(ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+                ray.get(ended)
+
+
+def _run_rank(executor: RayTasks, rank: int) -> None:
+    executor._run_for_rank(rank)
 
 
 def unfinished(step: CorpusStep) -> list[int]:
@@ -108,7 +137,7 @@ def _run_on_ray(step: Unfinished, config: RayConfig, workers: int | None, logs: 
             logging_level="ERROR",
             include_dashboard=False,
         )
-    RayPipelineExecutor(
+    RayTasks(
         pipeline=[step],
         tasks=len(step.ranks),
         workers=workers or -1,

@@ -16,6 +16,7 @@ ray = pytest.importorskip("ray", reason="ray is not installed; uv pip install -e
 psutil = pytest.importorskip("psutil")
 
 
+@pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore")  # ray's own deprecations
 def test_ray_builds_the_same_bytes_although_a_worker_is_killed(tmp_path: Path) -> None:
     inputs(tmp_path)
@@ -35,11 +36,11 @@ def test_ray_builds_the_same_bytes_although_a_worker_is_killed(tmp_path: Path) -
 
 
 def _kill_a_worker(killed: list[int]) -> None:
-    """SIGKILL the first actor process that appears among this process's descendants."""
+    """SIGKILL the first process found running one of our tasks."""
     deadline = time.monotonic() + 60
     while not killed and time.monotonic() < deadline:
         for process in psutil.Process().children(recursive=True):
-            if process.name().startswith("ray::RankWorker"):
+            if process.name().startswith("ray::_run_rank"):
                 os.kill(process.pid, signal.SIGKILL)
                 killed.append(process.pid)
                 return

@@ -17,7 +17,7 @@ import pytest
 from tests.pipeline.test_runner import build, hashes, inputs, recipe
 from tests.scale.slurm import Slurm, missing
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
 
 @pytest.fixture
