@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import PipelineError
-from recipes import build, look
+from recipes import build, look, plan
 from recipes.errors import RecipeError
 from trainer.errors import Interrupted, TrainerError
 
@@ -74,6 +74,7 @@ for command in (
     build.corpus,
     build.train,
     look.check,
+    plan.plan,
     look.schema,
     look.harvest,
     look.inspect,

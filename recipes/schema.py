@@ -18,7 +18,7 @@ from trainer.config import TrainConfig
 
 Location = tuple[str | int, ...]
 
-RUNS = Field("runs", description="folder that holds the run folders, relative to the current directory")
+RUNS = Field("runs", description="folder of the run folders, relative to the current directory, or an fsspec URL")
 
 
 class Recipe(CorpusConfig):
