@@ -2,13 +2,13 @@
 
     python benchmarks/quality.py [--quick] [--differences FILE]
 
-Input: English documents of ../shared/data/text (python-peps, react-docs, learnxinyminutes, free-programming-books, tldr,
-and the books of gutenberg cut at blank lines into pieces of about 8,000 characters), each taken by language
-identification (lid.176, score >= 0.65). datatrove cuts words with spaCy's blank English tokenizer and sentences with
+Input: English documents (lid.176, score >= 0.65) of ../shared/data/text: python-peps, react-docs, learnxinyminutes,
+free-programming-books, tldr, and the books of gutenberg cut at blank lines into pieces of about 8,000 characters.
+datatrove cuts words with spaCy's blank English tokenizer and sentences with
 its sentencizer, which need no model. Timed on one thread: ours computes every signal of all documents, once; the peer
 runs GopherRepetitionFilter, GopherQualityFilter and C4QualityFilter on each document, one after another, as its
 pipeline would (so that its cache of cut words serves), on a part of the documents taken evenly. Loading, imports and
-compilation are not timed. `--quick` takes 2,000 documents for the agreement's place by fewer.
+compilation are not timed.
 """
 
 from __future__ import annotations

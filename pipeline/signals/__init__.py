@@ -58,7 +58,7 @@ def _batches(texts: list[str]) -> Iterator[tuple[int, int]]:
 
 def _measure(texts: list[str], languages: list[str]) -> Signals:
     points, ends = code_points(texts)
-    tokens = words.tokenize(points, ends)
+    tokens = words.tokenize(points, ends, np.array([language == "en" for language in languages], bool))
     found = {
         **_columns(text.COLUMNS, text.measure(points, ends)),
         **_columns(ngrams.COLUMNS, ngrams.measure(tokens, stopwords.language_bits(languages), *stopwords.table())),

@@ -17,6 +17,8 @@ from pipeline.signals.words import IS_PUNCTUATION, IS_TERMINAL
 
 Array = np.ndarray[Any, Any]
 
+BUILT_ON = {"numbering": "a7fef715", "characters": "0b12ee5c", "words": "a61fcbea"}  # see numbering
+
 COLUMNS = (
     "newlines",
     "duplicate_lines",
@@ -88,7 +90,7 @@ def _ends_in_ellipsis(points: Array, low: int, high: int) -> bool:
 
 @njit(cache=True)
 def _ends_in_dots(points: Array, low: int, high: int) -> bool:
-    return high - low > 2 and points[high - 1] == _DOT and points[high - 2] == _DOT and points[high - 3] == _DOT
+    return bool(high - low > 2 and points[high - 1] == points[high - 2] == points[high - 3] == _DOT)
 
 
 @njit(cache=True)

@@ -18,6 +18,8 @@ from pipeline.signals.words import HAS_LETTER, IS_WORD
 
 Array = np.ndarray[Any, Any]
 
+BUILT_ON = {"numbering": "a7fef715", "words": "a61fcbea"}  # see numbering
+
 COLUMNS = (
     "tokens",
     "words",

@@ -11,6 +11,8 @@ from pipeline.signals import characters as c
 
 Array = np.ndarray[Any, Any]
 
+BUILT_ON = {"characters": "0b12ee5c"}  # see numbering
+
 COLUMNS = ("characters", "digit_ratio", "punctuation_ratio", "upper_ratio", "hashes", "ellipses", "copied_characters")
 SHORTEST_COPY = 16  # characters
 _DIGIT, _PUNCTUATION, _UPPER, _LOWER = c.DIGIT, c.PUNCTUATION, c.UPPER, c.LOWER
@@ -24,7 +26,7 @@ def measure(points: Array, ends: Array) -> Array:
     """float64 (documents, len(COLUMNS)); ratios are to visible characters, `hashes` and `ellipses` are counts.
 
     copied_characters: share of characters that a greedy Lempel-Ziv parse of the document copies from before, in
-    stretches that begin with a word and are at least SHORTEST_COPY long: near 0 for prose, near 1 for a repeated phrase.
+    stretches that begin with a word and are at least SHORTEST_COPY long: near 0 for prose, near 1 for one phrase.
     """
     out = np.zeros((len(ends), len(COLUMNS)))
     _measure(points, ends, c.character_table(), out)

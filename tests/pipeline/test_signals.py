@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.signals import code_points, signals
+from pipeline.signals import code_points, lines, ngrams, signals, words
+from pipeline.signals import text as text_kernel
 from pipeline.signals.definitions import SIGNALS
 from pipeline.signals.stopwords import STOP_WORDS
 from pipeline.signals.words import tokenize
+from pipeline.storage import hash_file
 
 CASES = [
     ("characters", "añ\n😀", 4),
@@ -73,11 +78,19 @@ def test_every_signal_is_defined_and_tested() -> None:
     assert set(SIGNALS) == tested
 
 
+@pytest.mark.parametrize("module", [words, ngrams, lines, text_kernel])
+def test_kernels_are_compiled_anew_when_what_they_call_changes(module: Any) -> None:
+    """numba looks at the caller's file alone, so the caller names the content of what it calls."""
+    for name, digest in module.BUILT_ON.items():
+        path = Path(str(module.__file__)).with_name(f"{name}.py")
+        assert hash_file(path)[:8] == digest, f"write the new hash into BUILT_ON of {module.__name__}"
+
+
 @pytest.mark.parametrize("n", range(5, 11))
 def test_duplicate_ngrams_of_each_length(n: int) -> None:
-    words = [f"w{i}" for i in range(n)]
-    text = " ".join([*words, "between", *words])
-    expected = sum(map(len, words)) / len(text)
+    gram = [f"w{i}" for i in range(n)]
+    text = " ".join([*gram, "between", *gram])
+    expected = sum(map(len, gram)) / len(text)
     assert signals([text])[f"duplicate_{n}gram"][0] == pytest.approx(expected)
     assert signals([text.replace("w1 ", "other ", 1)])[f"duplicate_{n}gram"][0] == 0
 
