@@ -127,7 +127,7 @@ class DecideStep(DocumentStep):
         self.cuts, self.base = cuts, build.base
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        self._columns = pq.ParquetFile(_columns_file(self.workdir, rank)).read()
+        self._columns = pq.read_table(_columns_file(self.workdir, rank))
         self._row = 0
         self._masked: Counts = {}
         paths = [self.base / path for path in self.settings.decontaminate.files]

@@ -104,7 +104,7 @@ def _c4_counts(texts: list[str]) -> Signals:
 def _ratios(found: Signals) -> Signals:
     """Counts to the statistics that rules read."""
     characters, tokens, count = found["characters"], np.maximum(found["tokens"], 1), np.maximum(found["words"], 1)
-    grams = {name: found[name] / np.maximum(characters, 1) for name in found if name.endswith("gram")}
+    shares = {name: found[name] / np.maximum(characters, 1) for name in ngrams.COLUMNS[8:]}
     return {
         "characters": characters,
         "words": found["words"],
@@ -117,11 +117,12 @@ def _ratios(found: Signals) -> Signals:
         "alpha_only_words": np.minimum(found["letter_tokens"] / count, 1.0),
         "stop_words": found["stop_words"],
         **{name: found[name] for name in lines.COLUMNS[1:9]},
-        **grams,
+        **{name: shares[name] for name in shares if name != "copied_characters"},
         **{name: found[name] for name in _C4},
         "newlines_per_word": found["newlines"] / tokens,
         "stop_word_ratio": found["stop_word_tokens"] / count,
         "unique_words": found["unique_words"] / tokens,
         "word_entropy": found["word_entropy"],
-        **{name: found[name] for name in ("digit_ratio", "punctuation_ratio", "upper_ratio", "copied_characters")},
+        **{name: found[name] for name in ("digit_ratio", "punctuation_ratio", "upper_ratio")},
+        "copied_characters": shares["copied_characters"],
     }

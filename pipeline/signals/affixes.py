@@ -71,7 +71,7 @@ def cut_suffix(points: Array, low: int, high: int, table: Array, digits: bool) -
     if last in (115, 83) and before in (_APOSTROPHE, _QUOTE_MARK):  # 's
         return 2
     if digits:
-        return _unit(points, low, high, table)
+        return int(_unit(points, low, high, table))
     return 0
 
 

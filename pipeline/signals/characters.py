@@ -26,7 +26,7 @@ SYMBOL = 128  # a word made of these alone is none
 PUNCTUATION = 256  # categories P*
 TERMINAL = 512  # ends a sentence
 UNSPACED = 1024  # a letter of a script without spaces between words
-BREAK = 2048  # ends a line, as str.splitlines
+BREAK = 2048  # ends a line, as str.splitlines; newlines aside
 NOTICE = 4096  # begins a phrase by which C4 knows boilerplate (`pipeline.signals.lines`)
 QUOTE = 8192  # quotation marks
 MARK = 16384  # combining marks (categories M*)
@@ -36,7 +36,7 @@ _PREFIXES = "=%+$£€¥§₹₽₩₴"
 _QUOTES = "'\"`´‘’‚“”„«»"
 # Beyond ASCII few signs count as no word: a bullet or a currency sign is one, as in the reference.
 _SYMBOLS = "“”„’…–—«»►━∶´～（）【】「」、《》〈〉％；：，"
-_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+_BREAKS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _NOTICE_INITIALS = "jltpcu"
 # Unicode's property Sentence_Terminal (PropList.txt), first and last code point of each run.
 _TERMINALS = (

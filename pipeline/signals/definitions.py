@@ -69,7 +69,7 @@ DEFINITIONS: dict[str, Definition] = {
     "punctuation_ratio": Definition("share of visible characters", "punctuation (Unicode's P)", "P"),
     "upper_ratio": Definition("share of visible characters", "capital letters", "P"),
     "copied_characters": Definition(
-        _SHARE_OF_TEXT, "in stretches of 16 and more that a greedy Lempel-Ziv parse copies from before", "P"
+        _SHARE_OF_TEXT, "of tokens that a greedy Lempel-Ziv parse copies from before, 4 and more in a row", "P"
     ),
 }
 SIGNALS = tuple(DEFINITIONS)

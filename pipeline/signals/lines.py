@@ -17,7 +17,7 @@ from pipeline.signals.words import IS_PUNCTUATION, IS_TERMINAL
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"numbering": "a7fef715", "characters": "0b12ee5c", "words": "a61fcbea"}  # see numbering
+BUILT_ON = {"numbering": "a7fef715", "characters": "bc9941e5", "words": "a1b5318e"}  # see numbering
 
 COLUMNS = (
     "newlines",
@@ -42,7 +42,7 @@ COLUMNS = (
 SHORT_LINE = 30  # characters (FineWeb)
 LONGEST_C4_WORD = 1000  # characters (C4)
 FEWEST_C4_WORDS = 3  # words a line (C4)
-LOREM_IPSUM, JAVASCRIPT, POLICY = 1, 2, 4
+LOREM_IPSUM, JAVASCRIPT, POLICY, CURLY = 1, 2, 4, 8
 NOTICES = {  # a line with one of these is boilerplate (C4), a document with the first a template
     "lorem ipsum": LOREM_IPSUM,
     "javascript": JAVASCRIPT,
@@ -85,7 +85,7 @@ def _bits(point: np.uint32, table: Array) -> int:
 def _ends_in_ellipsis(points: Array, low: int, high: int) -> bool:
     if high > low and points[high - 1] == _ELLIPSIS:
         return True
-    return _ends_in_dots(points, low, high)
+    return bool(_ends_in_dots(points, low, high))
 
 
 @njit(cache=True)
@@ -111,52 +111,68 @@ def _notice(points: Array, at: int, high: int, phrases: Array, meanings: Array) 
 
 
 @njit(cache=True)
-def _repeated(keys: Array, sizes: Array, counted: Array) -> tuple[int, int, int]:
-    """(parts seen before, their characters, the characters of those of them that are `counted`)."""
+def _repeated(keys: Array, sizes: Array, blanks: Array) -> tuple[int, int, int]:
+    """(parts seen before, their characters, the characters of those of them that are not blank)."""
     ids, counts = np.empty(keys.size, np.int32), np.empty(keys.size, np.int32)
     number(keys, ids, counts)
-    seen, characters, counted_characters = 0, 0, 0
+    seen, characters, filled_characters = 0, 0, 0
     for i in range(keys.size):
         if ids[i] == seen:
             seen += 1
         else:
             characters += sizes[i]
-            counted_characters += sizes[i] if counted[i] else 0
-    return keys.size - seen, characters, counted_characters
+            filled_characters += 0 if blanks[i] else sizes[i]
+    return keys.size - seen, characters, filled_characters
+
+
+@njit(cache=True)
+def _scan(
+    points: Array, low: int, high: int, table: Array, every_break: bool, phrases: Array, meanings: Array,
+    seconds: Array, keys: Array, begins: Array, sizes: Array, blanks: Array, marks: Array,
+) -> tuple[int, bool]:  # fmt: skip
+    """Write the lines between newlines, or between all breaks: hash, begin, size, whether blank, notices and `{` in it.
+
+    Returns their number (an empty last one counted), and whether there are breaks other than newlines.
+    """
+    n, begin, value, every, some, mark = 0, low, _SEED, _SPACE, 0, 0
+    i = low
+    while i < high:
+        point = points[i]
+        bits = _bits(point, table)
+        if point == _NEWLINE or (every_break and bits & _BREAK):
+            keys[n], begins[n], sizes[n], blanks[n], marks[n] = value, begin, i - begin, every & _SPACE > 0, mark
+            n += 1
+            if every_break and point == _RETURN and i + 1 < high and points[i + 1] == _NEWLINE:
+                i += 1
+            begin, value, every, mark = i + 1, _SEED, _SPACE, 0
+        else:
+            value = (value ^ np.uint64(point)) * _PRIME
+            every &= bits
+            some |= bits
+            if point == _CURLY:
+                mark |= CURLY
+            elif bits & _NOTICE and i + 1 < high and points[i + 1] | 32 == seconds[point & 31]:
+                mark |= _notice(points, i, high, phrases, meanings)
+        i += 1
+    keys[n], begins[n], sizes[n], blanks[n], marks[n] = value, begin, high - begin, every & _SPACE > 0, mark
+    return n + 1, some & _BREAK > 0
 
 
 @njit(cache=True)
 def _newline_lines(
-    points: Array,
-    low: int,
-    high: int,
-    table: Array,
-    keys: Array,
-    begins: Array,
-    sizes: Array,
-    filled: Array,
+    points: Array, low: int, high: int, table: Array, n: int, keys: Array, begins: Array, sizes: Array, blanks: Array,
     row: Array,
-) -> int:
-    """Lines between newlines: repetition, FineWeb's shares, the longest. Writes the lines; returns how many."""
-    n, begin, punctuated, short, longest, empty, visible = 0, low, 0, 0, 0, 0, 0
-    value, every = _SEED, _SPACE
-    for i in range(low, high + 1):
-        if i < high and points[i] != _NEWLINE:
-            value = (value ^ np.uint64(points[i])) * _PRIME
-            every &= _bits(points[i], table)
-            continue
-        size = i - begin
-        blank = every & _SPACE > 0
-        keys[n], begins[n], sizes[n], filled[n] = value, begin, size, not blank
-        n += 1
-        longest = max(longest, size)
-        empty += size == 0
-        if not blank:
+) -> None:  # fmt: skip
+    """Lines between newlines: repetition, FineWeb's shares, the longest."""
+    punctuated, short, longest, empty, visible = 0, 0, 0, 0, 0
+    for k in range(n):
+        longest = max(longest, sizes[k])
+        empty += sizes[k] == 0
+        if not blanks[k]:
             visible += 1
-            punctuated += _bits(points[i - 1], table) & _TERMINAL > 0
-            short += size <= SHORT_LINE
-        begin, value, every = i + 1, _SEED, _SPACE
-    repeated, characters, filled_characters = _repeated(keys[:n], sizes[:n], filled[:n])
+            punctuated += _bits(points[begins[k] + sizes[k] - 1], table) & _TERMINAL > 0
+            short += sizes[k] <= SHORT_LINE
+    repeated, characters, filled_characters = _repeated(keys[:n], sizes[:n], blanks[:n])
     # Gopher's split at runs of newlines leaves an empty line only at either end that has one.
     edges = 0
     if high > low:
@@ -169,7 +185,6 @@ def _newline_lines(
     row[4] = punctuated / max(visible, 1)
     row[5] = short / max(visible, 1)
     row[6] = longest
-    return n
 
 
 @njit(cache=True)
@@ -220,56 +235,58 @@ def _sentences(kinds: Array, first: int, last: int) -> int:
 
 
 @njit(cache=True)
+def _few_or_long_words(points: Array, low: int, high: int, table: Array) -> bool:
+    """Whether C4 deletes a line for fewer than three words, or for one of more than 1,000 characters."""
+    words, word = 0, 0
+    for i in range(low, high):
+        if _bits(points[i], table) & _SPACE:
+            word = 0
+            continue
+        words += word == 0
+        word += 1
+        if word > LONGEST_C4_WORD:
+            return True
+        if words == FEWEST_C4_WORDS and high - low <= LONGEST_C4_WORD:
+            return False
+    return words < FEWEST_C4_WORDS
+
+
+@njit(cache=True)
 def _broken_lines(
-    points: Array, low: int, high: int, table: Array, starts: Array, kinds: Array, first: int, last: int,
-    phrases: Array, meanings: Array, seconds: Array, terminals: Array, row: Array,
+    points: Array, table: Array, n: int, begins: Array, sizes: Array, blanks: Array, marks: Array, starts: Array,
+    kinds: Array, first: int, last: int, terminals: Array, row: Array,
 ) -> None:  # fmt: skip
     """Lines between any breaks: Gopher's bullets and ellipses, C4's line and document rules."""
-    lines, bullets, ellipses, kept = 0, 0, 0, 0
-    token, i = first, low
-    while i < high:
-        begin, end = -1, i  # of the line without white space at its ends
-        words, word, longest, found, curly = 0, 0, 0, 0, False
-        while i < high:
-            bits = _bits(points[i], table)
-            if bits & _SPACE:
-                word = 0
-                if bits & _BREAK:
-                    break
-            else:
-                begin = i if begin < 0 else begin
-                words += word == 0
-                word += 1
-                longest = max(longest, word)
-                curly |= points[i] == _CURLY
-                if bits & _NOTICE and i + 1 < high and points[i + 1] | 32 == seconds[points[i] & 31]:
-                    found |= _notice(points, i, high, phrases, meanings)
-                end = i + 1
-            i += 1
-        i += 2 if i + 1 < high and points[i] == _RETURN and points[i + 1] == _NEWLINE else 1
-        lines += 1
-        if begin < 0:
+    lines = n - 1 if sizes[n - 1] == 0 else n  # as str.splitlines
+    bullets, ellipses, kept, token = 0, 0, 0, first
+    for k in range(lines):
+        if blanks[k]:
             continue
+        begin, end = begins[k], begins[k] + sizes[k]
+        while _bits(points[begin], table) & _SPACE:
+            begin += 1
+        while _bits(points[end - 1], table) & _SPACE:
+            end -= 1
         bullets += points[begin] == _BULLET or points[begin] == _DASH
         ellipses += _ends_in_ellipsis(points, begin, end)
         line_token = token
         while token < last and starts[token] < end:
             token += 1
-        if longest > LONGEST_C4_WORD or words < FEWEST_C4_WORDS:
+        if _few_or_long_words(points, begin, end, table):
             continue
         terminal = False
         for sign in terminals:
             terminal |= points[end - 1] == sign
         terminal &= not _ends_in_dots(points, begin, end)
-        if found & LOREM_IPSUM:
+        if marks[k] & LOREM_IPSUM:
             row[13] += 1
             row[16] += terminal
-        elif found & JAVASCRIPT:
+        elif marks[k] & JAVASCRIPT:
             continue
-        elif curly:
+        elif marks[k] & CURLY:
             row[12] += 1
             row[15] += terminal
-        elif not found & POLICY:
+        elif not marks[k] & POLICY:
             sentences = _sentences(kinds, line_token, token)
             kept += 1
             row[11] += sentences
@@ -286,11 +303,18 @@ def _measure(
 ) -> None:  # fmt: skip
     low, first = 0, 0
     most = points.size + 1
-    keys, begins, sizes = np.empty(most, np.uint64), np.empty(most, np.int64), np.empty(most, np.int64)
-    filled = np.empty(most, np.bool_)
+    keys, begins, sizes = np.empty(most, np.uint64), np.empty(most, np.int32), np.empty(most, np.int32)
+    blanks, marks = np.empty(most, np.bool_), np.empty(most, np.uint8)
     for document in range(ends.size):
         high, last, row = ends[document], token_ends[document], out[document]
-        lines = _newline_lines(points, low, high, table, keys, begins, sizes, filled, row)
-        _paragraphs(points, low, high, table, keys, begins, sizes, lines, row)
-        _broken_lines(points, low, high, table, starts, kinds, first, last, phrases, meanings, seconds, terminals, row)
+        n, others = _scan(
+            points, low, high, table, False, phrases, meanings, seconds, keys, begins, sizes, blanks, marks
+        )
+        _newline_lines(points, low, high, table, n, keys, begins, sizes, blanks, row)
+        _paragraphs(points, low, high, table, keys, begins, sizes, n, row)
+        if others:
+            n, others = _scan(
+                points, low, high, table, True, phrases, meanings, seconds, keys, begins, sizes, blanks, marks
+            )
+        _broken_lines(points, table, n, begins, sizes, blanks, marks, starts, kinds, first, last, terminals, row)
         low, first = high, last

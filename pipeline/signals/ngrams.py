@@ -18,7 +18,7 @@ from pipeline.signals.words import HAS_LETTER, IS_WORD
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"numbering": "a7fef715", "words": "a61fcbea"}  # see numbering
+BUILT_ON = {"numbering": "a7fef715", "words": "a1b5318e"}  # see numbering
 
 COLUMNS = (
     "tokens",
@@ -31,9 +31,11 @@ COLUMNS = (
     "stop_word_tokens",
     *(f"top_{n}gram" for n in (2, 3, 4)),
     *(f"duplicate_{n}gram" for n in range(5, 11)),
+    "copied_characters",
 )
-_TOP, _DUPLICATE = COLUMNS.index("top_2gram"), COLUMNS.index("duplicate_5gram")
+_TOP, _DUPLICATE, _COPIED = (COLUMNS.index(name) for name in ("top_2gram", "duplicate_5gram", "copied_characters"))
 _LONGEST = 10
+_SHORTEST_COPY = 4  # tokens
 _LISTED = np.uint64(32)  # bits above: languages in which a form is listed, or listed in small letters
 
 
@@ -44,7 +46,8 @@ def measure(
 
     languages: int64 (documents, 2), bits for `stop_words` and `stop_word_tokens` in the masks of the stop-word
     table (`stopwords.table`), or -1. n-gram columns count characters: of all occurrences of the most frequent
-    n-gram with the spaces between its tokens; of the tokens in n-grams that occurred before.
+    n-gram with the spaces between its tokens; of the tokens in n-grams that occurred before; of the tokens that a
+    greedy Lempel-Ziv parse copies from before, at least _SHORTEST_COPY in a row.
     """
     _, lengths, kinds, hashes, ends = tokens
     out = np.zeros((len(ends), len(COLUMNS)))
@@ -85,16 +88,16 @@ def _words(
 
 
 @njit(cache=True)
-def _top(ids: Array, places: Array, counts: Array, different: int, lengths: Array, n: int) -> int:
-    """Characters in all occurrences of the most frequent n-gram, of equals the first, spaces included."""
-    best = 0
-    for k in range(1, different):
-        if counts[k] > counts[best]:
-            best = k
-    for i in range(places.size):
-        if ids[i] == best:
+def _top(grams: Array, places: Array, counts: Array, different: int, lengths: Array, n: int) -> int:
+    """Characters in all occurrences of the most frequent n-gram, of equals the first, spaces included; 0 if once."""
+    best, most = -1, 1
+    for k in range(different):
+        if counts[k] > most:
+            best, most = k, counts[k]
+    for i in range(places.size if most > 1 else 0):
+        if grams[i] == best:
             place = places[i]
-            return int((lengths[place : place + n].sum() + n - 1) * counts[best])
+            return int((lengths[place : place + n].sum() + n - 1) * most)
     return 0
 
 
@@ -117,33 +120,53 @@ def _duplicates(ids: Array, places: Array, counts: Array, different: int, length
 
 
 @njit(cache=True)
-def _ngrams(ids: Array, lengths: Array, row: Array) -> None:
+def _copies(grams: Array, places: Array, counts: Array, different: int, ids: Array, lengths: Array) -> int:
+    """Characters of tokens copied from before: from each repeated n-gram on, as far as the tokens agree."""
+    latest = np.full(different, -1, np.int32)
+    characters, free = 0, 0
+    for i in range(places.size):
+        place, gram = places[i], grams[i]
+        source = latest[gram]
+        latest[gram] = place
+        if source >= 0 and place >= free:
+            free = place
+            while free < ids.size and ids[free] == ids[source]:
+                characters += lengths[free]
+                free, source = free + 1, source + 1
+    return characters
+
+
+@njit(cache=True)
+def _repeating(places: Array, grams: Array, counts: Array, next_places: Array, next_grams: Array) -> int:
+    """Keep the places at which an n-gram and the one at the next place both repeat. Returns how many."""
+    kept = 0
+    for i in range(places.size - 1):
+        if counts[grams[i]] > 1 and places[i + 1] == places[i] + 1 and counts[grams[i + 1]] > 1:
+            next_places[kept], next_grams[kept] = places[i], grams[i]
+            kept += 1
+    return kept
+
+
+@njit(cache=True)
+def _ngrams(ids: Array, counts: Array, lengths: Array, row: Array) -> None:
     size = ids.size
-    places = np.arange(size, dtype=np.int32)  # where an n-gram of the level before begins that may repeat
-    level = ids  # number of the (n-1)-gram at each place
-    keys = np.empty(size, np.uint64)
-    numbers, counts = np.empty(size, np.int32), np.empty(size, np.int32)
+    places, grams = np.empty(size, np.int32), np.empty(size, np.int32)
+    used = _repeating(np.arange(size, dtype=np.int32), ids, counts, places, grams)
+    keys = np.empty(used, np.uint64)
+    numbers = np.empty(used, np.int32)
     for n in range(2, _LONGEST + 1):
-        used = 0
-        while used < places.size and places[used] + n <= size:
-            place = places[used]
-            keys[used] = np.uint64(level[used]) << np.uint64(32) | np.uint64(ids[place + n - 1])
-            used += 1
+        for i in range(used):
+            keys[i] = np.uint64(grams[i]) << np.uint64(32) | np.uint64(ids[places[i] + n - 1])
         different = number(keys[:used], numbers[:used], counts)
-        if n <= 4:
-            if used:
-                row[_TOP + n - 2] = _top(numbers[:used], places[:used], counts, different, lengths, n)
-            elif size >= n:  # nothing repeats: the first n-gram is as frequent as any
-                row[_TOP + n - 2] = lengths[:n].sum() + n - 1
-        else:
+        if n <= 4 and n <= size:
+            top = _top(numbers[:used], places[:used], counts, different, lengths, n)
+            row[_TOP + n - 2] = top if top else lengths[:n].sum() + n - 1  # no repetition: all are as frequent
+        if n == _SHORTEST_COPY:
+            row[_COPIED] = _copies(numbers[:used], places[:used], counts, different, ids, lengths)
+        if n >= 5:
             row[_DUPLICATE + n - 5] = _duplicates(numbers[:used], places[:used], counts, different, lengths, n)
-        kept = 0
-        next_places, next_level = np.empty(used, np.int32), np.empty(used, np.int32)
-        for i in range(used - 1):
-            if counts[numbers[i]] > 1 and places[i + 1] == places[i] + 1 and counts[numbers[i + 1]] > 1:
-                next_places[kept], next_level[kept] = places[i], numbers[i]
-                kept += 1
-        places, level = next_places[:kept], next_level[:kept]
+        # Reads run ahead of writes, so the places left can take the place of all.
+        used = _repeating(places[:used], numbers[:used], counts, places, grams)
 
 
 @njit(cache=True)
@@ -166,5 +189,5 @@ def _measure(
             ids, counts = np.empty(size, np.int32), np.empty(size, np.int32)
             different = number(hashes[start:end], ids, counts)
             _words(hashes[start:end], ids, counts, different, languages[document], stop_keys, stop_masks, row)
-            _ngrams(ids, lengths[start:end], row)
+            _ngrams(ids, counts, lengths[start:end], row)
         start = end

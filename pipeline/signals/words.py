@@ -24,7 +24,7 @@ from pipeline.signals.english import splits
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"affixes": "9fa3e4b2", "characters": "0b12ee5c"}  # see numbering
+BUILT_ON = {"affixes": "6f8165b3", "characters": "bc9941e5"}  # see numbering
 
 HAS_LETTER = 1
 IS_WORD = 2  # holds more than signs
@@ -37,6 +37,7 @@ _SEED = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = np.uint64(0x100000001B3)
 _ALPHA, _LOWER, _DIGIT, _SPACE, _AFFIX, _MARK = c.ALPHA, c.LOWER, c.DIGIT, c.SPACE, c.AFFIX, c.MARK
 _SYMBOL, _PUNCTUATION, _TERMINAL, _UNSPACED, _DOT = c.SYMBOL, c.PUNCTUATION, c.TERMINAL, c.UNSPACED, ord(".")
+_AFFIX_OR_QUOTE = c.AFFIX | c.QUOTE
 
 
 def tokenize(points: Array, ends: Array, english: Array | None = None) -> tuple[Array, Array, Array, Array, Array]:
@@ -93,14 +94,14 @@ def _known(value: np.uint64, size: int, longest: int, keys: Array, cuts: Array) 
 
 
 @njit(cache=True)
-def _special(points: Array, low: int, high: int, longest: int, keys: Array, cuts: Array) -> int:
+def _special(points: Array, low: int, high: int, longest: int, table: Array, keys: Array, cuts: Array) -> int:
     """`_known` of a stretch of characters."""
-    if high - low > longest or high <= low:
+    if high - low > longest or high <= low or bits_of(points[high - 1], table) & _AFFIX_OR_QUOTE == _AFFIX:
         return 0
     value = _SEED
     for i in range(low, high):
         value = (value ^ np.uint64(points[i])) * _PRIME
-    return _known(value, high - low, longest, keys, cuts)
+    return int(_known(value, high - low, longest, keys, cuts))
 
 
 @njit(cache=True)
@@ -140,7 +141,7 @@ def _cut(
     """Write the tokens of a part without white space. Returns the number of tokens then."""
     depth, cut, digits = 0, 0, some & _DIGIT > 0
     while low < high:
-        cut = _special(points, low, high, longest, keys, cuts)
+        cut = _special(points, low, high, longest, table, keys, cuts)
         if cut:
             break
         prefix = cut_prefix(points, low, high, table)
@@ -148,11 +149,11 @@ def _cut(
         if prefix == 0 and suffix == 0:
             break
         if prefix:
-            cut = _special(points, low + prefix, high, longest, keys, cuts)
+            cut = _special(points, low + prefix, high, longest, table, keys, cuts)
         if cut:
             suffix = 0
         elif suffix:
-            cut = _special(points, low, high - suffix, longest, keys, cuts)
+            cut = _special(points, low, high - suffix, longest, table, keys, cuts)
             prefix = 0 if cut else prefix
         if prefix:
             n = _emit(points, low, low + prefix, table, starts, lengths, kinds, hashes, n)
@@ -166,7 +167,7 @@ def _cut(
     if cut:
         n = _emit(points, low, low + cut, table, starts, lengths, kinds, hashes, n)
         low += cut
-    elif not is_url(points, low, high, table):
+    elif not (some & _TERMINAL and is_url(points, low, high, table)):
         at = low + 1
         while at < high:
             infix = cut_infix(points, at, low, high, table)

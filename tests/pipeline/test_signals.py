@@ -62,7 +62,8 @@ CASES = [
     ("digit_ratio", "ab 12", 0.5),
     ("punctuation_ratio", "a,b.", 0.5),
     ("upper_ratio", "Ab cD", 0.5),
-    ("copied_characters", "abcdefghijklmnop " * 2, 0.5),
+    ("copied_characters", "a b c d x a b c d e b c d e", 8 / 27),  # then `b c d e`, which begins within the first copy
+    ("copied_characters", "a b c a b c", 0),
     ("copied_characters", "all letters here differ somehow", 0),
 ]
 
