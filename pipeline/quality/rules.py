@@ -64,12 +64,16 @@ def rules_for(settings: QualityConfig, language: str) -> dict[str, QualityRule]:
 
 
 def broken(settings: QualityConfig, found: Signals, languages: list[str]) -> dict[str, Array]:
-    """{rule: bool (documents,)}: which documents fail each rule that is in force for any of the languages."""
-    fails: dict[str, Array] = {}
-    for members, rules in _by_language(settings, languages):
+    """{rule: bool (documents,)}: which documents fail each rule that is in force for any of the languages, in order."""
+    by_language = list(_by_language(settings, languages))
+    every_rule = [name for preset in settings.presets for name in PRESETS[preset]]
+    every_rule += [*settings.own_rules, *(f"{name}_score" for name in settings.models)]
+    fails = {
+        name: np.zeros(len(languages), bool) for name in every_rule if any(name in rules for _, rules in by_language)
+    }
+    for members, rules in by_language:
         for name, rule in rules.items():
-            column = fails.setdefault(name, np.zeros(len(languages), bool))
-            column[members] = ~_OPERATORS[rule.op](found[rule.signal][members], rule.threshold)
+            fails[name][members] = ~_OPERATORS[rule.op](found[rule.signal][members], rule.threshold)
     return fails
 
 

@@ -104,41 +104,21 @@ def _special(points: Array, low: int, high: int, longest: int, table: Array, key
     return int(_known(value, high - low, longest, keys, cuts))
 
 
-@njit(cache=True)
-def _emit(
-    points: Array, low: int, high: int, table: Array, starts: Any, lengths: Any, kinds: Any, hashes: Any, n: int
-) -> int:
-    """Write one token, or one for each letter of an unspaced script in it. Returns the number of tokens then."""
-    i = low
-    while i < high:
-        begin = i
-        every, some = 0xFFFF, 0
-        signs = True
-        value = _SEED
-        while i < high:
-            bits = bits_of(points[i], table)
-            if i > begin and (bits | some) & _UNSPACED and not bits & _MARK:
-                break
-            every &= bits
-            some |= bits
-            signs &= bits & _SYMBOL > 0
-            value = (value ^ np.uint64(points[i])) * _PRIME
-            i += 1
-        kind = HAS_LETTER if some & _ALPHA else 0
-        kind |= 0 if every & _SYMBOL else IS_WORD
-        kind |= IS_PUNCTUATION if every & _PUNCTUATION else 0
-        kind |= IS_TERMINAL if every & _TERMINAL and i - begin == 1 else 0
-        starts[n], lengths[n], kinds[n], hashes[n] = begin, i - begin, kind, value
-        n += 1
-    return n
+@njit(cache=True, inline="always")
+def _kind(every: int, some: int, size: int) -> int:
+    """A token's kind by the properties that all and some of its characters have."""
+    kind = HAS_LETTER if some & _ALPHA else 0
+    kind |= 0 if every & _SYMBOL else IS_WORD
+    kind |= IS_PUNCTUATION if every & _PUNCTUATION else 0
+    return kind | (IS_TERMINAL if every & _TERMINAL and size == 1 else 0)
 
 
 @njit(cache=True)
 def _cut(
-    points: Array, low: int, high: int, some: int, longest: int, table: Array, keys: Array, cuts: Array, stack: Array,
-    starts: Array, lengths: Array, kinds: Array, hashes: Array, n: int,
+    points: Array, low: int, high: int, some: int, longest: int, table: Array, keys: Array, cuts: Array,
+    stack: Array, starts: Array, n: int,
 ) -> int:  # fmt: skip
-    """Write the tokens of a part without white space. Returns the number of tokens then."""
+    """Write where the tokens of a part without white space begin. Returns the number of tokens then."""
     depth, cut, digits = 0, 0, some & _DIGIT > 0
     while low < high:
         cut = _special(points, low, high, longest, table, keys, cuts)
@@ -156,33 +136,72 @@ def _cut(
             cut = _special(points, low, high - suffix, longest, table, keys, cuts)
             prefix = 0 if cut else prefix
         if prefix:
-            n = _emit(points, low, low + prefix, table, starts, lengths, kinds, hashes, n)
-            low += prefix
+            starts[n] = low
+            n, low = n + 1, low + prefix
         if suffix:
             stack[depth] = suffix
-            depth += 1
-            high -= suffix
+            depth, high = depth + 1, high - suffix
         if cut:
             break
     if cut:
-        n = _emit(points, low, low + cut, table, starts, lengths, kinds, hashes, n)
-        low += cut
+        starts[n] = low
+        n, low = n + 1, low + cut
     elif not (some & _TERMINAL and is_url(points, low, high, table)):
         at = low + 1
         while at < high:
             infix = cut_infix(points, at, low, high, table)
             if infix:
-                n = _emit(points, low, at, table, starts, lengths, kinds, hashes, n)
-                n = _emit(points, at, at + infix, table, starts, lengths, kinds, hashes, n)
-                at += infix
+                if at > low:
+                    starts[n] = low
+                    n += 1
+                starts[n] = at
+                n, at = n + 1, at + infix
                 low = at
             else:
                 at += 1
-    n = _emit(points, low, high, table, starts, lengths, kinds, hashes, n)
+    if low < high:
+        starts[n] = low
+        n += 1
     for k in range(depth - 1, -1, -1):
-        n = _emit(points, high, high + stack[k], table, starts, lengths, kinds, hashes, n)
-        high += stack[k]
+        starts[n] = high
+        n, high = n + 1, high + stack[k]
     return n
+
+
+@njit(cache=True)
+def _split(points: Array, high: int, table: Array, stack: Array, starts: Array, first: int, n: int) -> int:
+    """Cut a part's tokens before and after each letter of an unspaced script. Returns the number of tokens then."""
+    tokens = n - first
+    stack[:tokens] = starts[first:n]
+    n = first
+    for k in range(tokens):
+        begin = stack[k]
+        end = stack[k + 1] if k + 1 < tokens else high
+        alone = False
+        for i in range(begin, end):
+            bits = bits_of(points[i], table)
+            if i == begin or ((bits & _UNSPACED or alone) and not bits & _MARK):
+                starts[n] = i
+                n += 1
+                alone = bits & _UNSPACED > 0
+    return n
+
+
+@njit(cache=True)
+def _describe(
+    points: Array, high: int, table: Array, starts: Array, lengths: Array, kinds: Array, hashes: Array, first: int,
+    n: int,
+) -> None:  # fmt: skip
+    """Write length, kind and hash of tokens that follow each other without a gap up to `high`."""
+    for k in range(first, n):
+        end = starts[k + 1] if k + 1 < n else high
+        every, some, value = 0xFFFF, 0, _SEED
+        for i in range(starts[k], end):
+            bits = bits_of(points[i], table)
+            every &= bits
+            some |= bits
+            value = (value ^ np.uint64(points[i])) * _PRIME
+        lengths[k], kinds[k], hashes[k] = end - starts[k], _kind(every, some, end - starts[k]), value
 
 
 @njit(cache=True)
@@ -223,8 +242,14 @@ def _tokenize(
                 and not _known(root, i - 1 - low, longest, keys, cuts)
             ):
                 starts[n], lengths[n], kinds[n], hashes[n] = low, i - 1 - low, HAS_LETTER | IS_WORD, root
-                n = _emit(points, i - 1, i, table, starts, lengths, kinds, hashes, n + 1)
+                starts[n + 1], lengths[n + 1], kinds[n + 1] = i - 1, 1, _kind(bits, bits, 1)
+                hashes[n + 1] = (_SEED ^ np.uint64(points[i - 1])) * _PRIME
+                n += 2
             else:
-                n = _cut(points, low, i, some, longest, table, keys, cuts, stack, starts, lengths, kinds, hashes, n)
+                first = n
+                n = _cut(points, low, i, some, longest, table, keys, cuts, stack, starts, n)
+                if some & _UNSPACED:
+                    n = _split(points, i, table, stack, starts, first, n)
+                _describe(points, i, table, starts, lengths, kinds, hashes, first, n)
         token_ends[document] = n
     return n

@@ -105,7 +105,8 @@ def test_duplicate_ngrams_of_each_length(n: int) -> None:
         ("cannot wait... end.Next a/b", "can not wait ... end . Next a / b"),
         ("“Quoted,” she said — twice", "“ Quoted , ” she said — twice"),
         ("## `f(x)` == y_", "# # ` f(x ) ` = = y _"),
-        ("東京 is 大", "東 京 is 大"),
+        ("東京is大★★x", "東 京 is 大 ★ ★ x"),
+        ("กินข้าว", "กิ น ข้ า ว"),
         ("नमस्ते दुनिया।", "नमस्ते दुनिया ।"),
     ],
 )
