@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import PipelineError
-from recipes import build, look, plan
+from recipes import build, inspect, look, plan, quality_model
 from recipes.errors import RecipeError
 from trainer.errors import Interrupted, TrainerError
 
@@ -77,10 +77,11 @@ for command in (
     plan.plan,
     look.schema,
     look.harvest,
-    look.inspect,
+    inspect.inspect,
     look.generate,
 ):
     app.command()(command)
+app.add_typer(quality_model.app, name="quality-model")
 
 
 def main() -> None:

@@ -67,6 +67,9 @@ def local_paths(recipe: Recipe) -> Iterator[tuple[Location, str, bool]]:
         (("tokenize", "tokenizer", "path"), recipe.tokenize.tokenizer.path, False),
         (("truth",), recipe.truth, False),
     ]
+    named += [(("quality", "models", name, "path"), model.path, False) for name, model in recipe.quality.models.items()]
+    evaluations = recipe.quality.decontaminate.files
+    named += [(("quality", "decontaminate", "files", index), path, False) for index, path in enumerate(evaluations)]
     for location, path, is_glob in named:
         if path is not None and "://" not in path:
             yield location, path, is_glob
