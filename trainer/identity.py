@@ -25,6 +25,7 @@ def identity(config: TrainConfig, shards: Shards, model: ModelConfig) -> Fields:
         **{f"model.{name}": value for name, value in model.model_dump().items()},
         "global_batch_tokens": config.global_batch_tokens,
         "seed": config.seed,
+        "data.shuffle_block": config.data.shuffle_block,
         "optimizer.name": config.optimizer.name,
     }
 

@@ -27,6 +27,7 @@ from trainer.errors import TrainerError
 from trainer.files import sha256
 from trainer.loss import IGNORE
 from trainer.mds import Array, MdsDataset, check_hash, read_index
+from trainer.sampler import Phase
 
 FORMAT = 1
 HELD_OUT = {"val", "validation", "valid", "eval", "test"}
@@ -83,6 +84,10 @@ class Shards:
     def has_documents(self) -> bool:
         """Whether every stream says where its documents end."""
         return all("doc_lengths" in stream.data.columns for stream in self.train + self.validation)
+
+    def phases(self, steps: int) -> list[Phase]:
+        """The mixture of a run of `steps` steps."""
+        return [Phase(0, [stream.weight for stream in self.train])]
 
     def read(self, streams: tuple[Stream, ...], ids: Array) -> Samples:
         """Samples by (stream, sample) number, `ids` (n, 2) int64, in that order.

@@ -81,9 +81,13 @@ class _Run:
                 f"{shards.sequence_length} tokens; a step needs at least one"
             )
         self.masked = config.document_mask and shards.has_documents
-        sizes = [len(stream.data) for stream in shards.train]
-        weights = [stream.weight for stream in shards.train]
-        self.sampler = Sampler(sizes, weights, self.sequences, config.seed)
+        self.sampler = Sampler(
+            [stream.data.shard_sizes for stream in shards.train],
+            shards.phases(config.steps),
+            self.sequences,
+            config.seed,
+            config.data.shuffle_block,
+        )
         self.model = Transformer(self.shape, seed=config.seed, compute_dtype=DTYPES[config.precision]).to(self.device)
         self.optimizer = Optimizer(self.model, config.optimizer, *learning_rates(config))
         self.step = 0

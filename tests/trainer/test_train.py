@@ -244,7 +244,7 @@ def test_micro_batches_cut_the_work_and_nothing_else(shards: Path, tmp_path: Pat
 
 def test_golden_losses(shards: Path, tmp_path: Path) -> None:
     """Losses of the first steps; a refactor that changes them changes what every recipe learns."""
-    golden = [5.54908, 5.52374, 5.46318, 5.43209, 5.33347, 5.30236]
+    golden = [5.54908, 5.52714, 5.49005, 5.44862, 5.38513, 5.26762]
     recorder = Recorder()
     train(small_run(steps=6, log_every=1), shards, tmp_path, recorder)
     assert [row["loss"] for row in recorder.rows] == pytest.approx(golden, abs=2e-4)
