@@ -102,6 +102,9 @@ class CheckpointConfig(Model):
     every: Count = Field(500, description="steps between checkpoints; the last step always writes one")
     keep_last: Count = Field(2, description="newest checkpoints to keep")
     keep_every: Count | None = Field(None, description="keep those of every so many steps for good, too")
+    accept: list[Literal["shards", "tokenizer", "global_batch_tokens", "seed", "data.shuffle_block"]] = Field(
+        [], description="fields in which a checkpoint may differ from this run and still be resumed"
+    )
 
 
 class AnomalyConfig(Model):
