@@ -202,7 +202,7 @@ def _run_passes(
         if not tasks:
             observer.stage_started(name, step.tasks)
         tasks += step.tasks
-        execute(step, workers, run / "logs" / place.name / step.name, name, observer, started)
+        execute(step, config.executor, workers, run / "logs" / place.name / step.name, name, observer, started)
         add_counts(counts, _collect(step))
     stats = {"stage": name, **_ledger(counts)}
     _check_ledger(name, stats, before)
