@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.attention import attend, document_bias, past_bias
+from trainer.attention import Mask, attend, past_bias, within
 from trainer.config import ModelConfig
 from trainer.loss import IGNORE, linear_cross_entropy
 
@@ -38,6 +38,12 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight.to(input.dtype))
+
+
+def together(input: Tensor, *layers: Linear) -> tuple[Tensor, ...]:
+    """The outputs of several `Linear` of one input, from one matrix product over their joined weights."""
+    weights = [layer.weight.to(input.dtype) for layer in layers]
+    return F.linear(input, torch.cat(weights)).split([len(weight) for weight in weights], dim=-1)
 
 
 class Embedding(nn.Embedding):
@@ -104,19 +110,17 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
         self.qk_norm = config.qk_norm
 
-    def forward(self, input: Tensor, rotation: Rotation, bias: Tensor | None, past: Past | None = None) -> Tensor:
+    def forward(self, input: Tensor, rotation: Rotation, mask: Mask, past: Past | None = None) -> Tensor:
         batch, tokens, _ = input.shape
-        query, key, value = (
-            projection(input).view(batch, tokens, -1, self.head_dim)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        projected = together(input, self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (each.view(batch, tokens, -1, self.head_dim) for each in projected)
         if self.qk_norm:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = rotate(query.transpose(1, 2), rotation), rotate(key.transpose(1, 2), rotation)
         value = value.transpose(1, 2)
         if past is not None:
             key, value = past.extend(key, value)
-        mixed = attend(query, key, value, bias)
+        mixed = attend(query, key, value, mask)
         output: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
         return output
 
@@ -131,7 +135,8 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(config.ffn, config.width)
 
     def forward(self, input: Tensor) -> Tensor:
-        output: Tensor = self.down_proj(F.silu(self.gate_proj(input)) * self.up_proj(input))
+        gate, up = together(input, self.gate_proj, self.up_proj)
+        output: Tensor = self.down_proj(F.silu(gate) * up)
         return output
 
 
@@ -145,8 +150,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, input: Tensor, rotation: Rotation, bias: Tensor | None, past: Past | None = None) -> Tensor:
-        middle = input + self.self_attn(self.input_layernorm(input), rotation, bias, past)
+    def forward(self, input: Tensor, rotation: Rotation, mask: Mask, past: Past | None = None) -> Tensor:
+        middle = input + self.self_attn(self.input_layernorm(input), rotation, mask, past)
         output: Tensor = middle + self.mlp(self.post_attention_layernorm(middle))
         return output
 
@@ -158,6 +163,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
+        self.compiled = False  # whether the loss is; `trainer.runtime.compile_model` compiles it with the blocks
         self.embed_tokens = Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
@@ -217,15 +223,15 @@ class Transformer(nn.Module):
         """
         hidden = self.hidden(tokens, documents).flatten(0, 1)
         objective, losses = linear_cross_entropy(
-            hidden, self.lm_head.weight, targets.flatten(), scale=scale, z_loss=z_loss
+            hidden, self.lm_head.weight, targets.flatten(), scale=scale, z_loss=z_loss, compiled=self.compiled
         )
         return objective, losses.view_as(targets)
 
     def hidden(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """Normalized last hidden states, (batch, tokens, width) in the compute type."""
-        bias = None if documents is None else document_bias(documents, self.compute_dtype)
+        mask = within(documents, tokens.shape[1], tokens.device, self.compute_dtype)
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        return self._blocks(tokens, positions, bias, None)
+        return self._blocks(tokens, positions, mask, None)
 
     def extend(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Hidden states of `tokens` (batch, tokens) at `positions` (same shape), which join the cache.
@@ -240,12 +246,12 @@ class Transformer(nn.Module):
         logits: Tensor = self.lm_head(hidden)
         return logits.float()
 
-    def _blocks(self, tokens: Tensor, positions: Tensor, bias: Tensor | None, cache: Cache | None) -> Tensor:
+    def _blocks(self, tokens: Tensor, positions: Tensor, mask: Mask, cache: Cache | None) -> Tensor:
         hidden = self.embed_tokens(tokens).to(self.compute_dtype)
         rotation = (self._rotation("cos", positions), self._rotation("sin", positions))
         for index, block in enumerate(self.layers):
             past = None if cache is None else Past(*cache.layers[index], positions)
-            hidden = block(hidden, rotation, bias, past)
+            hidden = block(hidden, rotation, mask, past)
         output: Tensor = self.norm(hidden)
         return output
 

@@ -54,8 +54,8 @@ def deterministic(wanted: bool) -> Iterator[None]:
         memory.fill_uninitialized_memory = fill
 
 
-def compile_blocks(model: Transformer) -> str | None:
-    """Compile every block in place; where the machine has no working compiler, say so and leave the model eager."""
+def compile_model(model: Transformer) -> str | None:
+    """Compile every block and the loss in place; where the machine has no working compiler, say so and leave the model eager."""
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its note on machines without a GPU
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=model.embed_tokens.weight.device))
@@ -67,6 +67,7 @@ def compile_blocks(model: Transformer) -> str | None:
         )
     for block in model.layers:
         block.compile()
+    model.compiled = True
     return None
 
 

@@ -42,7 +42,7 @@ from trainer.presets import learning_rates, resolve_model
 from trainer.progress import Observer, Silent, TrainResult
 from trainer.runtime import (
     StopSignals,
-    compile_blocks,
+    compile_model,
     deterministic,
     environment,
     find_device,
@@ -141,7 +141,7 @@ class _Run:
             write_atomically(self.output / "tokenizer.json", self.shards.tokenizer.read_bytes())
         if self.config.document_mask and not self.masked:
             self._warn("document_mask: the shards have no doc_lengths column, so attention crosses documents")
-        if self.config.compile and (problem := compile_blocks(self.model)):
+        if self.config.compile and (problem := compile_model(self.model)):
             self._warn(problem)
         self.observer.training_started(self._info())
         if self.step:
