@@ -141,7 +141,6 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
     from recipes.funnel import CorpusView, funnel_table, truth_table
     from recipes.terminal import messages, results
 
-    _keep_recipe(loaded, path)
     with CorpusView(messages()) as view:
         build_corpus(
             loaded.recipe,
@@ -150,6 +149,7 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
             first=None if first == "train" else first,
             last=None if last == "train" else last,
             observer=view,
+            begin=lambda: _keep_recipe(loaded, path),
         )
     console = results()
     console.print(funnel_table(view.stats, view.seconds))
