@@ -38,6 +38,7 @@ class ModelConfig(Model):
     norm_eps: Positive = 1e-5
     qk_norm: bool = True
     tied: bool = False
+    zero_init: bool = True
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -64,6 +65,7 @@ class ModelOverrides(Model):
     norm_eps: Positive | None = None
     qk_norm: bool | None = None
     tied: bool | None = None
+    zero_init: bool | None = Field(None, description="output projections start at zero; default: yes")
 
 
 class OptimizerConfig(Model):

@@ -177,12 +177,12 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Set every weight: normal with deviation width^-0.5, norms 1, output projections 0 (an untied head too)."""
+        """Set every weight: normal with deviation width^-0.5, norms 1, with `zero_init` output projections and untied head 0."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
                 parameter.fill_(1.0)
-            elif name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
+            elif self.config.zero_init and name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
                 parameter.zero_()
             else:
                 deviation = self.config.width**-0.5
