@@ -145,11 +145,51 @@ class TokenizeConfig(Model):
     )
 
 
+# Words that may stand in a batch script: nothing that a shell would interpret.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")]
+
+
+class SlurmConfig(Model):
+    """What each task of an array job asks of Slurm."""
+
+    partition: Word
+    time: Word = Field("24:00:00", description="time limit of a task, e.g. 04:00:00")
+    cpus: Count = 1
+    memory_gb: Annotated[float, Field(gt=0)] = Field(4.0, description="memory of a task in GiB")
+    array_size: Count = Field(1000, description="largest array job; more tasks become several jobs")
+    qos: Word | None = None
+    account: Word | None = None
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(
+        {}, description="environment variables of each task"
+    )
+
+
+class RayConfig(Model):
+    """What each task asks of Ray."""
+
+    address: Word | None = Field(None, description="address of the cluster; default: RAY_ADDRESS, or one started here")
+    cpus: Count = 1
+    memory_gb: Annotated[float, Field(gt=0)] = Field(2.0, description="memory of a task in GiB")
+
+
 class ExecutorConfig(Model):
     """Where tasks run. Never part of a fingerprint: the shards do not depend on it."""
 
-    type: Literal["local"] = "local"
-    workers: Count | None = Field(None, description="processes; default: the machine's cores")
+    type: Literal["local", "slurm", "ray"] = "local"
+    workers: Count | None = Field(
+        None, description="tasks at a time; default: the machine's cores (local), no limit (slurm, ray)"
+    )
+    retries: Annotated[int, Field(ge=0)] = Field(
+        2, description="times that a task which ended without a result is started again (slurm, ray)"
+    )
+    slurm: SlurmConfig | None = None
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _slurm_has_a_partition(self) -> Self:
+        if self.type == "slurm" and self.slurm is None:
+            raise ValueError("`type: slurm` needs `slurm: {partition: ...}`")
+        return self
 
 
 class CorpusConfig(Model):

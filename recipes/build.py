@@ -77,6 +77,12 @@ def train(
         Path | None, typer.Option(help="Folder for checkpoints and metrics; default: `train` in the run folder.")
     ] = None,
     overrides: Overrides = None,
+    skip_steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST", help="Leave these steps out, going back to before them where they are past."
+        ),
+    ] = None,
 ) -> None:
     """Train on shards: a recipe's, or any folder of MDS shards. Started again, it goes on where it was.
 
@@ -89,7 +95,7 @@ def train(
     if shards is not None:
         training = load_training(recipe, overrides or ())
         place = training.run if recipe else Path(os.path.normpath(shards / ".."))
-        _train(training.recipe.train, shards, output or place / "train")
+        _train(training.recipe.train, shards, output or place / "train", skip_steps=skip_steps)
         return
     if recipe is None:
         raise RecipeError("nothing to train on: give a recipe file or `--shards DIR` (see pretrain train --help)")
@@ -98,7 +104,7 @@ def train(
         raise RecipeError(f"{recipe}: train: missing; this recipe describes no training run")
     if not (loaded.run / "shards" / "manifest.json").is_file():
         raise RecipeError(f"{loaded.run / 'shards'}: no shards yet; build them with `pretrain corpus {recipe}`")
-    _train(loaded.recipe.train, loaded.run / "shards", output or loaded.run / "train")
+    _train(loaded.recipe.train, loaded.run / "shards", output or loaded.run / "train", skip_steps=skip_steps)
 
 
 def _check_stages(stages: Sequence[str], first: str | None, last: str | None) -> None:
@@ -135,7 +141,6 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
     from recipes.funnel import CorpusView, funnel_table, truth_table
     from recipes.terminal import messages, results
 
-    _keep_recipe(loaded, path)
     with CorpusView(messages()) as view:
         build_corpus(
             loaded.recipe,
@@ -144,6 +149,7 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
             first=None if first == "train" else first,
             last=None if last == "train" else last,
             observer=view,
+            begin=lambda: _keep_recipe(loaded, path),
         )
     console = results()
     console.print(funnel_table(view.stats, view.seconds))
@@ -185,7 +191,13 @@ def _set_aside(folder: Path) -> None:
         messages().print(f"train: starts over; the earlier training run is kept in {kept}", soft_wrap=True)
 
 
-def _train(config: TrainConfig, shards: Path, output: Path, start_over: str = "give another `--output`") -> None:
+def _train(
+    config: TrainConfig,
+    shards: Path,
+    output: Path,
+    start_over: str = "give another `--output`",
+    skip_steps: str | None = None,
+) -> None:
     """Train and print the result. start_over: what to use where an earlier run in `output` cannot go on."""
     _require_one_process("training on several processes is not there yet; start it without torchrun")
     from recipes.terminal import messages, results
@@ -195,7 +207,7 @@ def _train(config: TrainConfig, shards: Path, output: Path, start_over: str = "g
     resuming = (output / "checkpoints").exists()
     with TrainingView(messages()) as view:
         try:
-            result = train_model(config, shards, output, view)
+            result = train_model(config, shards, output, view, skip_steps)
         except TrainerError as error:
             if resuming and not view.started:
                 error.add_note(f"To train from the start instead and keep the earlier run: {start_over}")

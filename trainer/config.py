@@ -91,11 +91,36 @@ class ScheduleConfig(Model):
     floor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.1, description="last rate as a share of the peak")
 
 
+class DataConfig(Model):
+    """How shards are read."""
+
+    shuffle_block: Count = Field(65_536, description="samples shuffled together; decides the order of the data")
+    cache_gb: Positive = Field(32.0, description="largest local cache of remote or compressed shards, in 10^9 bytes")
+
+
 class CheckpointConfig(Model):
     """When checkpoints are written and which are kept."""
 
     every: Count = Field(500, description="steps between checkpoints; the last step always writes one")
-    keep_last: Count = 2
+    keep_last: Count = Field(2, description="newest checkpoints to keep")
+    keep_every: Count | None = Field(None, description="keep those of every so many steps for good, too")
+    accept: list[Literal["shards", "tokenizer", "global_batch_tokens", "seed", "data.shuffle_block"]] = Field(
+        [], description="fields in which a checkpoint may differ from this run and still be resumed"
+    )
+
+
+class AnomalyConfig(Model):
+    """What happens where a loss or gradient norm is not finite, or jumps."""
+
+    policy: Literal["stop", "skip", "rollback"] = Field(
+        "stop", description="end the run; leave the step's update out; or go back and leave out the steps before it too"
+    )
+    sigma: Positive | None = Field(
+        None, description="a loss or norm this many standard deviations above its mean counts; default: only non-finite"
+    )
+    window: Annotated[int, Field(ge=8)] = Field(128, description="steps that mean and deviation are taken over")
+    span: Count = Field(8, description="steps that a rollback leaves out, the bad one last")
+    limit: Count = Field(10, description="anomalies after which the run stops whatever the policy")
 
 
 class EvaluationConfig(Model):
@@ -121,7 +146,10 @@ class TrainConfig(Model):
     compile: bool = Field(True, description="torch.compile; costs a minute at the start")
     document_mask: bool = Field(True, description="tokens attend within their own document only")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = Field(True, description="only kernels that give the same bits each time")
     log_every: Count = 10
+    data: DataConfig = DataConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    anomalies: AnomalyConfig = AnomalyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     prompts: list[str] = Field([], description="prompts continued at the end of the run and shown in its summary")

@@ -42,13 +42,13 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Only kernels that give the same bits each time; anything else raises. Restores what was set before."""
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Where wanted, only kernels that give the same bits each time; others raise. Restores what was set before."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     before = torch.are_deterministic_algorithms_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(wanted)
     memory.fill_uninitialized_memory = False  # a debugging aid that writes every buffer twice
     try:
         yield
@@ -84,6 +84,19 @@ def compile_model(model: Transformer) -> str | None:
         block.compile()
     model.compiled = True
     return None
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The generators' states, by the names under which a checkpoint keeps them."""
+    states = {"random.cpu": torch.get_rng_state()}
+    return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_random_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put the generators back to what `random_state` returned; of another kind of device, only the CPU's."""
+    torch.set_rng_state(states["random.cpu"])
+    if device.type == "cuda" and "random.cuda" in states:
+        torch.cuda.set_rng_state(states["random.cuda"], device)
 
 
 class StopSignals:
