@@ -2,8 +2,8 @@
 
     python benchmarks/shakespeare.py [--quick] [--ablations] [--text FILE]
 
-The budget is nanoGPT's (README, "I only have a macbook"): at most 0.80M parameters in 4 layers 128 wide, 2,000 steps of 12
-random sequences of 64 characters, the first 90 % of the text to train on, loss on the rest: here all of it, in
+The budget is nanoGPT's (README, "I only have a macbook"): at most 0.80M parameters in 4 layers 128 wide, 2,000 steps
+of 12 random sequences of 64 characters, the first 90 % of the text to train on, loss on the rest: here all of it, in
 windows of 64. It publishes 1.88. Bar: mean of three seeds at most 1.60. The loss does not depend on speed, so the
 run may share the machine; one thread, bf16 on fp32 master weights.
 
@@ -31,7 +31,7 @@ from trainer.optimizer import Optimizer
 from trainer.presets import parameter_count
 from trainer.runtime import compile_model
 from trainer.schedule import rate
-from trainer.step import update
+from trainer.step import Stepper
 
 TEXT = Path(__file__).parents[2] / "shared/data/corpora/tinyshakespeare/data/tinyshakespeare/input.txt"
 STEPS, BATCH, CONTEXT, BAR = 2000, 12, 64, 1.60
@@ -81,13 +81,14 @@ def train(variant: Variant, text: torch.Tensor, vocabulary: int, seed: int, step
     optimizer = Optimizer(model, config, variant.lr, variant.muon_lr)
     if problem := compile_model(model):
         print(problem)
+    stepper = Stepper(model, optimizer)
     draw = np.random.default_rng(seed)
     for step in range(steps):
         starts = torch.from_numpy(draw.integers(0, cut - CONTEXT, BATCH))
         samples = text[starts[:, None] + torch.arange(CONTEXT + 1)]
         part = samples[:, :-1], samples[:, 1:], None
         factor = rate(schedule, step, steps)
-        update(model, optimizer, [part], targets=BATCH * CONTEXT, rate=factor, clip=config.clip, z_loss=variant.z_loss)
+        stepper.update([part], rate=factor, clip=config.clip, z_loss=variant.z_loss)
     return held_out_loss(model, text[cut:])
 
 

@@ -41,7 +41,7 @@ from trainer.model import Transformer
 from trainer.optimizer import Optimizer
 from trainer.presets import flops_per_token
 from trainer.runtime import compile_model, keep_memory
-from trainer.step import update
+from trainer.step import Stepper
 
 LAYERS, WIDTH, HEADS, VOCABULARY, CONTEXT, BATCH, THREADS = 6, 384, 6, 4096, 256, 16, 2
 SHAPE = ModelConfig(
@@ -158,8 +158,10 @@ def ours(optimizer_name: str) -> Step:
     if problem := compile_model(model):
         sys.exit(problem)
 
+    stepper = Stepper(model, optimizer)
+
     def step(tokens: Tensor, targets: Tensor) -> None:
-        update(model, optimizer, [(tokens, targets, None)], targets=targets.numel(), rate=1.0)
+        stepper.update([(tokens, targets, None)], rate=1.0)
 
     return step
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,6 +26,7 @@ from trainer.errors import TrainerError
 from trainer.model import Transformer
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+PUBLISHED_BF16 = {"H100": 989e12, "H200": 989e12, "GH200": 989e12, "A100": 312e12, "B200": 2250e12}  # data sheets
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -31,8 +34,24 @@ def find_device(wanted: str) -> torch.device:
     """`auto` is CUDA where there is a GPU. Raises TrainerError where CUDA is asked for in vain."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise TrainerError("device: `cuda` was asked for, but torch sees no GPU; use `auto` or `cpu`")
-    available = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(available if wanted == "auto" else wanted)
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's number of this process
+    torch.cuda.set_device(device)
+    return device
+
+
+def find_precision(wanted: str, device: torch.device) -> str:
+    """`auto` is bf16 where the hardware multiplies it: on GPUs since Ampere, on CPUs with AMX or AVX-512 BF16.
+
+    There its matrix products are at least twice as fast as fp32's (docs/benchmarks.md); elsewhere they are emulated.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -55,6 +74,31 @@ def deterministic(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before)
         memory.fill_uninitialized_memory = fill
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s that utilisation is a share of: a GPU's published dense rate, else what a matrix product reaches here."""
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        name = torch.cuda.get_device_name(device)
+        for part, rate in PUBLISHED_BF16.items():
+            if part in name:
+                return rate
+    size = 1024 if device.type == "cpu" else 8192
+    square = torch.ones(size, size, dtype=dtype, device=device)
+    fastest = float("inf")
+    for _ in range(5):
+        begun = time.perf_counter()
+        float((square @ square)[0, 0])  # reading a number waits for the device
+        fastest = min(fastest, time.perf_counter() - begun)
+    return 2 * size**3 / fastest
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes of the largest use so far: of the GPU's memory by tensors, or of main memory by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
 
 
 def keep_memory() -> None:
