@@ -136,7 +136,10 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
     from recipes.load import check_paths
 
     check_paths(loaded)
-    _require_one_process("a corpus is built by one process: start it without torchrun")
+    _require_one_process(
+        f"a corpus is built by one process: build it with `pretrain corpus {path}`, then start "
+        f"`torchrun --nproc-per-node N --no-python pretrain train {path}`"
+    )
     from pipeline.runner import build_corpus
     from recipes.funnel import CorpusView, funnel_table, truth_table
     from recipes.terminal import messages, results
@@ -199,11 +202,13 @@ def _train(
     skip_steps: str | None = None,
 ) -> None:
     """Train and print the result. start_over: what to use where an earlier run in `output` cannot go on."""
-    _require_one_process("training on several processes is not there yet; start it without torchrun")
     from recipes.terminal import messages, results
     from recipes.training import TrainingView, training_summary
     from trainer.train import train as train_model
 
+    if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process speaks for all
+        train_model(config, shards, output, None, skip_steps)
+        return
     resuming = (output / "checkpoints").exists()
     with TrainingView(messages()) as view:
         try:

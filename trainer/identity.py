@@ -25,6 +25,7 @@ CONSEQUENCES = {
     "shards": "these are other samples; what was read of the old ones says nothing about what is left of these",
     "tokenizer": "token ids would mean other text than the one that the embeddings were trained on",
     "global_batch_tokens": f"{ORDER}, and the learning rates were chosen for the old batch",
+    "batch_ramp": ORDER,
     "seed": ORDER,
     "data.shuffle_block": ORDER,
 }
@@ -38,6 +39,7 @@ def identity(config: TrainConfig, shards: Shards, model: ModelConfig) -> Fields:
         "tokenizer": shards.tokenizer_sha256,
         **{f"model.{name}": value for name, value in model.model_dump().items()},
         "global_batch_tokens": config.global_batch_tokens,
+        "batch_ramp": config.batch_ramp,
         "seed": config.seed,
         "data.shuffle_block": config.data.shuffle_block,
         "optimizer.name": config.optimizer.name,

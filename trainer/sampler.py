@@ -53,10 +53,11 @@ class Sampler:
 
     def __init__(
         self, shards: Sequence[Sequence[int] | Ints], phases: Sequence[Phase], batch_size: int, seed: int,
-        block: int = BLOCK,
+        block: int = BLOCK, ramp: Sequence[int] = (),
     ) -> None:  # fmt: skip
         """shards: for each stream, the samples of each of its shards in storage order; phases: by start, from 0 on.
 
+        ramp: batch sizes of the first steps, where they differ from `batch_size`.
         A stream of weight 2 is read at twice its share by size, so its epochs pass twice as fast.
         Raises TrainerError for an empty stream, a phase whose weights cannot be mixed, or too many streams.
         """
@@ -64,7 +65,8 @@ class Sampler:
         sizes = np.array([stream.size for stream in self.streams], np.int64)
         _check(sizes, phases)
         self.batch_size = batch_size
-        self.starts = np.array([phase.start * batch_size for phase in phases], np.int64)
+        self.ramp = np.concatenate(([0], np.cumsum(np.array(ramp, np.int64))))
+        self.starts = np.array([self.before(phase.start) for phase in phases], np.int64)
         self.cycles: list[_Cycle] = []
         drawn = np.zeros(len(sizes), np.int64)
         for number, phase in enumerate(phases):
@@ -72,9 +74,14 @@ class Sampler:
             if number + 1 < len(phases):
                 drawn = self.cycles[-1].drawn_after(int(self.starts[number + 1] - self.starts[number]))
 
+    def before(self, step: int) -> int:
+        """Draws of all steps before this one."""
+        ramped = min(step, len(self.ramp) - 1)
+        return int(self.ramp[ramped]) + (step - ramped) * self.batch_size
+
     def batch(self, step: int) -> Ints:
-        """(stream, sample) of each of the step's draws: (batch_size, 2) int64."""
-        draws = np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.int64)
+        """(stream, sample) of each of the step's draws: (batch size of the step, 2) int64."""
+        draws = np.arange(self.before(step), self.before(step + 1), dtype=np.int64)
         phases = np.searchsorted(self.starts, draws, side="right") - 1
         batch: Ints = np.empty((len(draws), 2), np.int64)
         for phase in np.unique(phases).tolist():
@@ -88,7 +95,7 @@ class Sampler:
 
     def epochs(self, step: int) -> list[float]:
         """How many times each stream has been read before `step`."""
-        draw = step * self.batch_size
+        draw = self.before(step)
         phase = int(np.searchsorted(self.starts, draw, side="right")) - 1
         drawn = self.cycles[phase].drawn_after(draw - int(self.starts[phase]))
         return [count / stream.size for count, stream in zip(drawn.tolist(), self.streams, strict=True)]
