@@ -81,6 +81,12 @@ def train(
         Path | None, typer.Option(help="Folder for checkpoints and metrics; default: `train` in the run folder.")
     ] = None,
     overrides: Overrides = None,
+    skip_steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST", help="Leave these steps out, going back to before them where they are past."
+        ),
+    ] = None,
 ) -> None:
     """Train on shards: a recipe's, or any folder of MDS shards. Started again, it goes on where it was.
 
@@ -93,7 +99,7 @@ def train(
     if shards is not None:
         training = load_training(recipe, overrides or ())
         place = training.run if recipe else Path(os.path.normpath(shards / ".."))
-        _train(training.recipe.train, shards, output or place / "train")
+        _train(training.recipe.train, shards, output or place / "train", skip_steps=skip_steps)
         return
     if recipe is None:
         raise RecipeError("nothing to train on: give a recipe file or `--shards DIR` (see pretrain train --help)")
@@ -103,7 +109,8 @@ def train(
     mirror = _mirror(loaded)
     if not (loaded.run / "shards" / "manifest.json").is_file():
         raise RecipeError(f"{loaded.run / 'shards'}: no shards yet; build them with `pretrain corpus {recipe}`")
-    _train(loaded.recipe.train, loaded.run / "shards", output or loaded.run / "train", mirror=mirror)
+    output = output or loaded.run / "train"
+    _train(loaded.recipe.train, loaded.run / "shards", output, skip_steps=skip_steps, mirror=mirror)
 
 
 def _check_stages(stages: Sequence[str], first: str | None, last: str | None) -> None:
@@ -148,13 +155,15 @@ def _build_corpus(
     from recipes.load import check_paths
 
     check_paths(loaded)
-    _require_one_process("a corpus is built by one process: start it without torchrun")
+    _require_one_process(
+        f"a corpus is built by one process: build it with `pretrain corpus {path}`, then start "
+        f"`torchrun --nproc-per-node N --no-python pretrain train {path}`"
+    )
     from pipeline.runner import build_corpus
     from recipes.funnel import CorpusView, funnel_table, truth_table
     from recipes.mirror import Pushing
     from recipes.terminal import messages, results
 
-    _keep_recipe(loaded, path)
     with CorpusView(messages()) as view:
         build_corpus(
             loaded.recipe,
@@ -163,6 +172,7 @@ def _build_corpus(
             first=None if first == "train" else first,
             last=None if last == "train" else last,
             observer=Pushing(view, mirror),
+            begin=lambda: _keep_recipe(loaded, path),
         )
     if mirror:
         mirror.push()
@@ -212,19 +222,22 @@ def _train(
     output: Path,
     *,
     start_over: str = "give another `--output`",
+    skip_steps: str | None = None,
     mirror: Mirror | None = None,
 ) -> None:
     """Train and print the result. start_over: what to use where an earlier run in `output` cannot go on."""
-    _require_one_process("training on several processes is not there yet; start it without torchrun")
     from recipes.mirror import Pushing
     from recipes.terminal import messages, results
     from recipes.training import TrainingView, training_summary
     from trainer.train import train as train_model
 
+    if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process speaks for all
+        train_model(config, shards, output, None, skip_steps)
+        return
     resuming = (output / "checkpoints").exists()
     with TrainingView(messages()) as view:
         try:
-            result = train_model(config, shards, output, Pushing(view, mirror))
+            result = train_model(config, shards, output, Pushing(view, mirror), skip_steps)
         except TrainerError as error:
             if resuming and not view.started:
                 error.add_note(f"To train from the start instead and keep the earlier run: {start_over}")

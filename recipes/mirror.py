@@ -11,7 +11,9 @@ file that still fails ends the run, and the same command goes on. One machine at
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,15 @@ class Mirror:
         self.local.mkdir(parents=True, exist_ok=True)
 
     def pull(self) -> None:
-        """Fetch what is newer in the store; a local file that the store no longer has is left alone."""
+        """Fetch what is newer in the store; a local file that the store no longer has is left alone.
+
+        Processes of one machine that share the copy (torchrun's ranks) take turns, and the later ones find it done.
+        """
+        with (self.local / ".mirror.lock").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            self._fetch()
+
+    def _fetch(self) -> None:
         notes = self._notes()
         self.files.invalidate_cache()
         listing = self._listing()
@@ -115,14 +125,18 @@ class Mirror:
 
 
 class Pushing:
-    """An observer of a corpus or a training run that pushes after each finished stage and checkpoint."""
+    """An observer of a corpus or a training run that pushes after each finished stage and checkpoint (rank 0 alone)."""
 
     def __init__(self, observer: Any, mirror: Mirror | None) -> None:
         self.observer, self.mirror = observer, mirror
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         report: Callable[..., None] = getattr(self.observer, name)
-        if self.mirror is None or name not in ("stage_finished", "checkpointed", "finished"):
+        if (
+            self.mirror is None
+            or os.environ.get("RANK", "0") != "0"
+            or name not in ("stage_finished", "checkpointed", "finished")
+        ):
             return report
 
         def report_and_push(*arguments: Any) -> None:

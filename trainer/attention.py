@@ -13,6 +13,7 @@ is made once per forward pass and shared by the layers.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ def within(documents: Tensor | None, tokens: int, device: torch.device, dtype: t
     """
     if documents is None:
         if device.type == "cpu" and dtype == torch.bfloat16:  # read from a table, faster than worked out in a kernel
-            return document_bias(torch.zeros(1, tokens, dtype=torch.int32), dtype)
+            return _causal_bias(tokens, dtype)
         return None
     if device.type == "cuda" and dtype != torch.float32:
         return document_bounds(documents, device)
@@ -58,6 +59,11 @@ def document_bounds(documents: Tensor, device: torch.device) -> Bounds:
     offsets = torch.full((room + 1,), batch * tokens, dtype=torch.int32, device=documents.device)
     offsets[: len(starts)] = starts
     return Bounds(offsets.to(device, non_blocking=True), tokens)
+
+
+@functools.lru_cache(maxsize=8)
+def _causal_bias(tokens: int, dtype: torch.dtype) -> Tensor:
+    return document_bias(torch.zeros(1, tokens, dtype=torch.int32), dtype)
 
 
 def document_bias(documents: Tensor, dtype: torch.dtype) -> Tensor:

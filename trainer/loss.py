@@ -29,7 +29,7 @@ def linear_cross_entropy(
     weight: Tensor,
     targets: Tensor,
     *,
-    scale: float,
+    scale: float | Tensor,
     z_loss: float = 0.0,
     chunk: int | None = None,
     compiled: bool = False,
@@ -74,7 +74,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         targets: Tensor,
-        scale: float,
+        scale: float | Tensor,
         z_loss: float,
         chunk: int,
         compiled: bool,
@@ -84,7 +84,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if with_gradient else None
-        grad_weight = torch.zeros_like(weight) if with_gradient else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if with_gradient else None
         evaluate = _compiled() if compiled else chunk_losses
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)

@@ -13,16 +13,19 @@ Parameters per layer: width * head_dim * (2 * heads + 2 * kv_heads) + 3 * width 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trainer.attention import Mask, attend, past_bias, within
-from trainer.config import ModelConfig
+from trainer.config import ModelConfig, RopeScaling
 from trainer.loss import IGNORE, linear_cross_entropy
+from trainer.sharding import share_of
 
 Rotation = tuple[Tensor, Tensor]  # cos, sin: (batch or 1, 1, tokens, head_dim)
 
@@ -163,6 +166,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
+        self.recompute = False  # whether blocks run again in the backward pass instead of keeping their activations
         self.compiled = False  # whether the loss is; `trainer.runtime.compile_model` compiles it with the blocks
         self.embed_tokens = Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -177,12 +181,12 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Set every weight: normal with deviation width^-0.5, norms 1, output projections 0 (an untied head too)."""
+        """Set every weight: normal of deviation width^-0.5, norms 1; with `zero_init` output projections and head 0."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
                 parameter.fill_(1.0)
-            elif name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
+            elif self.config.zero_init and name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
                 parameter.zero_()
             else:
                 deviation = self.config.width**-0.5
@@ -195,7 +199,7 @@ class Transformer(nn.Module):
         if differing := parameters.keys() ^ tensors.keys():
             raise KeyError(f"weights on one side only: {', '.join(sorted(differing))}")
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(share_of(tensors[name], parameter))
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
         """Logits (batch, tokens, vocabulary) fp32, or with `targets` the mean loss in nats, a scalar.
@@ -214,7 +218,7 @@ class Transformer(nn.Module):
         targets: Tensor,
         documents: Tensor | None = None,
         *,
-        scale: float,
+        scale: float | Tensor,
         z_loss: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """The objective, `scale` times the summed loss (and z-loss), and each token's loss in nats.
@@ -251,7 +255,10 @@ class Transformer(nn.Module):
         rotation = (self._rotation("cos", positions), self._rotation("sin", positions))
         for index, block in enumerate(self.layers):
             past = None if cache is None else Past(*cache.layers[index], positions)
-            hidden = block(hidden, rotation, mask, past)
+            if self.recompute and torch.is_grad_enabled():
+                hidden = checkpoint(block, hidden, rotation, mask, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden = block(hidden, rotation, mask, past)
         output: Tensor = self.norm(hidden)
         return output
 
@@ -263,9 +270,21 @@ class Transformer(nn.Module):
 def rotary_table(config: ModelConfig) -> Rotation:
     """Cosine and sine of every position's angles, (context, head_dim) fp32, both halves alike (rotate-half)."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    angles = torch.outer(torch.arange(config.context, dtype=torch.float32), config.rope_base**-exponents)
+    frequencies = 1.0 / config.rope_base**exponents  # to the last bit as in `transformers`
+    if config.rope_scaling is not None:
+        frequencies = stretched(frequencies, config.rope_scaling)
+    angles = torch.outer(torch.arange(config.context, dtype=torch.float32), frequencies)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
+
+
+def stretched(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    """Frequencies for a longer context (linear: arXiv:2306.15595; llama3: as Llama 3.1 published)."""
+    if scaling.type == "linear":
+        return frequencies / scaling.factor
+    turns = scaling.original_context * frequencies / (2 * math.pi)  # within the original context
+    share = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    return torch.lerp(frequencies / scaling.factor, frequencies, share.clamp(0, 1))
 
 
 def rotate(input: Tensor, rotation: Rotation) -> Tensor:
