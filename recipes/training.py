@@ -41,6 +41,7 @@ class TrainingView:
 
     def training_started(self, info: dict[str, Any]) -> None:
         self.started = True
+        self._stop_bars()  # of before a rollback
         self._steps, self._step_tokens = info["steps"], info["step_tokens"]
         self._say(
             f"train: {info['parameters'] / 1e6:,.1f} M parameters, {self._steps:,} steps of {self._step_tokens:,}"
@@ -56,7 +57,7 @@ class TrainingView:
         self._say(f"train: goes on after step {step:,}")
 
     def step(self, record: dict[str, Any]) -> None:
-        left = (self._steps - record["step"]) * self._step_tokens / record["tokens_per_second"]
+        left = (self._steps - record["step"]) * self._step_tokens / max(record["tokens_per_second"], 1e-9)
         state = (
             f"loss {record['loss']:.3f}  lr {record['lr']:.1e}  {record['tokens_per_second']:,.0f} tokens/s"
             f"  {duration(left)} left"
