@@ -226,7 +226,9 @@ def _settings(config: CorpusConfig, name: StageName) -> dict[str, Any]:
     """Everything of the recipe that decides this stage's output."""
     settings: dict[str, Any] = getattr(config, name).model_dump(mode="json")
     if name == "extract":
+        # Where files lie decides nothing: their keys and contents are hashed with the inputs and external files.
         settings["sources"] = [source.model_dump(exclude={"weight", "license", "paths"}) for source in config.sources]
+        settings |= {lists: len(settings[lists]) for lists in ("blocklist", "allowlist", "url_words")}
     if name == "tokenize":
         settings["weights"] = {source.name: source.weight for source in config.sources}
     if name in ("dedup", "tokenize"):

@@ -329,7 +329,7 @@ def _parse(
             found = depth - 1
             while found > 0:
                 other = np.int64(out.tag[stack[found]])
-                if other == this and (this != 0 or out.names[stack[found]] == 0):
+                if other == this:
                     break
                 if not traits & BLOCK and (KINDS[other] & BLOCK):
                     found = 0
