@@ -94,9 +94,9 @@ class Optimizer:
         results = []
         for chunk in update.split(size):  # a matrix for each process
             if self.sharded:
-                gathered = chunk.new_empty(size, *chunk.shape)
+                gathered = chunk.new_empty(size * len(chunk), *chunk.shape[1:])
                 dist.all_gather_into_tensor(gathered, chunk.contiguous())
-                chunk = gathered.transpose(0, 1).flatten(1, 2)
+                chunk = gathered.unflatten(0, (size, -1)).transpose(0, 1).flatten(1, 2)
             mine = orthogonalize(chunk[rank : rank + 1]) if rank < len(chunk) else torch.zeros_like(chunk[:1])
             everyone = chunk.new_empty(size, *chunk.shape[1:])
             dist.all_gather_into_tensor(everyone, mine.contiguous())
