@@ -6,7 +6,8 @@ the head's goes by `model.<its name here>` in Hugging Face's layout.
 
 Master weights are fp32; activations and matrix products run in `compute_dtype`, cast at each use. Nothing here
 draws from a global random generator: initial weights follow from the seed alone, and a forward pass is a pure
-function. Output projections start at zero, so each block begins as the identity (Fixup, arXiv:1901.09321).
+function. With `zero_init` output projections start at zero, so each block begins as the identity (Fixup,
+arXiv:1901.09321).
 
 Parameters per layer: width * head_dim * (2 * heads + 2 * kv_heads) + 3 * width * ffn (+ norms).
 """
