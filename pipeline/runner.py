@@ -56,7 +56,7 @@ STAGES: dict[StageName, Stage] = {
     "extract": Stage("pipeline.extract.step", ("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow")),
     "language": Stage("pipeline.language.step", ("fasttext-wheel", "pyarrow")),
     "dedup": Stage("pipeline.dedup.step", ("datasketch", "pyarrow")),
-    "quality": Stage("pipeline.quality.step", ("pyarrow",)),
+    "quality": Stage("pipeline.quality.step", ("numba", "fasttext-wheel", "pyarrow")),
     "tokenize": Stage("pipeline.tokenize.step", ("tokenizers", "mosaicml-streaming", "pyarrow")),
 }
 

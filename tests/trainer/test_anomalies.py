@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.trainer.conftest import Crash, Recorder, small_run
+from tests.trainer.corpus import PROSE, write_shards
 from tests.trainer.test_train import hashes, rows
-from trainer import train as training
 from trainer.anomalies import Entry, Ledger, Watch, parse_steps
-from trainer.config import AnomalyConfig
+from trainer.config import AnomalyConfig, TrainConfig
 from trainer.errors import TrainerError
 from trainer.train import train
 
@@ -54,68 +55,65 @@ def test_ranges_that_make_no_sense_are_refused(text: str) -> None:
         parse_steps(text)
 
 
-@pytest.fixture
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The losses that step 7 sees are infinite, whatever its state: what a bad batch does."""
-    judge = Watch.judge
-    update = training._Run._update
-
-    def bad(self: Any) -> None:
-        self.watch.bad = self.step + 1 == 7
-        update(self)
-
-    def judged(self: Any, loss: float, norm: float) -> str | None:
-        return judge(self, math.inf if self.bad else loss, norm)
-
-    monkeypatch.setattr(training._Run, "_update", bad)
-    monkeypatch.setattr(Watch, "judge", judged)
-    return 7
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prose with a hundred random Chinese characters in it, whose bytes a model of English does not expect."""
+    noise = "".join(map(chr, np.random.default_rng(3).integers(0x4E00, 0x9FFF, 100)))
+    parts = [part for part in PROSE.split("\n\n") if part.strip()]
+    streams = {"train/a": ([*parts[:-4], noise], 1.0), "validation/a": (parts[-4:], 1.0)}
+    return write_shards(tmp_path_factory.mktemp("noisy") / "shards", streams)
 
 
-def run(shards: Path, output: Path, policy: str, observer: Recorder | None = None, skip: str | None = None) -> None:
-    train(small_run(anomalies={"policy": policy, "span": 4}), shards, output, observer, skip)
+def noisy_run(policy: str) -> TrainConfig:
+    return small_run(
+        steps=24,
+        seed=2,
+        optimizer={"lr": 0.01, "muon_lr": 0.01},
+        anomalies={"policy": policy, "sigma": 4.0, "window": 8, "span": 4},
+    )
 
 
-def test_stop_names_the_step_and_the_ways_out(poisoned: int, shards: Path, tmp_path: Path) -> None:
-    config = small_run(anomalies={"sigma": 6.0})
-    with pytest.raises(TrainerError, match=r"stopped at step 7: loss inf.*--skip-steps 7:7.*`rollback`"):
-        train(config, shards, tmp_path)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000004"]
-    train(config, shards, tmp_path, None, "7:7")
-    assert [row["step"] for row in rows(tmp_path) if row["kind"] == "skipped"] == [7]
+def test_stop_names_the_step_and_the_ways_out(noisy: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match=r"stopped at step \d+: .*--skip-steps \d+:\d+.*`rollback`") as stopped:
+        train(noisy_run("stop"), noisy, tmp_path)
+    step = str(stopped.value).split("step ")[1].split(":")[0]
+    assert all(path.name < f"step-{step:0>8}" for path in (tmp_path / "checkpoints").iterdir())
+    train(noisy_run("skip"), noisy, tmp_path, None, f"{step}:{step}")
+    assert next(row for row in rows(tmp_path) if row["kind"] == "skipped")["reason"] == "--skip-steps"
 
 
-@pytest.mark.parametrize(("policy", "left_out"), [("skip", [7]), ("rollback", [4, 5, 6, 7])])
-def test_a_policy_leaves_steps_out_and_an_interrupted_run_honours_it(
-    poisoned: int, shards: Path, tmp_path: Path, policy: str, left_out: list[int]
-) -> None:
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_a_policy_leaves_steps_out_and_an_interrupted_run_honours_it(noisy: Path, tmp_path: Path, policy: str) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    recorder = Recorder()
-    run(shards, whole, policy, recorder)
-    assert [row["step"] for row in rows(whole) if row["kind"] == "skipped"] == left_out
-    assert json.loads((whole / "ledger.json").read_bytes()) == [
-        {"first": left_out[0], "last": 7, "policy": policy, "reason": "loss inf"}
-    ]
-    with pytest.raises(Crash):
-        run(shards, cut, policy, Recorder(die_at=6 if policy == "skip" else 3))
-    with pytest.raises(Crash):
-        run(shards, cut, policy, Recorder(die_at=9))
-    run(shards, cut, policy)
+    train(noisy_run(policy), noisy, whole)
+    entries = json.loads((whole / "ledger.json").read_bytes())
+    assert entries[0]["policy"] == policy
+    assert entries[0]["last"] - entries[0]["first"] == (0 if policy == "skip" else 3)
+    left_out = {step for entry in entries for step in range(entry["first"], entry["last"] + 1)}
+    assert [row["step"] for row in rows(whole) if row["kind"] == "skipped"] == sorted(left_out)
+    for step in (12, 15, 18, 21):
+        with contextlib.suppress(Crash):
+            train(noisy_run(policy), noisy, cut, Recorder(die_at=step))
+    train(noisy_run(policy), noisy, cut)
     assert hashes(cut) == hashes(whole)
-    assert (cut / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    for name in ("metrics.jsonl", "ledger.json"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_a_run_that_only_goes_wrong_stops_at_the_limit(shards: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(Watch, "judge", lambda self, loss, norm: "loss nan")
-    config = small_run(anomalies={"policy": "rollback", "span": 1, "limit": 3})
-    with pytest.raises(TrainerError, match=r"stopped at step 4 after 3 anomalies \(`anomalies.limit`\): loss nan"):
+def test_a_run_that_only_goes_wrong_stops_at_the_limit(shards: Path, tmp_path: Path) -> None:
+    config = small_run(
+        optimizer={"name": "adamw", "lr": 1e30, "clip": 0},
+        schedule={"warmup": 0},
+        anomalies={"policy": "skip", "limit": 3},
+    )
+    with pytest.raises(TrainerError, match=r"stopped at step \d+ after 3 anomalies \(`anomalies.limit`\): loss"):
         train(config, shards, tmp_path)
 
 
 def test_skipping_steps_of_the_past_takes_the_run_back(shards: Path, tmp_path: Path) -> None:
     """A finished run that is told to leave out steps 6 and 7 ends as one that was told so from the start."""
     ahead, back = tmp_path / "ahead", tmp_path / "back"
-    run(shards, ahead, "stop", skip="6:7")
+    train(small_run(), shards, ahead, None, "6:7")
     first = train(small_run(checkpoint={"every": 4, "keep_last": 3}), shards, back)
     recorder = Recorder()
     result = train(small_run(checkpoint={"every": 4, "keep_last": 3}), shards, back, recorder, "6:7")
