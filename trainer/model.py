@@ -47,7 +47,7 @@ class Linear(nn.Linear):
 def together(input: Tensor, *layers: Linear) -> tuple[Tensor, ...]:
     """The outputs of several `Linear` of one input, from one matrix product over their joined weights."""
     weights = [layer.weight.to(input.dtype) for layer in layers]
-    return F.linear(input, torch.cat(weights)).split([len(weight) for weight in weights], dim=-1)
+    return torch.split(F.linear(input, torch.cat(weights)), [len(weight) for weight in weights], dim=-1)
 
 
 class Embedding(nn.Embedding):
