@@ -80,6 +80,9 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints and metrics; default: `train` in the run folder.")
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Model size: tiny, 124m, 350m, 1b, 3b, 8b; short for --set train.preset=...")
+    ] = None,
     overrides: Overrides = None,
     skip_steps: Annotated[
         str | None,
@@ -92,18 +95,21 @@ def train(
 
     Example: pretrain train recipes/demo.yaml
 
-    Example: pretrain train --shards my/shards --set train.preset=124m
+    Example: pretrain train --shards my/shards --preset 124m --set train.steps=5000
+
+    Example: torchrun --nproc-per-node 8 --no-python pretrain train recipes/llama-1b.yaml
     """
     from recipes.load import load_recipe, load_training
 
+    overrides = [*(overrides or ()), *([f"train.preset={preset}"] if preset else ())]
     if shards is not None:
-        training = load_training(recipe, overrides or ())
+        training = load_training(recipe, overrides)
         place = training.run if recipe else Path(os.path.normpath(shards / ".."))
         _train(training.recipe.train, shards, output or place / "train", skip_steps=skip_steps)
         return
     if recipe is None:
         raise RecipeError("nothing to train on: give a recipe file or `--shards DIR` (see pretrain train --help)")
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides)
     if loaded.recipe.train is None:
         raise RecipeError(f"{recipe}: train: missing; this recipe describes no training run")
     mirror = _mirror(loaded)
