@@ -93,10 +93,10 @@ def _known(value: np.uint64, size: int, longest: int, keys: Array, cuts: Array) 
     return 0
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _edge(point: np.uint32, signs: int, table: Array) -> bool:
     """Whether a contraction or an abbreviation may begin or end with this character: a letter, an apostrophe."""
-    return bool(bits_of(point, table) & signs == 0 or point == _APOSTROPHE or point == _QUOTE_MARK)
+    return bool(bits_of(point, table) & signs == 0 or point in (_APOSTROPHE, _QUOTE_MARK))
 
 
 @njit(cache=True)
