@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import QualityConfig
-from pipeline.documents import read_batches, read_rows, text_bytes
+from pipeline.documents import read_batches, read_rows, read_schema, text_bytes
 from pipeline.errors import PipelineError
 from pipeline.fingerprint import code_version, fingerprint
 from pipeline.presets import QualityRule
@@ -33,10 +33,12 @@ from pipeline.stage import Build
 from pipeline.step import CorpusStep, Counts, DocumentStep, Heartbeat, TaskReport, Verdicts, add_counts
 from pipeline.storage import atomic_file, hash_file, read_manifest
 
+_LANGUAGE_SCORE = "language_score"
+
 
 def passes(build: Build) -> Iterator[CorpusStep]:
     """Measure, then decide; a task for each input file."""
-    _check_own_rules(build.settings)
+    _check_own_rules(build)
     yield MeasureStep(build)
     yield DecideStep(build, _cuts(build))
 
@@ -72,7 +74,7 @@ class MeasureStep(CorpusStep):
     def __init__(self, build: Build) -> None:
         super().__init__("measure", build.workdir, len(build.inputs))
         self.inputs, self.settings, self.base = build.inputs, build.settings, build.base
-        self.names = [*SIGNALS, *score_columns(build.settings)]
+        self.names = _names(build)
         self.earlier = _earlier(build)
 
     def weight(self, rank: int) -> float:
@@ -101,7 +103,8 @@ class MeasureStep(CorpusStep):
         # A line is a line whatever ends it; the kernels take CR for a character, as the reference does.
         columns = signals([text.replace("\r\n", "\n") for text in texts], language=languages_of(table))
         scores = {f"{name}_score": model.score(texts) for name, model in zip(self.settings.models, models, strict=True)}
-        return columns | scores
+        given = {name: table[name].to_numpy() for name in {_LANGUAGE_SCORE} & set(self.names)}
+        return columns | scores | given
 
     def _known(self, rank: int) -> dict[str, list[float]]:
         """{document id: columns} from the published stage, empty where they must be computed."""
@@ -187,9 +190,15 @@ class DecideStep(DocumentStep):
         return edited, masked
 
 
-def _check_own_rules(settings: QualityConfig) -> None:
-    known = {*SIGNALS, *score_columns(settings)}
-    for name, rule in settings.own_rules.items():
+def _names(build: Build) -> list[str]:
+    """What rules may read: signals, classifiers' scores, and the language stage's score where it ran."""
+    given = read_schema(build.inputs[0]).names if build.inputs else []
+    return [*SIGNALS, *score_columns(build.settings), *({_LANGUAGE_SCORE} & set(given))]
+
+
+def _check_own_rules(build: Build) -> None:
+    known = _names(build)
+    for name, rule in build.settings.own_rules.items():
         if rule.signal not in known:
             raise PipelineError(
                 f"quality.own_rules.{name}.signal: got `{rule.signal}`, allowed: {', '.join(sorted(known))}"
@@ -230,7 +239,7 @@ def _cuts(build: Build) -> dict[str, float]:
     for rank, path in enumerate(build.inputs):
         columns = pq.read_table(_columns_file(build.workdir, rank))
         found = {name: columns[name].to_numpy() for name in columns.column_names}
-        schema = pq.read_schema(path)
+        schema = read_schema(path)
         languages = languages_of(pq.read_table(path, columns=["id", *({"language"} & set(schema.names))]))
         fails = broken(build.settings, found, languages)
         passing = ~np.logical_or.reduce([np.zeros(len(languages), bool), *fails.values()])

@@ -37,7 +37,7 @@ _SEED = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = np.uint64(0x100000001B3)
 _ALPHA, _LOWER, _DIGIT, _SPACE, _AFFIX, _MARK = c.ALPHA, c.LOWER, c.DIGIT, c.SPACE, c.AFFIX, c.MARK
 _SYMBOL, _PUNCTUATION, _TERMINAL, _UNSPACED, _DOT = c.SYMBOL, c.PUNCTUATION, c.TERMINAL, c.UNSPACED, ord(".")
-_AFFIX_OR_QUOTE = c.AFFIX | c.QUOTE
+_SIGN, _APOSTROPHE, _QUOTE_MARK = c.AFFIX | c.PREFIX, 0x27, 0x2019
 
 
 def tokenize(points: Array, ends: Array, english: Array | None = None) -> tuple[Array, Array, Array, Array, Array]:
@@ -86,7 +86,7 @@ def _known(value: np.uint64, size: int, longest: int, keys: Array, cuts: Array) 
     if size > longest:
         return 0
     slot = np.int64(value >> np.uint64(40)) & (_SPECIALS - 1)
-    while keys[slot] != 0:
+    while cuts[slot] != 0:  # the smaller of the two arrays
         if keys[slot] == value:
             return int(cuts[slot])
         slot = (slot + 1) & (_SPECIALS - 1)
@@ -94,9 +94,17 @@ def _known(value: np.uint64, size: int, longest: int, keys: Array, cuts: Array) 
 
 
 @njit(cache=True)
+def _edge(point: np.uint32, signs: int, table: Array) -> bool:
+    """Whether a contraction or an abbreviation may begin or end with this character: a letter, an apostrophe."""
+    return bool(bits_of(point, table) & signs == 0 or point in (_APOSTROPHE, _QUOTE_MARK))
+
+
+@njit(cache=True)
 def _special(points: Array, low: int, high: int, longest: int, table: Array, keys: Array, cuts: Array) -> int:
     """`_known` of a stretch of characters."""
-    if high - low > longest or high <= low or bits_of(points[high - 1], table) & _AFFIX_OR_QUOTE == _AFFIX:
+    if high - low > longest or high <= low:
+        return 0
+    if not (_edge(points[low], _SIGN, table) and _edge(points[high - 1], _AFFIX, table)):
         return 0
     value = _SEED
     for i in range(low, high):
@@ -149,7 +157,8 @@ def _cut(
     elif not (some & _TERMINAL and is_url(points, low, high, table)):
         at = low + 1
         while at < high:
-            infix = cut_infix(points, at, low, high, table)
+            letter = bits_of(points[at], table) & (_ALPHA | _DIGIT)
+            infix = 0 if letter else cut_infix(points, at, low, high, table)
             if infix:
                 if at > low:
                     starts[n] = low

@@ -116,7 +116,7 @@ def test_offending_span(text: str, signal: str, span: str) -> None:
     assert text[low:high] == span
 
 
-def corpus(folder: Path, **quality: Any) -> CorpusConfig:
+def corpus(folder: Path, before: list[str], **quality: Any) -> CorpusConfig:
     """Prose with planted personal data, an evaluation question, spam and a stub."""
     rows = {
         **PROSE,
@@ -131,19 +131,23 @@ def corpus(folder: Path, **quality: Any) -> CorpusConfig:
         {
             "name": "test",
             "sources": [{"name": "rows", "type": "jsonl", "paths": ["rows.jsonl"], "id_key": "id"}],
-            "stages": ["extract", "quality"],
+            "stages": ["extract", *before, "quality"],
+            "language": {"threshold": 0.0},
             "quality": quality,
             "executor": {"workers": 1},
         }
     )
 
 
-def run(folder: Path, **quality: Any) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """(kept, dropped) rows of the quality stage by the name in the source."""
-    build_corpus(corpus(folder, **quality), folder / "run", folder)
+def run(
+    folder: Path, before: list[str] | None = None, **quality: Any
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """(kept, dropped) rows of the quality stage by the name in the source; `before`: stages before it."""
+    build_corpus(corpus(folder, before or [], **quality), folder / "run", folder)
+    stage = next((folder / "run/corpus").glob("[0-9]*-quality"))
     found = []
     for part in ("data", "dropped"):
-        rows = pq.read_table(folder / "run/corpus/02-quality" / part).to_pylist()
+        rows = pq.read_table(stage / part).to_pylist()
         found.append({row["url"]: row for row in rows})
     return found[0], found[1]
 
@@ -192,8 +196,11 @@ def test_a_changed_threshold_measures_nothing(tmp_path: Path, monkeypatch: pytes
 
 def test_own_rules_and_unknown_signals(tmp_path: Path) -> None:
     rule = {"signal": "upper_ratio", "op": ">=", "threshold": 0.001}
-    _, dropped = run(tmp_path, presets=[], own_rules={"capitals": rule})
-    assert {row["rule"] for row in dropped.values()} == {"capitals"}
+    sure = {"signal": "language_score", "op": ">=", "threshold": 0.99}
+    kept, dropped = run(tmp_path, ["language"], presets=[], own_rules={"capitals": rule, "sure": sure})
+    assert {row["rule"] for row in dropped.values()} <= {"capitals", "sure"}
+    assert "capitals" in dropped["stub"]["failed_rules"]
+    assert all(row["language_score"] >= 0.99 for row in kept.values())
     with pytest.raises(PipelineError, match=r"quality.own_rules.capitals.signal: got `uper_ratio`"):
         run(tmp_path, own_rules={"capitals": rule | {"signal": "uper_ratio"}})
 
