@@ -223,9 +223,9 @@ def _settings(config: CorpusConfig, name: StageName) -> dict[str, Any]:
     """Everything of the recipe that decides this stage's output."""
     settings: dict[str, Any] = getattr(config, name).model_dump(mode="json")
     if name == "extract":
-        settings["sources"] = [source.model_dump(exclude={"weight", "license"}) for source in config.sources]
+        settings["sources"] = [source.model_dump(exclude={"weight", "repeat", "license"}) for source in config.sources]
     if name == "tokenize":
-        settings["weights"] = {source.name: source.weight for source in config.sources}
+        settings["weights"] = {source.name: source.weight * source.repeat for source in config.sources}
     if name in ("dedup", "tokenize"):
         settings["seed"] = config.seed
     return settings
