@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import PipelineError
-from recipes import build, look
+from recipes import build, look, shards
 from recipes.errors import RecipeError
 from trainer.errors import Interrupted, TrainerError
 
@@ -80,6 +80,7 @@ for command in (
     look.generate,
 ):
     app.command()(command)
+app.add_typer(shards.app)
 
 
 def main() -> None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import shutil
 import warnings
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import brotli
 import numpy as np
+import zstd  # type: ignore[import-untyped]
 
 from pipeline.config import TokenizeConfig
 
@@ -21,6 +24,9 @@ with warnings.catch_warnings():
     from streaming.base.compression import decompress
     from streaming.base.format import reader_from_json
     from streaming.base.hashing import get_hash
+
+# What readers raise on damaged shards.
+BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zlib.error, zstd.Error, brotli.error)
 
 
 def write_shards(
@@ -49,7 +55,7 @@ def file_hash(algorithm: str, path: Path) -> str:
 def read_shard(folder: Path, entry: dict[str, Any], scratch: Path) -> Any:
     """A reader (`len(reader)`, `reader[i]`) of one entry of index.json; a compressed shard is unpacked in `scratch`.
 
-    Raises ValueError, OSError or KeyError where entry or file are not what MDS prescribes.
+    Raises one of BROKEN where entry or file are not what MDS prescribes.
     """
     reader = reader_from_json(str(folder), None, entry)
     if reader.zip_data is not None:

@@ -1,7 +1,7 @@
 """Text to token ids, the same that `tokenizers` gives.
 
 Byte-level BPE with a known pattern runs through the kernels (`split`, `merge`); every other kind, and texts that
-hold an added token, run through `tokenizers` itself. Cost on the fast path: benchmarks/tokenize.py; about 50 MB a
+hold an added token, run through `tokenizers` itself. Cost on the fast path: benchmarks/tokenize.py; about 65 MB a
 process for cache and tables, and half a second to build the tables of a vocabulary of 100,000.
 """
 
@@ -51,6 +51,7 @@ class Encoder:
             self._splitter = FAMILIES.index(self.pattern.family), self.pattern.digits
             self._rules = _rules(description["model"])
             self._cache = merge.new_cache()
+            self._learn(list(description["model"]["vocab"]))
             added = [token["content"] for token in description["added_tokens"] if not token["special"]]
             self._added = re.compile("|".join(map(re.escape, added))) if added else None
 
@@ -109,6 +110,15 @@ class Encoder:
                 found += self._encode(group)
                 group, size = [], 0
         return found + self._encode(group) if group else found
+
+    def _learn(self, tokens: list[str]) -> None:
+        """Enter the vocabulary itself into the cache: most words of any text are one token."""
+        letters = byte_letters()
+        words = [bytes(map(letters.__getitem__, token)) for token in tokens if token and set(token) <= letters.keys()]
+        data = np.frombuffer(b"".join([*words, bytes(merge.PADDING)]), np.uint8)
+        ends, numbers = np.cumsum([len(word) for word in words]), np.arange(1, len(words) + 1)
+        out, out_ends = np.empty(len(data), np.uint32), np.empty(len(words), np.int64)
+        merge.encode(data, ends, numbers, self._rules, self._cache, out, out_ends)
 
     def _encode(self, group: list[bytes]) -> list[Ids]:
         ends = np.cumsum([len(text) for text in group], dtype=np.int64)
@@ -191,7 +201,8 @@ def _rules(model: dict[str, Any]) -> merge.Rules:
         np.fromiter(ranks.keys(), np.uint64, len(ranks)), np.fromiter(ranks.values(), np.uint64, len(ranks))
     )
     spelt = {token: bytes(map(letters.__getitem__, token)) for token in vocabulary if set(token) <= letters.keys()}
-    rules = merge.Rules(byte_ids, table, merge.boundary_set(list(spelt.values())), merge.new_cache(1 << 10))
+    pairs, boundaries = merge.byte_pair_table(byte_ids, table), merge.boundary_set(list(spelt.values()))
+    rules = merge.Rules(byte_ids, pairs, table, boundaries, merge.new_cache(1 << 10))
     if not model.get("ignore_merges"):
         return rules
     whole = {text: vocabulary[token] for token, text in spelt.items() if token}

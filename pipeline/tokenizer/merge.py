@@ -22,7 +22,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 PADDING = 16  # bytes that must be readable after the last text
-_SLOTS = 1 << 19
+_SLOTS = 1 << 20
 _IDS = 1 << 21
 _KEYS = 1 << 24
 _LONGEST = 128  # bytes of the longest cached piece
@@ -35,18 +35,20 @@ _32 = np.uint64(32)
 
 
 class Rules(NamedTuple):
-    """What never changes. byte_ids: int32 (256,); merges: uint64 (2**k, 2), see `merge_table`; boundaries: uint64
-    bit set, see `boundary_set`, empty for none; whole: the words that are one token although no merges lead there.
+    """What never changes. byte_ids: int32 (256,); byte_pairs: uint64 (65536,), the merge of two bytes; merges: uint64
+    (2**k, 2), see `merge_table`; boundaries: uint64 bit set, see `boundary_set`, empty for none; whole: the words
+    that are one token although no merges lead there.
     """
 
     byte_ids: Any
+    byte_pairs: Any
     merges: Any
     boundaries: Any
     whole: Any
 
 
 class Cache(NamedTuple):
-    """About 40 MB. state: number of slots, ids and key bytes in use."""
+    """About 57 MB. state: number of slots, ids and key bytes in use."""
 
     slots: Any
     ids: Any
@@ -66,9 +68,16 @@ def new_cache(slots: int = _SLOTS) -> Cache:
 
 
 def merge_table(pairs: np.ndarray[Any, np.dtype[np.uint64]], results: np.ndarray[Any, np.dtype[np.uint64]]) -> Any:
-    """Open-addressing table from pairs (left << 32 | right) to results (rank << 32 | token), a quarter full."""
-    table = np.full((1 << max(4 * len(pairs), 4).bit_length(), 2), _NONE, np.uint64)
+    """Open-addressing table from pairs (left << 32 | right) to results (rank << 32 | token), at most half full."""
+    table = np.full((1 << max(2 * len(pairs), 4).bit_length(), 2), _NONE, np.uint64)
     _fill_merges(table, pairs, results)
+    return table
+
+
+def byte_pair_table(byte_ids: np.ndarray[Any, np.dtype[np.int32]], merges: Any) -> Any:
+    """uint64 (65536,): rank << 32 | token for the bytes first << 8 | second, all ones where they do not merge."""
+    table = np.empty(1 << 16, np.uint64)
+    _fill_byte_pairs(table, byte_ids, merges)
     return table
 
 
@@ -122,6 +131,12 @@ def _merged(left: np.uint64, right: np.uint64, table: Any) -> Any:
     return table[place, 1]
 
 
+@njit(cache=True)
+def _fill_byte_pairs(table: Any, byte_ids: Any, merges: Any) -> None:
+    for pair in range(table.size):
+        table[pair] = _merged(np.uint64(byte_ids[pair >> 8]), np.uint64(byte_ids[pair & 255]), merges)
+
+
 @njit
 def _merge_short(data: Any, start: int, end: int, rules: Rules, symbols: Any, ranks: Any, out: Any, total: int) -> Any:
     """Merge by scanning for the lowest rank, leftmost first. Returns the new length of `out`."""
@@ -129,7 +144,7 @@ def _merge_short(data: Any, start: int, end: int, rules: Rules, symbols: Any, ra
     for k in range(count):
         symbols[k] = np.uint64(rules.byte_ids[data[start + k]])
     for k in range(count - 1):
-        ranks[k] = _merged(symbols[k], symbols[k + 1], rules.merges)
+        ranks[k] = rules.byte_pairs[int(data[start + k]) << 8 | int(data[start + k + 1])]
     while count > 1:
         best, at = _NONE, 0
         for k in range(count - 1):
@@ -192,7 +207,7 @@ def _merge_long(data: Any, start: int, end: int, rules: Rules, out: Any, total: 
         symbols[k] = np.uint64(rules.byte_ids[data[start + k]])
         before[k], after[k] = k - 1, k + 1
     for k in range(count - 1):
-        ranks[k] = _merged(symbols[k], symbols[k + 1], rules.merges)
+        ranks[k] = rules.byte_pairs[int(data[start + k]) << 8 | int(data[start + k + 1])]
         if ranks[k] != _NONE:
             size = _push(heap, size, ranks[k], k)
     while size > 0:
