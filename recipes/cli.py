@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import PipelineError
-from recipes import build, inspect, look, plan, quality_model
+from recipes import build, inspect, look, plan, quality_model, shards
 from recipes.errors import RecipeError
 from trainer.errors import Interrupted, TrainerError
 
@@ -82,6 +82,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(quality_model.app, name="quality-model")
+app.add_typer(shards.app)
 
 
 def main() -> None:
