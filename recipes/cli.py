@@ -25,6 +25,7 @@ from typer.core import TyperGroup
 from pipeline.errors import PipelineError
 from recipes import build, look
 from recipes.errors import RecipeError
+from recipes.report import command as report
 from trainer.errors import Interrupted, TrainerError
 
 _OURS = {"pipeline", "trainer", "recipes"}
@@ -78,6 +79,7 @@ for command in (
     look.harvest,
     look.inspect,
     look.generate,
+    report.report,
 ):
     app.command()(command)
 
