@@ -20,7 +20,7 @@ from recipes.report.blocks import Block, Figure, Section, Table
 from recipes.report.runfolder import RunFolder, Stage, read_group, read_sample, sample_groups
 
 BINS = 40
-TOP_RULES = 25
+TOP_RULES = 20
 TOP_LANGUAGES = 20
 SANKEY_LANGUAGES = 8
 CLUSTER_SIZES = ((1, 1), (2, 2), (3, 4), (5, 9), (10, 99), (100, 999), (1000, None))
@@ -96,6 +96,7 @@ def _sankey(run: RunFolder) -> list[Block]:
             "source": [nodes.index(start) for start, _ in links],
             "target": [nodes.index(end) for _, end in links],
             "value": list(links.values()),
+            "color": "rgba(128,128,128,0.35)",
         },
     }
     table = Table(
@@ -169,7 +170,7 @@ def signals(run: RunFolder) -> list[Block]:
     figures: list[Block] = []
     language = run.stages.get("language")
     if language:
-        lines = [(float(run.recipe.get("language", {}).get("threshold", 0.65)), "threshold")]
+        lines = [(float(run.recipe.get("language", {}).get("threshold", 0.65)), "kept from the threshold on")]
         figures += _histogram(language, "language_score", lines)
     quality = run.stages.get("quality")
     if quality:
@@ -216,11 +217,11 @@ def _histogram(stage: Stage, signal: str, lines: Sequence[tuple[float, str]]) ->
         ],
         note="; ".join(text for _, text in lines),
     )
-    ticks = [i for i in range(len(edges)) if i % 10 == 0]
+    ticks = round_numbers(edges[0], edges[-1], logarithmic=logarithmic)
     layout = {
         "barmode": "stack",
         "bargap": 0.02,
-        "xaxis": {"tickvals": [i - 0.5 for i in ticks], "ticktext": [f"{edges[i]:.3g}" for i in ticks]},
+        "xaxis": {"tickvals": [_position(tick, edges) for tick in ticks], "ticktext": [f"{tick:,g}" for tick in ticks]},
         "yaxis": {"title": {"text": "documents"}},
         "shapes": [
             {"type": "line", "x0": place, "x1": place, "y0": 0, "y1": 1, "yref": "paper", "line": {"dash": "dash"}}
@@ -252,6 +253,16 @@ def bin_edges(values: np.ndarray[Any, Any], lines: Sequence[float]) -> tuple[np.
         return np.geomspace(max(low, 1.0), high, BINS + 1), True
     margin = 0.02 * (high - low)
     return np.linspace(low - margin if low < 0 or low > margin else low, high + margin, BINS + 1), False
+
+
+def round_numbers(low: float, high: float, *, logarithmic: bool) -> list[float]:
+    """Three to seven round numbers between low and high, powers of ten on a logarithmic axis."""
+    if logarithmic:
+        powers = range(int(np.ceil(np.log10(low) - 1e-9)), int(np.floor(np.log10(high) + 1e-9)) + 1)
+        return [10.0**power for power in powers]
+    unit = 10.0 ** np.floor(np.log10((high - low) / 2))
+    step = next(unit * factor for factor in (0.5, 1, 2, 5) if (high - low) / (unit * factor) <= 6)
+    return [float(f"{i * step:.6g}") for i in range(int(np.ceil(low / step)), int(high / step) + 1)]
 
 
 def _position(value: float, edges: np.ndarray[Any, Any]) -> float:

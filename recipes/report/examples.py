@@ -62,7 +62,7 @@ def pages(run: RunFolder) -> list[Block]:
             ("extracted", fragments(printable(row["text"]), [], 2 * CHARACTERS)),
         ]
         items.append(Text(clean(row["url"] or row["path"], 120), "", columns))
-    return [Texts("Pages", items)] if items else []
+    return [Texts("Pages", items, opened=True)] if items else []
 
 
 def _spread_rows(groups: list[Any], columns: list[str], wanted: int = 40) -> list[Row]:
@@ -165,12 +165,12 @@ def samples(run: RunFolder) -> list[Block]:
     ]
     drops.sort(key=lambda drop: (-drop[0], drop[1]))
     blocks: list[Block] = []
-    for count, name, stage in drops[:RULES]:
+    for number, (count, name, stage) in enumerate(drops[:RULES]):
         rows = find_rows(stage.folder / "dropped", "rule", {name}, _DROPPED, PER_RULE)
         items = [_dropped_text(row, name) for row in rows]
         if (near := _nearest(stage, name)) is not None:
             items.append(near)
-        blocks.append(Texts(f"{name}: {count:,} dropped by {stage.name}", items))
+        blocks.append(Texts(f"{name}: {count:,} dropped by {stage.name}", items, opened=number == 0))
     return blocks
 
 

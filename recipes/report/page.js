@@ -11,7 +11,8 @@ function layout(figure, theme) {
     template: themes[theme],
     margin: { l: phone.matches ? 44 : 60, r: 12, t: several ? 34 : 12, b: 44 },
     showlegend: several,
-    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
+    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", traceorder: "normal" },
+    font: { size: phone.matches ? 11 : 13 },
     dragmode: phone.matches ? false : "zoom",
   };
   const made = { ...base, ...figure.layout };
@@ -20,10 +21,11 @@ function layout(figure, theme) {
   return made;
 }
 
-function draw(plot, theme) {
+function draw(plot, theme, width) {
   const figure = figures[plot.dataset.figure];
-  const config = { responsive: true, displaylogo: false, displayModeBar: phone.matches ? false : "hover" };
-  return Plotly.react(plot, figure.data, layout(figure, theme), config);
+  const config = { responsive: true, displaylogo: false, displayModeBar: false };
+  // A new plot is whole at once, a changed one may still be moving when it is printed.
+  return Plotly[width ? "newPlot" : "react"](plot, figure.data, { ...layout(figure, theme), width }, config);
 }
 
 async function drawAll() {
@@ -35,6 +37,9 @@ async function drawAll() {
 }
 
 dark.addEventListener("change", drawAll);
-window.addEventListener("beforeprint", () => plots.forEach((plot) => draw(plot, "light")));
+// Paper is as wide as 690 pixels and never asks for a redraw, so the charts are drawn for it beforehand.
+window.addEventListener("beforeprint", () => {
+  for (const plot of plots) draw(plot, "light", plot.closest(".wide") ? 690 : 335);
+});
 window.addEventListener("afterprint", drawAll);
 drawAll();
