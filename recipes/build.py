@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recipes.errors import RecipeError
+from recipes.terminal import set_json
 from trainer.errors import Interrupted, TrainerError
 
 if TYPE_CHECKING:
@@ -28,10 +29,15 @@ Overrides = Annotated[
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, e.g. train.steps=500; repeatable."),
 ]
 First = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Build anew from this stage on.")]
+Json = Annotated[
+    bool, typer.Option("--json", callback=lambda chosen: set_json(chosen) or chosen, help="Print the result as JSON.")
+]
 Last = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")]
 
 
-def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None) -> None:
+def run(
+    recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None, as_json: Json = False
+) -> None:
     """Run a recipe end to end: corpus, then training. What is already done is not done again.
 
     A finished model of an earlier corpus is kept as train.1, train.2, ...; a training run that is under way never
@@ -53,9 +59,12 @@ def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, la
             if first or stale:
                 _set_aside(output)
             _train(loaded.recipe.train, shards, output, start_over=f"pretrain run {recipe} --from train")
+    _finish(loaded.run, as_json)
 
 
-def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None) -> None:
+def corpus(
+    recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None, as_json: Json = False
+) -> None:
     """Build a recipe's corpus and shards, without training.
 
     Example: pretrain corpus recipes/fineweb.yaml --set sources.0.limit=1000 --to quality
@@ -66,6 +75,7 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
     _check_stages([*loaded.recipe.stages], first, last)
     with _explained(loaded.run, first):
         _build_corpus(loaded, recipe, first=first, last=last)
+    _finish(loaded.run, as_json)
 
 
 def train(
@@ -77,6 +87,7 @@ def train(
         Path | None, typer.Option(help="Folder for checkpoints and metrics; default: `train` in the run folder.")
     ] = None,
     overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Train on shards: a recipe's, or any folder of MDS shards. Started again, it goes on where it was.
 
@@ -89,7 +100,9 @@ def train(
     if shards is not None:
         training = load_training(recipe, overrides or ())
         place = training.run if recipe else Path(os.path.normpath(shards / ".."))
-        _train(training.recipe.train, shards, output or place / "train")
+        output = output or place / "train"
+        _train(training.recipe.train, shards, output)
+        _finish(output.parent if output.name == "train" else output, as_json)
         return
     if recipe is None:
         raise RecipeError("nothing to train on: give a recipe file or `--shards DIR` (see pretrain train --help)")
@@ -99,6 +112,7 @@ def train(
     if not (loaded.run / "shards" / "manifest.json").is_file():
         raise RecipeError(f"{loaded.run / 'shards'}: no shards yet; build them with `pretrain corpus {recipe}`")
     _train(loaded.recipe.train, loaded.run / "shards", output or loaded.run / "train")
+    _finish(output or loaded.run, as_json)
 
 
 def _check_stages(stages: Sequence[str], first: str | None, last: str | None) -> None:
@@ -133,7 +147,7 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
     _require_one_process("a corpus is built by one process: start it without torchrun")
     from pipeline.runner import build_corpus
     from recipes.funnel import CorpusView, funnel_table, truth_table
-    from recipes.terminal import messages, results
+    from recipes.terminal import messages, tables
 
     _keep_recipe(loaded, path)
     with CorpusView(messages()) as view:
@@ -145,7 +159,7 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
             last=None if last == "train" else last,
             observer=view,
         )
-    console = results()
+    console = tables()
     console.print(funnel_table(view.stats, view.seconds))
     if loaded.recipe.truth:
         from pipeline.truth import score
@@ -188,7 +202,7 @@ def _set_aside(folder: Path) -> None:
 def _train(config: TrainConfig, shards: Path, output: Path, start_over: str = "give another `--output`") -> None:
     """Train and print the result. start_over: what to use where an earlier run in `output` cannot go on."""
     _require_one_process("training on several processes is not there yet; start it without torchrun")
-    from recipes.terminal import messages, results
+    from recipes.terminal import messages, tables
     from recipes.training import TrainingView, training_summary
     from trainer.train import train as train_model
 
@@ -200,7 +214,24 @@ def _train(config: TrainConfig, shards: Path, output: Path, start_over: str = "g
             if resuming and not view.started:
                 error.add_note(f"To train from the start instead and keep the earlier run: {start_over}")
             raise
-    results().print(training_summary(result))
+    tables().print(training_summary(result))
+
+
+def _finish(run: Path, as_json: bool) -> None:
+    """Write the report of what is done, and print the result as JSON where that was asked for."""
+    from importlib.util import find_spec
+
+    from recipes.report.runfolder import RunFolder, summary
+    from recipes.terminal import messages, print_json, tables
+
+    if find_spec("plotly") and find_spec("jinja2"):
+        from recipes.report.write import write_report
+
+        tables().print(f"report: {write_report([run])}", soft_wrap=True)
+    else:
+        messages().print("report: left out; it needs the extra `report` (jinja2, plotly)", soft_wrap=True)
+    if as_json:
+        print_json(summary(RunFolder(run)))
 
 
 def _require_one_process(message: str) -> None:

@@ -1,7 +1,7 @@
 """Sections on training: curves, loss by position, samples by checkpoint, ledger.
 
-Everything is a row of metrics.jsonl (docs/format.md); a row of a kind that is neither `train` nor `eval` is an event
-and enters the ledger as it is.
+Everything is a row of metrics.jsonl or log.jsonl in the training folder (docs/format.md); a row of a kind that is no
+point of a curve is an event and enters the ledger as it is.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from recipes.report.blocks import Block, Figure, Section, Table, Text, Texts, thin
-from recipes.report.runfolder import Row, RunFolder, read_json, read_rows
+from recipes.report.runfolder import Row, RunFolder, read_json
 from recipes.terminal import clean, printable
 
 POINTS = 1000  # of a curve; longer ones are averaged
+_CURVE_ROWS = ("train", "eval", "speed", "samples")
 _CURVES = (
-    ("Learning rate", ("lr",), ""),
-    ("Gradient norm", ("gradient_norm",), ""),
-    ("Tokens per second", ("tokens_per_second",), "tokens/s"),
-    ("Utilisation", ("utilisation", "flops_utilisation", "mfu"), "share of the device's peak FLOP/s"),
-    ("Waiting for data", ("data_wait",), "share of the time"),
-    ("Memory", ("memory", "memory_bytes"), "bytes"),
+    ("Learning rate", "lr", ""),
+    ("Gradient norm", "gradient_norm", ""),
+    ("Tokens per second", "tokens_per_second", "tokens/s"),
+    ("Utilisation", "utilisation", "share of the device's peak FLOP/s"),
+    ("Waiting for data", "data_wait", "share of the time"),
+    ("Waiting for checkpoints", "checkpoint_wait", "share of the time"),
+    ("Memory", "memory", "bytes"),
 )
 
 
@@ -35,8 +37,13 @@ def sections(run: RunFolder) -> list[Section]:
 
 
 def rows_of(run: RunFolder, kind: str) -> list[Row]:
-    """Rows of metrics.jsonl of one kind, by step; of rows written twice the later counts."""
-    rows = {row["step"]: row for row in run.metrics if row.get("kind") == kind and "step" in row}
+    """Rows of one kind by step, those of `train` with the speed measured then; a row written twice counts once."""
+    kinds = (kind, "speed") if kind == "train" else (kind,)
+    rows: dict[int, Row] = {}
+    for wanted in kinds:
+        for row in run.metrics:
+            if row.get("kind") == wanted and "step" in row and (wanted == kind or row["step"] in rows):
+                rows[row["step"]] = row if wanted == kind else row | rows[row["step"]]
     return [rows[step] for step in sorted(rows)]
 
 
@@ -69,26 +76,26 @@ def curves(run: RunFolder) -> list[Block]:
     """What else is logged at each step."""
     train = rows_of(run, "train")
     blocks: list[Block] = []
-    for title, fields, unit in _CURVES:
-        for name in fields:
-            points = _points(train, name)
-            if points:
-                blocks.append(lines(title, {name: points}, unit, wide=False))
+    for title, name, unit in _CURVES:
+        points = _points(train, name)
+        if points:
+            blocks.append(lines(title, {name: points}, unit, wide=False))
     return blocks
 
 
 def in_context(run: RunFolder) -> list[Block]:
-    """Loss by position in the context, from the newest evaluation that measured it."""
-    candidates = [*reversed(rows_of(run, "eval")), *(read_json(path) for path in sorted(run.path.glob("eval*/*.json")))]
-    for row in candidates:
-        curve: Any = row.get("loss_by_position") or row.get("in_context") if isinstance(row, dict) else None
-        if isinstance(curve, dict):
-            curve = list(zip(curve.get("positions", []), curve.get("loss", curve.get("losses", [])), strict=False))
-        elif isinstance(curve, list) and curve and not isinstance(curve[0], list):
-            curve = list(enumerate(curve))
-        if curve:
-            points = averaged([(float(x), float(y)) for x, y in curve])
-            return [lines("Loss by position in the context", {"loss": points}, "nats per token", "position")]
+    """Loss by position in the document, from the newest results of `pretrain eval` that are kept in the run folder."""
+    for path in sorted(
+        {*run.path.glob("eval*.json"), *run.train.glob("eval*.json")}, key=lambda path: path.stat().st_mtime
+    ):
+        scored = (read_json(path) or {}).get("checkpoints", [])
+        sets = scored[-1].get("sets", {}) if scored else {}
+        curves = {name: scores.get("in_context", {}).get("curve", []) for name, scores in sets.items()}
+        series = {
+            name: [(float(part["from"]), float(part["loss"])) for part in curve] for name, curve in curves.items()
+        }
+        if any(series.values()):
+            return [lines("Loss by position in the document", series, "nats per token", "position")]
     return []
 
 
@@ -96,7 +103,7 @@ def completions(run: RunFolder) -> list[Block]:
     """Prompts and what was written after them, at the end and at each checkpoint that has some."""
     found: dict[int, list[Row]] = {}
     for row in run.metrics:
-        if row.get("kind") in ("samples", "sample", "eval") and isinstance(row.get("samples"), list):
+        if row.get("kind") in ("samples", "eval") and isinstance(row.get("samples"), list):
             found[row["step"]] = row["samples"]
     if run.result.get("samples"):
         found[run.result["step"]] = run.result["samples"]
@@ -122,11 +129,11 @@ def ledger(run: RunFolder) -> list[Block]:
     rows: list[list[Any]] = [
         [row.get("step"), row["kind"], _facts(row, ("kind", "step"))]
         for row in run.metrics
-        if row.get("kind") not in ("train", "eval", "samples", "sample", None)
+        if row.get("kind") not in (*_CURVE_ROWS, None)
     ]
     rows += [
-        [row.get("step"), row.get("kind", row.get("event")), _facts(row, ("kind", "step", "event"))]
-        for row in read_rows(run.train / "ledger.jsonl")
+        [entry.get("first"), f"ledger: {entry.get('policy')}", _facts(entry, ("first", "policy"))]
+        for entry in read_json(run.train / "ledger.json") or []
     ]
     blocks: list[Block] = []
     if rows:

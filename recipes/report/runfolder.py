@@ -109,8 +109,8 @@ class RunFolder:
 
     @cached_property
     def metrics(self) -> list[Row]:
-        """Rows of metrics.jsonl."""
-        return list(read_rows(self.train / "metrics.jsonl"))
+        """Rows of metrics.jsonl, and of the training folder's log.jsonl: what a clock or an interruption decides."""
+        return [*read_rows(self.train / "metrics.jsonl"), *read_rows(self.train / "log.jsonl")]
 
     @cached_property
     def result(self) -> Row:
@@ -126,6 +126,15 @@ class RunFolder:
     def state(self) -> Row:
         """state.json of the newest checkpoint."""
         return (read_json(self.checkpoints[-1] / "state.json") or {}) if self.checkpoints else {}
+
+
+def summary(run: RunFolder) -> Row:
+    """A run's results as one JSON value: stats of each stage, and what training came to."""
+    found: Row = {"run": str(run.path), "stages": {name: stage.stats for name, stage in run.stages.items()}}
+    if run.metrics:
+        last = {row.get("kind"): row for row in run.metrics}
+        found["training"] = {"last": last.get("train"), "evaluation": last.get("eval"), "result": run.result or None}
+    return found
 
 
 def read_json(path: Path) -> Any:

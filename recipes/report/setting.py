@@ -42,7 +42,8 @@ def times(run: RunFolder) -> list[Block]:
         before = 0
         seconds = 0.0
         for row in trained:
-            seconds += (row["tokens"] - before) / row["tokens_per_second"]
+            if row.get("tokens_per_second"):
+                seconds += (row["tokens"] - before) / row["tokens_per_second"]
             before = row["tokens"]
         rows.append(["train", duration(seconds), None, 1, seconds / 3600, None, seconds / 3600 / before * 1e9])
     columns = ["stage", "time", "tasks", "workers", "worker-hours", "documents/s a worker"]

@@ -16,7 +16,7 @@ Span = tuple[int, int]
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _LINE = re.compile(r"[^\n]+")
-_PARAGRAPH = re.compile(r"(?:[^\n]|\n(?!\s*\n))+")
+_PARAGRAPH = re.compile(r"\S(?:[^\n]|\n(?!\s*\n))*")
 _BULLET = re.compile(r"^[ \t]*[•\-*‣●◦–].*$", re.MULTILINE)
 _ELLIPSIS_LINE = re.compile(r"^.*(?:\.\.\.|…)[ \t]*$", re.MULTILINE)
 _LONG_WORD = re.compile(r"\w{14,}")

@@ -21,7 +21,7 @@ WAIT = 60  # seconds for an answer, far more than any takes
 
 
 class Browser:
-    """One chromium with one page. `console` and `requests` gather what the page says and asks for, `refused` why not."""
+    """One chromium with one page; what it says, asks for and may not have is gathered."""
 
     def __init__(self, profile: Path) -> None:
         to_read, self._write = os.pipe()
