@@ -4,8 +4,8 @@
 
 Clean prose: paragraphs of running text in the documentation installed on this machine, each used once, so that nothing
 held out stands in the corpus too. Every tenth page is held out (by a hash of its address). The corpus is the rest, plus
-as much again in edited copies of a tenth of it, plus as much again in junk: letters without words, keyword lists, menus,
-code, tables. Deterministic for given pages. Writes corpus.jsonl and held_out.jsonl; costs seconds.
+as much again in edited copies of a tenth of it, plus as much again in junk: letters without words, keyword lists,
+menus, code, tables. Deterministic for given pages. Writes corpus.jsonl and held_out.jsonl; costs seconds.
 """
 
 from __future__ import annotations
@@ -27,18 +27,7 @@ MIN_DOCUMENT = 80  # words
 MAX_DOCUMENT = 600  # words, so that no long page dominates
 LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
 PRODUCTS = ["watches", "shoes", "loans", "casino", "tickets", "insurance", "hotels", "phones", "games", "diets"]
-MENU = [
-    "Home Products Sign in",
-    "About us",
-    "Contact",
-    "Next page",
-    "Read more",
-    "Share",
-    "Log out",
-    "Cart (0)",
-    "Help",
-    "Terms",
-]
+MENU = ["Home Products", "About us", "Contact", "Next page", "Read more", "Share", "Log out", "Cart", "Help", "Terms"]
 
 
 def main() -> None:
@@ -114,9 +103,8 @@ def letters(random: Random) -> str:
     weights = range(len(LETTERS), 0, -1)
     sentences = []
     for _ in range(random.randint(10, 40)):
-        words = [
-            "".join(random.choices(LETTERS, weights, k=random.randint(2, 9))) for _ in range(random.randint(5, 15))
-        ]
+        sizes = [random.randint(2, 9) for _ in range(random.randint(5, 15))]
+        words = ["".join(random.choices(LETTERS, weights, k=size)) for size in sizes]
         sentences.append(" ".join(words).capitalize() + ".")
     return "\n\n".join(" ".join(sentences[i : i + 4]) for i in range(0, len(sentences), 4))
 

@@ -71,8 +71,10 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not any((path / name).exists() for name in ("recipe.yaml", "corpus", "shards", "train")):
-            raise RecipeError(f"{path}: not a run folder (no recipe.yaml, corpus, shards or train in it)")
+        if not any((path / name).exists() for name in ("recipe.yaml", "corpus", "shards", "train", "metrics.jsonl")):
+            raise RecipeError(
+                f"{path}: not a run folder (no recipe.yaml, corpus, shards, train or metrics.jsonl in it)"
+            )
 
     @property
     def name(self) -> str:

@@ -170,7 +170,6 @@ def test_a_run_that_has_just_begun_or_only_trained_has_a_report(attacked, tmp_pa
     rows = (attacked / "train/metrics.jsonl").read_text()
     (alone / "metrics.jsonl").write_text(rows + '{"kind": "skip", "step": 3, "reason": "spike"}\n{"kind": "tra')
     (alone / "checkpoints").mkdir()
-    (alone / "train").mkdir()
     run = RunFolder(alone)
     assert [row["step"] for row in learning.rows_of(run, "train")] == [1, 2, 3, 4]
     assert blocks(learning.sections(run), "ledger")["Events of training"].rows == [[3, "skip", "reason spike"]]
