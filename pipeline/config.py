@@ -99,6 +99,39 @@ class Rule(Model):
     enabled: bool = True
 
 
+class OwnRule(Model):
+    """A rule of the recipe's own on any signal: keep while `signal` is at least (>=) or at most (<=) `threshold`."""
+
+    signal: str
+    op: Literal[">=", "<="]
+    threshold: float
+
+
+class QualityModel(Model):
+    """A fastText classifier; its score, 0 to 1, becomes the column `<name>_score`."""
+
+    path: str = Field(description="fastText model, e.g. from `pretrain quality-model train`")
+    label: str = Field("positive", description="the label whose probability is the score")
+    threshold: Fraction | None = Field(None, description="lowest score kept; default: every document")
+    keep: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="share of the documents kept, the best of those that pass every other rule"
+    )
+    bins: list[Fraction] = Field([], description="edges of the bins in column `<name>_bin`, to mix by")
+
+    @model_validator(mode="after")
+    def _one_cut(self) -> Self:
+        if self.threshold is not None and self.keep is not None:
+            raise ValueError("give `threshold` or `keep`, not both")
+        return self
+
+
+class Decontamination(Model):
+    """Drop documents that share word n-grams with evaluation files."""
+
+    files: list[str] = Field([], description="jsonl (every text field of a row) or txt (every line), also .gz")
+    ngram: Count = Field(13, description="words per n-gram (GPT-3, PaLM: 13)")
+
+
 class QualityConfig(Model):
     """Signals are computed once and kept as columns; rules are thresholds on them."""
 
@@ -109,7 +142,18 @@ class QualityConfig(Model):
     languages: dict[str, dict[str, float | bool | Rule]] = Field(
         {}, description="per-language overrides, e.g. {ja: {gopher_stop_words: false}}"
     )
+    own_rules: dict[str, OwnRule] = Field({}, description="rules of your own, e.g. on `digit_ratio`")
+    models: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], QualityModel] = Field(
+        {}, description="classifiers whose scores become columns"
+    )
     label_only: bool = Field(False, description="keep every document and only write the columns")
+    c4_lines: Literal["keep", "edit", "edit_terminal"] = Field(
+        "keep", description="delete the lines that C4 deletes from kept documents; `_terminal`: also unpunctuated ones"
+    )
+    mask: list[Literal["email", "ip", "phone", "iban"]] = Field(
+        [], description="personal data replaced by placeholders in kept documents"
+    )
+    decontaminate: Decontamination = Decontamination()
 
     @model_validator(mode="after")
     def _rules_exist(self) -> Self:
@@ -118,6 +162,8 @@ class QualityConfig(Model):
                 close = get_close_matches(name, sorted(RULE_NAMES), n=1, cutoff=0.5)
                 hint = f", did you mean `{close[0]}`?" if close else ""
                 raise ValueError(f"no quality rule is called `{name}`{hint}")
+        if taken := sorted(RULE_NAMES & self.own_rules.keys()):
+            raise ValueError(f"`{taken[0]}` is a preset's rule; set its threshold under `rules`")
         return self
 
 
@@ -145,11 +191,51 @@ class TokenizeConfig(Model):
     )
 
 
+# Words that may stand in a batch script: nothing that a shell would interpret.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")]
+
+
+class SlurmConfig(Model):
+    """What each task of an array job asks of Slurm."""
+
+    partition: Word
+    time: Word = Field("24:00:00", description="time limit of a task, e.g. 04:00:00")
+    cpus: Count = 1
+    memory_gb: Annotated[float, Field(gt=0)] = Field(4.0, description="memory of a task in GiB")
+    array_size: Count = Field(1000, description="largest array job; more tasks become several jobs")
+    qos: Word | None = None
+    account: Word | None = None
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(
+        {}, description="environment variables of each task"
+    )
+
+
+class RayConfig(Model):
+    """What each task asks of Ray."""
+
+    address: Word | None = Field(None, description="address of the cluster; default: RAY_ADDRESS, or one started here")
+    cpus: Count = 1
+    memory_gb: Annotated[float, Field(gt=0)] = Field(2.0, description="memory of a task in GiB")
+
+
 class ExecutorConfig(Model):
     """Where tasks run. Never part of a fingerprint: the shards do not depend on it."""
 
-    type: Literal["local"] = "local"
-    workers: Count | None = Field(None, description="processes; default: the machine's cores")
+    type: Literal["local", "slurm", "ray"] = "local"
+    workers: Count | None = Field(
+        None, description="tasks at a time; default: the machine's cores (local), no limit (slurm, ray)"
+    )
+    retries: Annotated[int, Field(ge=0)] = Field(
+        2, description="times that a task which ended without a result is started again (slurm, ray)"
+    )
+    slurm: SlurmConfig | None = None
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _slurm_has_a_partition(self) -> Self:
+        if self.type == "slurm" and self.slurm is None:
+            raise ValueError("`type: slurm` needs `slurm: {partition: ...}`")
+        return self
 
 
 class CorpusConfig(Model):

@@ -20,6 +20,7 @@ from trainer.errors import Interrupted, TrainerError
 
 if TYPE_CHECKING:
     from recipes.load import Loaded
+    from recipes.mirror import Mirror
     from recipes.schema import Recipe
     from trainer.config import TrainConfig
 
@@ -50,16 +51,18 @@ def run(
     loaded = load_recipe(recipe, overrides or ())
     stages = [*loaded.recipe.stages, "train"] if loaded.recipe.train else [*loaded.recipe.stages]
     _check_stages(stages, first, last)
+    mirror = _mirror(loaded)
     before = _fingerprint(loaded.run / "shards")
     with _explained(loaded.run, first):
-        _build_corpus(loaded, recipe, first=first, last=last)
+        _build_corpus(loaded, recipe, mirror, first=first, last=last)
         if loaded.recipe.train and last in (None, "train"):
             shards, output = loaded.run / "shards", loaded.run / "train"
             stale = _fingerprint(shards) != before and (output / "result.json").is_file()
             if first or stale:
                 _set_aside(output)
-            _train(loaded.recipe.train, shards, output, start_over=f"pretrain run {recipe} --from train")
-    _finish(loaded.run, as_json)
+            start_over = f"pretrain run {recipe} --from train"
+            _train(loaded.recipe.train, shards, output, start_over=start_over, mirror=mirror)
+    _finish(loaded.run, as_json, mirror)
 
 
 def corpus(
@@ -73,9 +76,10 @@ def corpus(
 
     loaded = load_recipe(recipe, overrides or ())
     _check_stages([*loaded.recipe.stages], first, last)
+    mirror = _mirror(loaded)
     with _explained(loaded.run, first):
-        _build_corpus(loaded, recipe, first=first, last=last)
-    _finish(loaded.run, as_json)
+        _build_corpus(loaded, recipe, mirror, first=first, last=last)
+    _finish(loaded.run, as_json, mirror)
 
 
 def train(
@@ -87,6 +91,12 @@ def train(
         Path | None, typer.Option(help="Folder for checkpoints and metrics; default: `train` in the run folder.")
     ] = None,
     overrides: Overrides = None,
+    skip_steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST", help="Leave these steps out, going back to before them where they are past."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train on shards: a recipe's, or any folder of MDS shards. Started again, it goes on where it was.
@@ -101,7 +111,7 @@ def train(
         training = load_training(recipe, overrides or ())
         place = training.run if recipe else Path(os.path.normpath(shards / ".."))
         output = output or place / "train"
-        _train(training.recipe.train, shards, output)
+        _train(training.recipe.train, shards, output, skip_steps=skip_steps)
         _finish(output.parent if output.name == "train" else output, as_json)
         return
     if recipe is None:
@@ -109,10 +119,12 @@ def train(
     loaded = load_recipe(recipe, overrides or ())
     if loaded.recipe.train is None:
         raise RecipeError(f"{recipe}: train: missing; this recipe describes no training run")
+    mirror = _mirror(loaded)
     if not (loaded.run / "shards" / "manifest.json").is_file():
         raise RecipeError(f"{loaded.run / 'shards'}: no shards yet; build them with `pretrain corpus {recipe}`")
-    _train(loaded.recipe.train, loaded.run / "shards", output or loaded.run / "train")
-    _finish(output or loaded.run, as_json)
+    place = output or loaded.run / "train"
+    _train(loaded.recipe.train, loaded.run / "shards", place, skip_steps=skip_steps, mirror=mirror)
+    _finish(output or loaded.run, as_json, mirror)
 
 
 def _check_stages(stages: Sequence[str], first: str | None, last: str | None) -> None:
@@ -140,16 +152,32 @@ def _explained(run: Path, first: str | None) -> Iterator[None]:
         raise
 
 
-def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last: str | None) -> None:
+def _mirror(loaded: Loaded[Recipe]) -> Mirror | None:
+    """The local copy's tie to a run folder in object storage, brought up to date; None where the folder is local."""
+    from recipes.mirror import Mirror, is_remote
+
+    if not is_remote(loaded.address):
+        return None
+    mirror = Mirror(loaded.address, loaded.run)
+    mirror.pull()
+    return mirror
+
+
+def _build_corpus(
+    loaded: Loaded[Recipe], path: Path, mirror: Mirror | None, *, first: str | None, last: str | None
+) -> None:
     from recipes.load import check_paths
 
     check_paths(loaded)
-    _require_one_process("a corpus is built by one process: start it without torchrun")
+    _require_one_process(
+        f"a corpus is built by one process: build it with `pretrain corpus {path}`, then start "
+        f"`torchrun --nproc-per-node N --no-python pretrain train {path}`"
+    )
     from pipeline.runner import build_corpus
     from recipes.funnel import CorpusView, funnel_table, truth_table
+    from recipes.mirror import Pushing
     from recipes.terminal import messages, tables
 
-    _keep_recipe(loaded, path)
     with CorpusView(messages()) as view:
         build_corpus(
             loaded.recipe,
@@ -157,8 +185,11 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
             loaded.base,
             first=None if first == "train" else first,
             last=None if last == "train" else last,
-            observer=view,
+            observer=Pushing(view, mirror),
+            begin=lambda: _keep_recipe(loaded, path),
         )
+    if mirror:
+        mirror.push()
     console = tables()
     console.print(funnel_table(view.stats, view.seconds))
     if loaded.recipe.truth:
@@ -199,17 +230,28 @@ def _set_aside(folder: Path) -> None:
         messages().print(f"train: starts over; the earlier training run is kept in {kept}", soft_wrap=True)
 
 
-def _train(config: TrainConfig, shards: Path, output: Path, start_over: str = "give another `--output`") -> None:
+def _train(
+    config: TrainConfig,
+    shards: Path,
+    output: Path,
+    *,
+    start_over: str = "give another `--output`",
+    skip_steps: str | None = None,
+    mirror: Mirror | None = None,
+) -> None:
     """Train and print the result. start_over: what to use where an earlier run in `output` cannot go on."""
-    _require_one_process("training on several processes is not there yet; start it without torchrun")
+    from recipes.mirror import Pushing
     from recipes.terminal import messages, tables
     from recipes.training import TrainingView, training_summary
     from trainer.train import train as train_model
 
+    if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process speaks for all
+        train_model(config, shards, output, None, skip_steps)
+        return
     resuming = (output / "checkpoints").exists()
     with TrainingView(messages()) as view:
         try:
-            result = train_model(config, shards, output, view)
+            result = train_model(config, shards, output, Pushing(view, mirror), skip_steps)
         except TrainerError as error:
             if resuming and not view.started:
                 error.add_note(f"To train from the start instead and keep the earlier run: {start_over}")
@@ -217,8 +259,10 @@ def _train(config: TrainConfig, shards: Path, output: Path, start_over: str = "g
     tables().print(training_summary(result))
 
 
-def _finish(run: Path, as_json: bool) -> None:
+def _finish(run: Path, as_json: bool, mirror: Mirror | None = None) -> None:
     """Write the report of what is done, and print the result as JSON where that was asked for."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     from importlib.util import find_spec
 
     from recipes.report.runfolder import RunFolder, summary
@@ -230,6 +274,8 @@ def _finish(run: Path, as_json: bool) -> None:
         tables().print(f"report: {write_report([run])}", soft_wrap=True)
     else:
         messages().print("report: left out; it needs the extra `report` (jinja2, plotly)", soft_wrap=True)
+    if mirror:
+        mirror.push()
     if as_json:
         print_json(summary(RunFolder(run)))
 

@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pipeline.errors import PipelineError
-from recipes import ablate, build, look, status, terminal
+from recipes import ablate, build, inspect, look, plan, quality_model, status, terminal
 from recipes.errors import RecipeError
 from recipes.report import command as report
 from trainer.errors import Interrupted, TrainerError
@@ -112,15 +112,17 @@ for command in (
     build.corpus,
     build.train,
     look.check,
+    plan.plan,
     look.schema,
     look.harvest,
-    look.inspect,
+    inspect.inspect,
     look.generate,
     report.report,
     status.status,
     ablate.ablate,
 ):
     app.command(cls=Command)(command)
+app.add_typer(quality_model.app, name="quality-model")
 
 
 def main() -> None:

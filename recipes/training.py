@@ -27,6 +27,7 @@ class TrainingView(View):
 
     def training_started(self, info: dict[str, Any]) -> None:
         self.started = True
+        self.stop_bar()  # of before a rollback
         self._steps, self._step_tokens = info["steps"], info["step_tokens"]
         self.say(
             f"train: {info['parameters'] / 1e6:,.1f} M parameters, {self._steps:,} steps of {self._step_tokens:,}"
@@ -38,7 +39,7 @@ class TrainingView(View):
         self.say(f"train: goes on after step {step:,}")
 
     def step(self, record: dict[str, Any]) -> None:
-        left = (self._steps - record["step"]) * self._step_tokens / record["tokens_per_second"]
+        left = (self._steps - record["step"]) * self._step_tokens / max(record["tokens_per_second"], 1e-9)
         state = (
             f"loss {record['loss']:.3f}  lr {record['lr']:.1e}  {record['tokens_per_second']:,.0f} tokens/s"
             f"  {duration(left)} left"
