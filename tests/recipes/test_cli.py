@@ -15,7 +15,10 @@ from recipes.schema import Recipe
 from tests.conftest import PROSE
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = ["run", "corpus", "train", "check", "schema", "harvest", "inspect", "generate"]
+COMMANDS = [
+    *("run", "corpus", "train", "check", "schema", "harvest", "inspect", "generate"),
+    *("report", "status", "ablate"),
+]
 RECIPE = """\
 name: small
 sources:
