@@ -202,7 +202,7 @@ def _own(
                 breaks += 1
             for at in range(tree.run_start[run], tree.run_end[run] + 1):
                 # A run's end parts words only at the block's end: inline tags stand within words too.
-                byte = page[at] if at < tree.run_end[run] else np.uint8(32)
+                byte = int(page[at]) if at < tree.run_end[run] else 32
                 if at == tree.run_end[run] and run + 1 < blocks.last[block] and not tree.run_flags[run + 1] & BREAK:
                     continue
                 if _is_letter(byte):

@@ -45,7 +45,8 @@ def score(tree: Tree, blocks: Blocks, features: Array) -> Array:
     """float32 (blocks,): probability that a block is main text."""
     first, second, _ = load()
     alone = run_trees(first, features)
-    return run_trees(second, np.hstack([features, context(tree, blocks, alone)]))
+    scores: Array = run_trees(second, np.hstack([features, context(tree, blocks, alone)]))
+    return scores
 
 
 def context(tree: Tree, blocks: Blocks, scores: Array) -> Array:

@@ -54,7 +54,7 @@ class Tree(NamedTuple):
     run_end: Array
     run_flags: Array
     run_block: Array
-    title: tuple[int, int]
+    title: Array
 
 
 def parse(page: Array) -> Tree:
@@ -62,9 +62,9 @@ def parse(page: Array) -> Tree:
     size = int(np.count_nonzero(page == ord("<"))) + 2
     tag, parent, end, names = (np.zeros(size, kind) for kind in (np.uint8, np.int32, np.int32, np.uint32))
     runs = (np.zeros(2 * size, kind) for kind in (np.int32, np.int32, np.int32, np.uint8, np.int32))
-    room = Tree(tag, parent, end, names, *runs, title=(0, 0))
-    elements, pieces, start, stop = _parse(page, *tag_table(), *word_table(), room)
-    return Tree(*(row[:elements] for row in room[:4]), *(run[:pieces] for run in room[4:9]), title=(start, stop))
+    room = Tree(tag, parent, end, names, *runs, np.zeros(2, np.int64))
+    elements, pieces = _parse(page, *tag_table(), *word_table(), room)
+    return Tree(*(row[:elements] for row in room[:4]), *(run[:pieces] for run in room[4:9]), room.title)
 
 
 @njit(cache=True)
@@ -88,7 +88,7 @@ def find_slot(keys: Array, value: np.uint32) -> int:
     slot = np.int64(value) & (len(keys) - 1)
     while keys[slot] != 0:
         if keys[slot] == value:
-            return slot
+            return int(slot)
         slot = (slot + 1) & (len(keys) - 1)
     return -1
 
@@ -246,7 +246,7 @@ def _closes(tag: int, open_tag: int) -> int:
 @njit(cache=True)
 def _parse(
     page: Array, tag_keys: Array, tag_ids: Array, keys: Array, whole: Array, prefix: Array, out: Tree
-) -> tuple[int, int, int, int]:
+) -> tuple[int, int]:
     size = len(page)
     stack = np.zeros(MAX_DEPTH, np.int32)
     depth = 1
@@ -255,7 +255,6 @@ def _parse(
     block = 0
     link_depth = 0  # depth of the stack at which an open <a href> lies, 0 for none
     paragraphs = verbatim = emphasis = skipped = 0  # open elements of these kinds
-    title_start = title_end = 0
     at = 0
     while at < size:
         start = at
@@ -305,8 +304,8 @@ def _parse(
             at += 1
             continue
         slot = find_slot(tag_keys, value)
-        this = np.int64(tag_ids[slot]) if slot >= 0 else 0
-        traits = np.int64(KINDS[this])
+        this = int(tag_ids[slot]) if slot >= 0 else 0
+        traits = int(KINDS[this])
         if this == 0 and dashed:
             traits = BLOCK  # a custom element is nearly always a part of the page, not of a sentence
         at, mask, link, template = _read_attributes(page, at, keys, whole, prefix)
@@ -363,10 +362,10 @@ def _parse(
             old = stack[depth]
             other = np.int64(out.tag[old])
             out.end[old] = elements
-            paragraphs -= other == _P
-            verbatim -= other == _PRE
-            emphasis -= np.int64(_EMPHASIS[other])
-            skipped -= (KINDS[other] & SKIPPED) != 0
+            paragraphs -= int(other == _P)
+            verbatim -= int(other == _PRE)
+            emphasis -= int(_EMPHASIS[other])
+            skipped -= int((KINDS[other] & SKIPPED) != 0)
             if link_depth > depth:
                 link_depth = 0
         if closing:
@@ -378,8 +377,8 @@ def _parse(
             block += 1
         if traits & RAW:
             raw_end, behind = _skip_raw(page, at, name, name_end)
-            if this == _TITLE and title_end == 0:
-                title_start, title_end = at, raw_end
+            if this == _TITLE and out.title[1] == 0:
+                out.title[0], out.title[1] = at, raw_end
             at = behind
             continue
         if this == _BR:
@@ -401,10 +400,10 @@ def _parse(
         if depth < MAX_DEPTH:
             stack[depth] = elements
             depth += 1
-            paragraphs += this == _P
-            verbatim += this == _PRE
-            emphasis += np.int64(_EMPHASIS[this])
-            skipped += (traits & SKIPPED) != 0
+            paragraphs += int(this == _P)
+            verbatim += int(this == _PRE)
+            emphasis += int(_EMPHASIS[this])
+            skipped += int((traits & SKIPPED) != 0)
         else:
             out.end[elements] = elements + 1
             link_depth = 0
@@ -413,4 +412,4 @@ def _parse(
         depth -= 1
         out.end[stack[depth]] = elements
     out.end[0] = elements
-    return elements, runs, title_start, title_end
+    return elements, runs

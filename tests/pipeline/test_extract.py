@@ -115,7 +115,7 @@ def test_any_nesting_ends_soon() -> None:
     for part in ("<div>", "<p><b>", "</a>", "<a href=x>", "<li>", "<table><td>", "<!--", "<", "&", "<br>"):
         html = part * (2_000_000 // len(part))
         tree = parse(np.frombuffer(html.encode(), np.uint8))
-        assert depth(tree) < MAX_DEPTH
+        assert depth(tree) <= MAX_DEPTH
     assert time.monotonic() - began < 60  # a hang, not a speed
 
 
