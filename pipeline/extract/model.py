@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from pipeline.extract.blocks import LEVELS, Blocks
+from pipeline.extract.blocks import Blocks
+from pipeline.extract.surroundings import LEVELS
 from pipeline.extract.tree import Tree
 
 Array = np.ndarray[Any, Any]

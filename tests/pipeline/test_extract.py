@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from benchmarks.extraction_pages import evaluation_pages, snippet_f1, trained_on
 from pipeline.extract import decode, extract_text, fast
-from pipeline.extract.blocks import FEATURES, cut_blocks, describe
+from pipeline.extract.blocks import cut_blocks
+from pipeline.extract.features import FEATURES, describe
 from pipeline.extract.render import render
 from pipeline.extract.tree import MAX_DEPTH, Tree, parse
 from pipeline.extract.vocabulary import TAGS
