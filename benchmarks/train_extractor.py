@@ -26,8 +26,9 @@ import numpy as np
 from extraction_pages import evaluation_pages, fold_space, snippet_f1, trained_on
 from made_pages import KINDS, made_pages
 
-from pipeline.extract.blocks import cut_blocks, describe
+from pipeline.extract.blocks import cut_blocks
 from pipeline.extract.fast import choose
+from pipeline.extract.features import describe
 from pipeline.extract.model import WEIGHTS, Trees, context, run_trees
 from pipeline.extract.render import render
 from pipeline.extract.text import decode, tidy
