@@ -151,7 +151,11 @@ def main() -> int:
     assert find_duplicates(texts[:2] * 2).tolist() == [0, 1, 0, 1]
     bars = {
         "mb_per_s": {"value": ours, "bar": 150.0, "holds": ours >= 150},
-        "times_datatrove": {"value": ours / peers["datatrove"], "bar": 100.0, "holds": ours >= 100 * peers["datatrove"]},
+        "times_datatrove": {
+            "value": ours / peers["datatrove"],
+            "bar": 100.0,
+            "holds": ours >= 100 * peers["datatrove"],
+        },
         "times_rensa": {"value": ours / peers["rensa"], "bar": 4.0, "holds": ours >= 4 * peers["rensa"]},
         "error_over_theory": {"value": error, "bar": 1.2, "holds": error <= 1.2},
         "curve_points": {"value": 100 * curve, "bar": 2.0, "holds": quick or curve <= 0.02},

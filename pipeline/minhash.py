@@ -8,8 +8,9 @@ hash seed; tests/pipeline/test_minhash.py holds golden values.
 
 - A word is a run of letters and digits; a number counts as the word "number", whatever its digits. A character of a
   script written without spaces is a word.
-- A text with fewer words than `ngram` is one shingle, of the whole text with its numbers as they are: it is like
-  another only if it has the same words. (Otherwise "Part 1/3" and "Part 2/3" would be duplicates.)
+- A text with fewer words than `ngram` is one shingle: it is like another only if it has the same words. A text with
+  fewer than 4 x ngram words keeps its numbers as they are: they are too much of it to be ignored (otherwise
+  "All links, part 1/3" and "All links, part 2/3" would be equal).
 - A text without words has all hashes EMPTY and is like no other.
 
 Cost: per n-gram and 16 hashes one vector multiply, add and minimum (AVX-512; the same results without), beside some
@@ -110,7 +111,7 @@ def _mix(x: Any) -> Any:
 def _sign(data: U8, ends: I64, table: U32, ngram: int, multipliers: U32, offsets: U32, out: U32) -> None:
     shingles = np.empty(_capacity(ends), np.uint32)
     for i in range(ends.size - 1):
-        count = _shingle(data, ends[i], ends[i + 1], table, ngram, shingles)
+        count = _shingles_of(data, ends[i], ends[i + 1], table, ngram, shingles)
         if count:
             padded = -(-count // _LANES) * _LANES
             shingles[count:padded] = shingles[count - 1]
@@ -123,7 +124,7 @@ def _shingle_sets(data: U8, ends: I64, table: U32, ngram: int) -> tuple[U32, I64
     joined = np.empty((ends[-1] - ends[0]) // 2 + ends.size, np.uint32)
     offsets = np.zeros(ends.size, np.int64)
     for i in range(ends.size - 1):
-        count = _shingle(data, ends[i], ends[i + 1], table, ngram, shingles)
+        count = _shingles_of(data, ends[i], ends[i + 1], table, ngram, shingles)
         distinct = np.unique(shingles[:count])
         offsets[i + 1] = offsets[i] + distinct.size
         joined[offsets[i] : offsets[i + 1]] = distinct
@@ -164,8 +165,17 @@ def _decode(data: U8, i: int) -> tuple[int, int]:
 
 
 @njit(cache=True)
-def _shingle(data: U8, start: int, end: int, table: U32, ngram: int, out: U32) -> int:
-    """Hashes of the text's word n-grams, in order, into `out`; returns how many."""
+def _shingles_of(data: U8, start: int, end: int, table: U32, ngram: int, out: U32) -> int:
+    """Hashes of the text's shingles, in order, into `out`; returns how many."""
+    count = _shingle(data, start, end, table, ngram, False, out)
+    if 0 < count <= 3 * ngram:  # count + ngram - 1 words
+        count = _shingle(data, start, end, table, ngram, True, out)
+    return count
+
+
+@njit(cache=True)
+def _shingle(data: U8, start: int, end: int, table: U32, ngram: int, keep_numbers: bool, out: U32) -> int:
+    """`_shingles_of` with every number as the same word, or as it is."""
     ring = np.zeros(ngram, np.uint64)
     leaving = np.uint64(1)
     for _ in range(ngram):
@@ -196,9 +206,9 @@ def _shingle(data: U8, start: int, end: int, table: U32, ngram: int, out: U32) -
         for _ in range(2):
             if seen:
                 value = _mix(word)
-                whole = (whole + value) * _BASE
-                if seen < LETTER:
+                if seen < LETTER and not keep_numbers:
                     value = _NUMBER
+                whole = (whole + value) * _BASE
                 rolling = rolling * _BASE + value - ring[place] * leaving
                 ring[place] = value
                 place = place + 1 if place + 1 < ngram else 0

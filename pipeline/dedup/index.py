@@ -69,7 +69,8 @@ def open_indexes(settings: DedupConfig, base: Path, made_with: dict[str, Any]) -
             if other.get(name) != value:
                 raise PipelineError(
                     f"{folder}: its signatures were made with `{name}` {other.get(name)!r}, this recipe's with"
-                    f" {value!r}; they cannot be compared. Use the same dedup settings and seed, or build that corpus anew"
+                    f" {value!r}; they cannot be compared. Use the same dedup settings and seed, or build that"
+                    " corpus anew"
                 )
         listed = {name: entry for name, entry in manifest["files"].items() if name.startswith("index/")}
         if broken := changed_files(folder, {"files": listed}):

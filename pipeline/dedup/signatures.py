@@ -143,13 +143,14 @@ def _sorted_bands(columns: Columns, hasher: MinHasher) -> tuple[U64, Any]:
 
 
 def utf8_buffer(column: pa.ChunkedArray) -> tuple[U8, I64]:
-    """The bytes of a text column, uint8, and the boundaries of its values in them, int64 (rows + 1,); no copy."""
+    """The bytes of a text column, uint8, and the boundaries of its values in them, int64 (rows + 1,)."""
     array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     array = array.fill_null("").cast(pa.large_string())
     _, ends, data = array.buffers()
     if not len(array) or data is None:
-        return np.empty(0, np.uint8), np.zeros(len(array) + 1, np.int64)
-    return np.frombuffer(data, np.uint8), np.frombuffer(ends, np.int64)[array.offset : array.offset + len(array) + 1]
+        return np.frombuffer(b"", np.uint8), np.zeros(len(array) + 1, np.int64)
+    bounds = np.frombuffer(ends, np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.frombuffer(data, np.uint8), bounds.copy()  # writable, as elsewhere: numba compiles once for both
 
 
 def text_hashes(texts: list[str], scopes: list[str]) -> U64:

@@ -92,9 +92,10 @@ class ApplyStep(DocumentStep):
         self._cuts = lines_to_cut(self.build, self.line_tasks, low, high)
         self._next, self._kept, self._lines_cut = low, list[int](), 0
         report = super().process(rank, heartbeat)
-        index = write_index(self.workdir / f"index/{rank:05d}.parquet", self._index_parts())
+        if self._kept:
+            report.files.append(write_index(self.workdir / f"index/{rank:05d}.parquet", self._index_parts()))
         add_counts(report.counts, {"lines_cut": self._lines_cut} if self.line_tasks else {})
-        return TaskReport(report.counts, [*report.files, index])
+        return report
 
     def _read_plan(self, low: int, high: int) -> dict[int, tuple[str, int, float, str | None, str]]:
         """{node: (survivor's id, cluster size, similarity, rule or None, detail)} of nodes that have duplicates."""
@@ -139,19 +140,19 @@ class ApplyStep(DocumentStep):
         rules = [entry[3] for entry in found]
         table, rules = self._cut_lines(table, nodes, rules)
         self._kept += [node for node, rule in zip(nodes, rules, strict=True) if rule is None]
-        dropped = [rule is not None for rule in rules]
         sizes = [entry[1] for entry in found]
-        columns = [
+        columns: list[list[Any]] = [
             [entry[0] or i for i, entry in zip(ids, found, strict=True)],
             sizes,
             [repeats(size, self.settings.rehydrate) for size in sizes],
-            [entry[0] or None if gone else None for entry, gone in zip(found, dropped, strict=True)],
-            [entry[2] if gone else None for entry, gone in zip(found, dropped, strict=True)],
+            [entry[0] if entry[3] else None for entry in found],
+            [entry[2] if entry[3] else None for entry in found],
         ]
         for added, column in zip(ADDED, columns, strict=True):
             table = table.append_column(added, pa.array(column, added.type))
-        thresholds = [1.0 if entry[2] == 1.0 else self.settings.verify for entry in found]
-        return Verdicts(table, rules, [e[2] for e in found], list(thresholds), [e[4] or None for e in found])
+        limits = {"exact": 1.0, "near": self.settings.verify, "recurring": None}
+        thresholds = [limits[rule.split("_")[0]] if rule else None for rule in rules]
+        return Verdicts(table, rules, columns[-1], thresholds, [entry[4] or None for entry in found])
 
     def _cut_lines(self, table: pa.Table, nodes: range, rules: list[str | None]) -> tuple[pa.Table, list[str | None]]:
         """The table with recurring lines cut; a document of nothing else is dropped as it was."""
@@ -169,11 +170,10 @@ class ApplyStep(DocumentStep):
         return table.set_column(place, "text", pa.array(texts, pa.string())), rules
 
     def _index_parts(self) -> Iterator[dict[str, Any]]:
-        for start in range(0, max(len(self._kept), 1), _AT_ONCE):
+        for start in range(0, len(self._kept), _AT_ONCE):
             nodes = np.array(self._kept[start : start + _AT_ONCE], np.int64)
-            if len(nodes):
-                names = ("id", "exact", "scope", "signature")
-                yield {name: self.table.rows(name, nodes) for name in names} | {"url": self.table.strings("url", nodes)}
+            names = ("id", "exact", "scope", "signature")
+            yield {name: self.table.rows(name, nodes) for name in names} | {"url": self.table.strings("url", nodes)}
 
 
 def hex_ids(ids: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -56,7 +57,8 @@ def test_golden_values_hold_in_another_process_with_other_threads_and_hash_seed(
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("Élan vital, 12 of 7 days!", "elan VITAL 99 of 1234 days"),
+        ("Élan vital, all of the days!", "elan VITAL all of the days"),
+        ("On 12 May 7 of them came. " + PROSE["fox"], "On 1 May 1999 of them came. " + PROSE["fox"]),
         ("e\u0301lan vital in the days", "élan vital in the days"),
         ("ｆｕｌｌ width 𝐛𝐨𝐥𝐝 letters fold", "full width bold letters fold"),
         ("soft\u00adhyphen between the two lines", "softhyphen between the two lines"),
@@ -73,6 +75,7 @@ def test_what_falls_together(one: str, other: str) -> None:
     [
         ("All links, part 1/3", "All links, part 2/3"),
         ("two words", "two birds"),
+        ("this is page 1 of the list of all links of the site", "this is page 2 of the list of all links of the site"),
         ("python2 is not the same as python", "python3 is not the same as python"),
         ("서울은 한국의 수도이다 그리고 크다", "소율은 한곡의 수다이도 그라고 키다"),
         ("नदी गाँव के ऊपर दलदल से", "नदा गाँव की ऊपर दलदल सा"),
@@ -88,7 +91,7 @@ def test_empty_and_unspaced_texts() -> None:
     assert (signatures[:2] == EMPTY).all()
     assert (signatures[2:] != EMPTY).all()
     data, ends = join_utf8(["川は村の上の湿原から流れ出て", "แม่น้ำไหลจาก"])
-    assert np.diff(MinHasher().shingle_sets(data, ends)[1]).tolist() == [10, 8]
+    assert np.diff(MinHasher().shingle_sets(data, ends)[1]).tolist() == [10, 6]
 
 
 def test_estimate_is_as_good_as_theory_and_as_datasketch() -> None:
@@ -110,7 +113,7 @@ def test_estimate_is_as_good_as_theory_and_as_datasketch() -> None:
 def test_shingle_sets_are_the_exact_ones() -> None:
     texts = [PROSE["river"], PROSE["bread"], PROSE["river"] + " " + PROSE["fox"]]
     values, offsets = MinHasher().shingle_sets(*join_utf8([re.sub(r"[^a-zA-Z\s]", " ", text) for text in texts]))
-    sets = [set(values[low:high].tolist()) for low, high in zip(offsets[:-1], offsets[1:], strict=True)]
+    sets = [set(values[low:high].tolist()) for low, high in itertools.pairwise(offsets)]
     true = [exact_shingles(text) for text in texts]
     assert [len(found) for found in sets] == [len(expected) for expected in true]
     assert len(sets[0] & sets[2]) == len(true[0] & true[2])
