@@ -122,11 +122,6 @@ class DedupConfig(Model):
     line_documents: Annotated[int, Field(ge=2)] | None = Field(
         None, description="cut a line that stands in this many kept documents of a site from all of them but one"
     )
-    rehydrate: dict[Count, Count] = Field(
-        {},
-        description="smallest cluster size to the number of times a survivor is to be seen (column `repeat`),"
-        " e.g. FineWeb-2's {1: 1, 2: 2, 3: 3, 5: 5, 100: 8, 1000: 1}; without it, once",
-    )
     partition_bytes: Count = Field(
         64_000_000, description="memory of one join task, about; fixes the number of join tasks"
     )

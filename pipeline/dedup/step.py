@@ -33,7 +33,6 @@ from pipeline.step import CorpusStep, DocumentStep, Heartbeat, TaskReport, Verdi
 ADDED = (
     pa.field("cluster", pa.string()),
     pa.field("cluster_size", pa.int64()),
-    pa.field("repeat", pa.int64()),
     pa.field("duplicate_of", pa.string()),
     pa.field("similarity", pa.float64()),
 )
@@ -140,11 +139,9 @@ class ApplyStep(DocumentStep):
         rules = [entry[3] for entry in found]
         table, rules = self._cut_lines(table, nodes, rules)
         self._kept += [node for node, rule in zip(nodes, rules, strict=True) if rule is None]
-        sizes = [entry[1] for entry in found]
         columns: list[list[Any]] = [
             [entry[0] or i for i, entry in zip(ids, found, strict=True)],
-            sizes,
-            [repeats(size, self.settings.rehydrate) for size in sizes],
+            [entry[1] for entry in found],
             [entry[0] if entry[3] else None for entry in found],
             [entry[2] if entry[3] else None for entry in found],
         ]
@@ -179,8 +176,3 @@ class ApplyStep(DocumentStep):
 def hex_ids(ids: Any) -> list[str]:
     """Documents' ids as they stand in parquet files, from uint64 (n, 2)."""
     return [value.tobytes().hex() for value in ids]
-
-
-def repeats(size: int, table: dict[int, int]) -> int:
-    """How often the survivor of a cluster of `size` is to be seen: the entry of the largest size not above it."""
-    return table[max(least for least in table if least <= size)] if any(least <= size for least in table) else 1
