@@ -22,6 +22,8 @@ Signals = dict[str, Array]
 
 BATCH_CHARACTERS = 1 << 19  # code points per call of a kernel: what a core's cache holds
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+_SENTENCE_ENDS = tuple(".?!…\"'”’)]")
+_AFTER_SIGN = re.compile(r"\[(?<=[\s.?!…\"'”’)\]]\[)(?:\d*|edit|citation needed)]")  # begins with what is rare
 _C4 = [name for name in lines.COLUMNS if name.startswith(("c4_", "curly", "lorem"))]
 _C4_COUNTS = [name for name in _C4 if name != "c4_lines"]  # what adds up over lines
 
@@ -85,14 +87,15 @@ def _without_citations(texts: list[str], found: Signals) -> None:
 
 
 def _cited_lines(text: str) -> str:
-    """The lines that hold citation marks."""
-    lines, end = [], -1
-    for match in _CITATION.finditer(text):
-        if match.start() > end:
-            start, end = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
+    """The lines in which a citation mark follows the end of a sentence: elsewhere its deletion changes no count."""
+    found, end = [], -1
+    for match in _AFTER_SIGN.finditer(text):
+        at = match.start()
+        if at > end and text[max(at - 8, 0) : at].rstrip()[-1:] in _SENTENCE_ENDS:
+            start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
             end = len(text) if end < 0 else end
-            lines.append(text[start:end])
-    return "\n".join(lines)
+            found.append(text[start:end])
+    return "\n".join(found)
 
 
 def _c4_counts(texts: list[str]) -> Signals:
