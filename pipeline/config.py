@@ -33,15 +33,24 @@ class Source(Model):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     type: Literal["warc", "html", "text", "markdown", "jsonl", "parquet", "hf"]
     paths: Annotated[list[str], Field(min_length=1)] = Field(
-        description="globs relative to the recipe's folder, or fsspec URLs; for `hf`: dataset names"
+        description="globs relative to the recipe's folder, or fsspec URLs; for `hf`: dataset names or folders"
     )
     weight: Annotated[float, Field(gt=0)] = Field(
         1.0, description="share of this source in training, relative to its tokens (1 = as it comes)"
     )
+    repeat: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="epochs of this source while one with repeat 1 is read once; multiplies its weight"
+    )
     limit: Count | None = Field(None, description="documents read from each of this source's files, at most")
+    sample: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the documents read, chosen by hash of their place in the source"
+    )
     text_key: str = Field("text", description="field that holds the text (jsonl, parquet, hf)")
     id_key: str | None = Field(None, description="field that names the document in reports (jsonl, parquet, hf)")
     url_key: str | None = Field("url", description="field that holds the address (jsonl, parquet, hf)")
+    columns: list[str] | None = Field(
+        None, description="other fields kept in `metadata` (jsonl, parquet, hf); default: all"
+    )
     split: str = Field("train", description="split of a Hugging Face dataset (hf)")
     license: str | None = Field(None, description="license of the source, for the model card")
 
@@ -59,7 +68,16 @@ class ExtractConfig(Model):
     min_characters: Annotated[int, Field(ge=0)] = Field(
         1, description="shortest extracted text in characters; shorter ones are dropped as `empty_text`"
     )
-    blocklist: list[str] = Field([], description="files with one domain or URL prefix a line to drop")
+    blocklist: list[str] = Field(
+        [], description="files with one domain or URL prefix a line to drop, or folders in UT1's layout"
+    )
+    allowlist: list[str] = Field(
+        [], description="files of the same form; if there are any, only what they list is kept"
+    )
+    url_words: list[str] = Field(
+        [], description="files with one word a line; an address that has one of them is dropped"
+    )
+    domain_limit: Count | None = Field(None, description="documents kept of each domain, the first ones; default: all")
     task_bytes: Count = Field(
         4_000_000, description="stored bytes of input per task; tasks follow from this and the inputs alone"
     )
@@ -72,6 +90,9 @@ class LanguageConfig(Model):
     keep: list[str] | None = Field(None, description="ISO 639 codes kept; default: every language")
     threshold: Fraction = Field(0.65, description="lowest score kept (FineWeb, DCLM, Dolma 3: 0.65)")
     thresholds: dict[str, Fraction] = Field({}, description="threshold of single languages, e.g. {fr: 0.824}")
+    mixed: Fraction | None = Field(
+        None, description="lowest share of the main language, by votes of the paragraphs; default: not asked"
+    )
 
 
 class DedupConfig(Model):
@@ -172,23 +193,59 @@ class TokenizerConfig(Model):
 
     path: str | None = Field(None, description="an existing tokenizer.json; nothing is trained then")
     vocab_size: Annotated[int, Field(ge=257, le=1_000_000)] = 32_000
-    pattern: Literal["gpt2", "cl100k"] = Field("cl100k", description="pre-tokenizer pattern")
+    pattern: Literal["gpt2", "cl100k"] = Field("cl100k", description="pre-tokenizer pattern (cl100k is Llama 3's, too)")
+    digits: Annotated[int, Field(ge=0, le=9)] | None = Field(
+        None, description="most digits in a token, 0 for any number; default: the pattern's own (gpt2 any, cl100k 3)"
+    )
+    special_tokens: Annotated[list[str], Field(min_length=1)] = Field(
+        ["<|endoftext|>"], description="get the first ids; the first one ends documents unless `eos` says otherwise"
+    )
     sample_bytes: Count = Field(200_000_000, description="bytes of text to train on, a deterministic sample")
+    languages: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="factor on a language's share of the sample, e.g. {de: 2.0}; 1 where none is given"
+    )
+
+
+class Phase(Model):
+    """Other weights from a point of the run on, e.g. for annealing."""
+
+    start: Annotated[float, Field(gt=0, lt=1)] = Field(description="share of the run's steps after which it begins")
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        description="source or stream name to weight in this phase (0 leaves it out); others keep their weight"
+    )
 
 
 class TokenizeConfig(Model):
-    """Text to packed sequences in MDS shards."""
+    """Text to packed sequences in MDS shards, and how training mixes them."""
 
     tokenizer: TokenizerConfig = TokenizerConfig()
+    eos: str | None = Field(None, description="token that ends documents; default: <|endoftext|>, </s> or the like")
+    bos: str | None = Field(None, description="token put before documents; default: none")
     sequence_length: Count = 1024
-    packing: Literal["concat", "best_fit"] = "concat"
+    packing: Literal["concat", "best_fit"] = Field(
+        "concat", description="concat: no padding, documents cut anywhere; best_fit: only longer ones are cut"
+    )
     validation: Fraction = Field(0.01, description="share of documents (by duplicate cluster) held out")
     stream_by: Literal["source", "language", "source-language"] = "source"
+    rehydrate: dict[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        description="copies of a training document by size of its duplicate cluster, each from a size on;"
+        " FineWeb-2: {1: 1, 2: 2, 3: 3, 5: 5, 100: 8, 1000: 1}",
+    )
+    phases: list[Phase] = Field([], description="later phases of the mixture; the first has the sources' weights")
     compression: str | None = Field("zstd", description="shard compression, as MDSWriter spells it; null for none")
+    hashes: list[str] = Field(["xxh64"], description="hashes that MDSWriter puts into index.json")
     shard_bytes: Count = Field(64_000_000, description="largest shard in bytes before compression")
     bucket_bytes: Count = Field(
         256_000_000, description="text bytes shuffled in memory at once; fixes the number of shuffle tasks"
     )
+
+    @model_validator(mode="after")
+    def _phases_in_order(self) -> Self:
+        starts = [phase.start for phase in self.phases]
+        if sorted(set(starts)) != starts:
+            raise ValueError(f"`phases` must begin one after the other; they start at {starts}")
+        return self
 
 
 # Words that may stand in a batch script: nothing that a shell would interpret.

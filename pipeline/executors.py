@@ -19,16 +19,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import multiprocess
-from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
+from datatrove.executor import RayPipelineExecutor, SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
 from pipeline.config import ExecutorConfig, RayConfig, SlurmConfig
 from pipeline.errors import PipelineError
+from pipeline.local import LocalTasks
 from pipeline.step import CorpusStep
 
-# Imported once by the fork server instead of once by each worker of each pass.
-_PRELOAD = ["pipeline.extract.step", "pipeline.language.step", "pipeline.dedup.step", "pipeline.quality.step"]
 _POLL_SECONDS = 2.0
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -115,8 +113,7 @@ def run_tasks(step: CorpusStep, ranks: list[int], config: ExecutorConfig, worker
 
 def _run_here(step: Unfinished, workers: int, logs: Path) -> None:
     """Run in processes of this machine."""
-    multiprocess.get_context("forkserver").set_forkserver_preload(_PRELOAD)
-    LocalPipelineExecutor(
+    LocalTasks(
         pipeline=[step],
         tasks=len(step.ranks),
         workers=min(workers, len(step.ranks)),
