@@ -3,8 +3,8 @@
 A batch of texts becomes one array of code points; four kernels read it (`words`, `ngrams`, `lines`, `text`), and a
 column of the result is one statistic that rules compare with a threshold (`pipeline.presets`). Definitions follow
 datatrove 0.9, which users compare with, to the denominator; `words` says where the word rule differs. Nothing
-depends on threads, platform or hash seed. docs/signals.md lists formula, unit, range and source of each signal.
-The first call in a fresh checkout compiles for about half a minute; numba keeps the result.
+depends on threads, platform or hash seed. `definitions` lists unit, formula and source of each signal. The
+first call in a fresh checkout compiles for some ten seconds; numba keeps the result.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pipeline.signals.words import IS_PUNCTUATION, IS_TERMINAL
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"numbering": "a7fef715", "characters": "bc9941e5", "words": "38dd93bc"}  # see numbering
+BUILT_ON = {"numbering": "a7fef715", "characters": "bc9941e5", "words": "067c7bf9"}  # see numbering
 
 COLUMNS = (
     "newlines",

@@ -18,7 +18,7 @@ from pipeline.signals.words import HAS_LETTER, IS_WORD
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"numbering": "a7fef715", "words": "38dd93bc"}  # see numbering
+BUILT_ON = {"numbering": "a7fef715", "words": "067c7bf9"}  # see numbering
 
 COLUMNS = (
     "tokens",
