@@ -24,7 +24,7 @@ from pipeline.signals.english import splits
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"affixes": "6f8165b3", "characters": "bc9941e5"}  # see numbering
+BUILT_ON = {"affixes": "6f8165b3", "characters": "31663ff6"}  # see numbering
 
 HAS_LETTER = 1
 IS_WORD = 2  # holds more than signs
