@@ -1,7 +1,7 @@
 """Overlap with evaluation data: word n-grams that a text shares with a set of evaluation texts.
 
 Words are folded as for MinHash (case, accents and punctuation do not count, digits fall together), hashed, and
-compared n at a time by 64-bit hashes: one pass over a text, linear, some 100 MB/s. Evaluation texts of fewer than n
+compared n at a time by 64-bit hashes: one pass over a text, linear. Evaluation texts of fewer than n
 words cannot be found and are counted. (13-grams: Brown et al. 2020, appendix C.)
 """
 
