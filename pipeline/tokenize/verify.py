@@ -143,17 +143,18 @@ def _shard_problems(
     """Decode every sample of a shard and count into `found`."""
     from pipeline.tokenize.shards import BROKEN, file_hash, read_shard
 
-    data = entry.get("zip_data") or entry["raw_data"]
-    path = stream / data["basename"]
-    if not path.is_file():
-        yield f"{path}: missing, but index.json lists it"
-        return
-    for algorithm, expected in data["hashes"].items():
-        if file_hash(algorithm, path) != expected:
-            yield f"{path}: corrupted: its {algorithm} is not the one in index.json"
-            return
+    path = stream / "index.json"  # until the entry tells the shard's name
     with tempfile.TemporaryDirectory() as scratch:
         try:
+            data = entry.get("zip_data") or entry["raw_data"]
+            path = stream / data["basename"]
+            if not path.is_file():
+                yield f"{path}: missing, but index.json lists it"
+                return
+            for algorithm, expected in data["hashes"].items():
+                if file_hash(algorithm, path) != expected:
+                    yield f"{path}: corrupted: its {algorithm} is not the one in index.json"
+                    return
             reader = read_shard(stream, entry, Path(scratch))
             for number in range(len(reader)):
                 problem = _sample_problem(reader[number], manifest, found)
