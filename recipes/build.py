@@ -71,7 +71,11 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe file; its `train` section counts.")] = None,
     shards: Annotated[
-        Path | None, typer.Option(help="Folder of MDS shards, ours or your own; default: the recipe's.")
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of MDS shards, ours or your own, or its address (s3://...); default: the recipe's.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints and metrics; default: `train` in the run folder.")
@@ -94,7 +98,8 @@ def train(
 
     if shards is not None:
         training = load_training(recipe, overrides or ())
-        place = training.run if recipe else Path(os.path.normpath(shards / ".."))
+        remote = "://" in shards
+        place = training.run if recipe or remote else Path(os.path.normpath(Path(shards) / ".."))
         _train(training.recipe.train, shards, output or place / "train", skip_steps=skip_steps)
         return
     if recipe is None:
@@ -196,7 +201,7 @@ def _set_aside(folder: Path) -> None:
 
 def _train(
     config: TrainConfig,
-    shards: Path,
+    shards: Path | str,
     output: Path,
     start_over: str = "give another `--output`",
     skip_steps: str | None = None,

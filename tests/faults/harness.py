@@ -167,7 +167,7 @@ def hashes(folder: Path) -> dict[str, str]:
         "train/metrics.jsonl",
         "train/checkpoints/*/*.safetensors",
     ]
-    found = [path for name in names for path in sorted(run.glob(name))]
+    found = [path for name in names for path in sorted(run.glob(name)) if path.parent.suffix != ".unused"]
     return {path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
