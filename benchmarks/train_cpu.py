@@ -1,6 +1,6 @@
 """Training speed on a CPU: ours beside a plain PyTorch loop and litgpt, on the same batches in the same run.
 
-    python benchmarks/train_cpu.py [--quick]
+    python benchmarks/train_cpu.py [--quick] [--all]
 
 12M parameters (6 layers, 384 wide, vocabulary 4,096, tied or as the peer has it), 16 sequences of 256 tokens a step,
 AdamW and gradient clipping for all. Each contender has a process of its own; they take turns, one step each a round, so
@@ -9,10 +9,10 @@ warm-up. Data are random tokens: speed does not depend on them.
 
 - `plain fp32`: a GPT-2 as one writes it (LayerNorm, GELU, SDPA, cross-entropy of whole logits), no compilation.
 - `plain bf16`: the same loop under autocast.
-- `litgpt bf16-true`, `litgpt bf16-mixed`: litgpt's GPT with Llama's blocks, compiled, its chunked loss, as its
-  `pretrain` command runs them. The bar counts against the faster one.
-- `ours`: `trainer.step`, as `pretrain train` runs it with `precision: bf16`, with AdamW alone, which the bars count,
-  and with Muon, whose Newton-Schulz products cost a third more at this batch and buy loss rather than speed.
+- `litgpt bf16-true` (with `--all` also `bf16-mixed`): litgpt's GPT with Llama's blocks, compiled, its chunked loss, as
+  its `pretrain` command runs it. The bar counts against the faster one.
+- `ours`: `trainer.step`, as `pretrain train` runs it with `precision: bf16`, with AdamW alone, which the bars count;
+  with `--all` also with Muon, whose Newton-Schulz products cost a third more at this batch and buy loss, not speed.
 
 Utilisation is the model's FLOPs (trainer.presets.flops_per_token) over what the best bf16 matrix product of this run
 reaches. Bars: 3.5x plain fp32, 1.35x plain bf16, 1.3x litgpt bf16, 40 % of the matrix product. The first is hard to
@@ -224,15 +224,16 @@ def serve(connection: Connection, contender: Callable[[str], Step], argument: st
 def main() -> int:
     """Time all contenders in turns and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, without `bf16-mixed` and Muon")
-    quick = parser.parse_args().quick
+    parser.add_argument("--quick", action="store_true", help="three rounds instead of eight")
+    parser.add_argument("--all", action="store_true", help="also litgpt in bf16-mixed, and ours with Muon")
+    arguments = parser.parse_args()
     contenders: dict[str, tuple[Callable[[str], Step], str]] = {
         "plain fp32": (plain, "fp32"),
         "plain bf16": (plain, "bf16"),
         "litgpt bf16-true": (litgpt, "bf16-true"),
         "ours": (ours, "adamw"),
     }
-    if not quick:
+    if arguments.all:
         contenders |= {"litgpt bf16-mixed": (litgpt, "bf16-mixed"), "ours, Muon": (ours, "muon")}
     spawn = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -243,7 +244,7 @@ def main() -> int:
         children[-1].start()
         pipes[name].recv()
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(4 if quick else 6):
+    for _ in range(3 if arguments.quick else 8):
         for name, pipe in pipes.items():
             pipe.send(True)
             times[name].append(pipe.recv())

@@ -33,15 +33,21 @@ class Source(Model):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     type: Literal["warc", "html", "text", "markdown", "jsonl", "parquet", "hf"]
     paths: Annotated[list[str], Field(min_length=1)] = Field(
-        description="globs relative to the recipe's folder, or fsspec URLs; for `hf`: dataset names"
+        description="globs relative to the recipe's folder, or fsspec URLs; for `hf`: dataset names or folders"
     )
     weight: Annotated[float, Field(gt=0)] = Field(
         1.0, description="share of this source in training, relative to its tokens (1 = as it comes)"
     )
     limit: Count | None = Field(None, description="documents read from each of this source's files, at most")
+    sample: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the documents read, chosen by hash of their place in the source"
+    )
     text_key: str = Field("text", description="field that holds the text (jsonl, parquet, hf)")
     id_key: str | None = Field(None, description="field that names the document in reports (jsonl, parquet, hf)")
     url_key: str | None = Field("url", description="field that holds the address (jsonl, parquet, hf)")
+    columns: list[str] | None = Field(
+        None, description="other fields kept in `metadata` (jsonl, parquet, hf); default: all"
+    )
     split: str = Field("train", description="split of a Hugging Face dataset (hf)")
     license: str | None = Field(None, description="license of the source, for the model card")
 
@@ -59,7 +65,16 @@ class ExtractConfig(Model):
     min_characters: Annotated[int, Field(ge=0)] = Field(
         1, description="shortest extracted text in characters; shorter ones are dropped as `empty_text`"
     )
-    blocklist: list[str] = Field([], description="files with one domain or URL prefix a line to drop")
+    blocklist: list[str] = Field(
+        [], description="files with one domain or URL prefix a line to drop, or folders in UT1's layout"
+    )
+    allowlist: list[str] = Field(
+        [], description="files of the same form; if there are any, only what they list is kept"
+    )
+    url_words: list[str] = Field(
+        [], description="files with one word a line; an address that has one of them is dropped"
+    )
+    domain_limit: Count | None = Field(None, description="documents kept of each domain, the first ones; default: all")
     task_bytes: Count = Field(
         4_000_000, description="stored bytes of input per task; tasks follow from this and the inputs alone"
     )
@@ -72,6 +87,9 @@ class LanguageConfig(Model):
     keep: list[str] | None = Field(None, description="ISO 639 codes kept; default: every language")
     threshold: Fraction = Field(0.65, description="lowest score kept (FineWeb, DCLM, Dolma 3: 0.65)")
     thresholds: dict[str, Fraction] = Field({}, description="threshold of single languages, e.g. {fr: 0.824}")
+    mixed: Fraction | None = Field(
+        None, description="lowest share of the main language, by votes of the paragraphs; default: not asked"
+    )
 
 
 class DedupConfig(Model):
@@ -99,6 +117,39 @@ class Rule(Model):
     enabled: bool = True
 
 
+class OwnRule(Model):
+    """A rule of the recipe's own on any signal: keep while `signal` is at least (>=) or at most (<=) `threshold`."""
+
+    signal: str
+    op: Literal[">=", "<="]
+    threshold: float
+
+
+class QualityModel(Model):
+    """A fastText classifier; its score, 0 to 1, becomes the column `<name>_score`."""
+
+    path: str = Field(description="fastText model, e.g. from `pretrain quality-model train`")
+    label: str = Field("positive", description="the label whose probability is the score")
+    threshold: Fraction | None = Field(None, description="lowest score kept; default: every document")
+    keep: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="share of the documents kept, the best of those that pass every other rule"
+    )
+    bins: list[Fraction] = Field([], description="edges of the bins in column `<name>_bin`, to mix by")
+
+    @model_validator(mode="after")
+    def _one_cut(self) -> Self:
+        if self.threshold is not None and self.keep is not None:
+            raise ValueError("give `threshold` or `keep`, not both")
+        return self
+
+
+class Decontamination(Model):
+    """Drop documents that share word n-grams with evaluation files."""
+
+    files: list[str] = Field([], description="jsonl (every text field of a row) or txt (every line), also .gz")
+    ngram: Count = Field(13, description="words per n-gram (GPT-3, PaLM: 13)")
+
+
 class QualityConfig(Model):
     """Signals are computed once and kept as columns; rules are thresholds on them."""
 
@@ -109,7 +160,18 @@ class QualityConfig(Model):
     languages: dict[str, dict[str, float | bool | Rule]] = Field(
         {}, description="per-language overrides, e.g. {ja: {gopher_stop_words: false}}"
     )
+    own_rules: dict[str, OwnRule] = Field({}, description="rules of your own, e.g. on `digit_ratio`")
+    models: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], QualityModel] = Field(
+        {}, description="classifiers whose scores become columns"
+    )
     label_only: bool = Field(False, description="keep every document and only write the columns")
+    c4_lines: Literal["keep", "edit", "edit_terminal"] = Field(
+        "keep", description="delete the lines that C4 deletes from kept documents; `_terminal`: also unpunctuated ones"
+    )
+    mask: list[Literal["email", "ip", "phone", "iban"]] = Field(
+        [], description="personal data replaced by placeholders in kept documents"
+    )
+    decontaminate: Decontamination = Decontamination()
 
     @model_validator(mode="after")
     def _rules_exist(self) -> Self:
@@ -118,6 +180,8 @@ class QualityConfig(Model):
                 close = get_close_matches(name, sorted(RULE_NAMES), n=1, cutoff=0.5)
                 hint = f", did you mean `{close[0]}`?" if close else ""
                 raise ValueError(f"no quality rule is called `{name}`{hint}")
+        if taken := sorted(RULE_NAMES & self.own_rules.keys()):
+            raise ValueError(f"`{taken[0]}` is a preset's rule; set its threshold under `rules`")
         return self
 
 

@@ -56,7 +56,7 @@ STAGES: dict[StageName, Stage] = {
     "extract": Stage("pipeline.extract.step", ("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow")),
     "language": Stage("pipeline.language.step", ("fasttext-wheel", "pyarrow")),
     "dedup": Stage("pipeline.dedup.step", ("datasketch", "pyarrow")),
-    "quality": Stage("pipeline.quality.step", ("pyarrow",)),
+    "quality": Stage("pipeline.quality.step", ("numba", "fasttext-wheel", "pyarrow")),
     "tokenize": Stage("pipeline.tokenize.step", ("tokenizers", "mosaicml-streaming", "pyarrow")),
 }
 
@@ -226,7 +226,9 @@ def _settings(config: CorpusConfig, name: StageName) -> dict[str, Any]:
     """Everything of the recipe that decides this stage's output."""
     settings: dict[str, Any] = getattr(config, name).model_dump(mode="json")
     if name == "extract":
-        settings["sources"] = [source.model_dump(exclude={"weight", "license"}) for source in config.sources]
+        # Where files lie decides nothing: their keys and contents are hashed with the inputs and external files.
+        settings["sources"] = [source.model_dump(exclude={"weight", "license", "paths"}) for source in config.sources]
+        settings |= {lists: len(settings[lists]) for lists in ("blocklist", "allowlist", "url_words")}
     if name == "tokenize":
         settings["weights"] = {source.name: source.weight for source in config.sources}
     if name in ("dedup", "tokenize"):

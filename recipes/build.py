@@ -19,6 +19,7 @@ from trainer.errors import Interrupted, TrainerError
 
 if TYPE_CHECKING:
     from recipes.load import Loaded
+    from recipes.mirror import Mirror
     from recipes.schema import Recipe
     from trainer.config import TrainConfig
 
@@ -44,15 +45,17 @@ def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, la
     loaded = load_recipe(recipe, overrides or ())
     stages = [*loaded.recipe.stages, "train"] if loaded.recipe.train else [*loaded.recipe.stages]
     _check_stages(stages, first, last)
+    mirror = _mirror(loaded)
     before = _fingerprint(loaded.run / "shards")
     with _explained(loaded.run, first):
-        _build_corpus(loaded, recipe, first=first, last=last)
+        _build_corpus(loaded, recipe, mirror, first=first, last=last)
         if loaded.recipe.train and last in (None, "train"):
             shards, output = loaded.run / "shards", loaded.run / "train"
             stale = _fingerprint(shards) != before and (output / "result.json").is_file()
             if first or stale:
                 _set_aside(output)
-            _train(loaded.recipe.train, shards, output, start_over=f"pretrain run {recipe} --from train")
+            start_over = f"pretrain run {recipe} --from train"
+            _train(loaded.recipe.train, shards, output, start_over=start_over, mirror=mirror)
 
 
 def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None) -> None:
@@ -64,8 +67,9 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
 
     loaded = load_recipe(recipe, overrides or ())
     _check_stages([*loaded.recipe.stages], first, last)
+    mirror = _mirror(loaded)
     with _explained(loaded.run, first):
-        _build_corpus(loaded, recipe, first=first, last=last)
+        _build_corpus(loaded, recipe, mirror, first=first, last=last)
 
 
 def train(
@@ -80,6 +84,9 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints and metrics; default: `train` in the run folder.")
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Model size: tiny, 124m, 350m, 1b, 3b, 8b; short for --set train.preset=...")
+    ] = None,
     overrides: Overrides = None,
     skip_steps: Annotated[
         str | None,
@@ -92,24 +99,29 @@ def train(
 
     Example: pretrain train recipes/demo.yaml
 
-    Example: pretrain train --shards my/shards --set train.preset=124m
+    Example: pretrain train --shards my/shards --preset 124m --set train.steps=5000
+
+    Example: torchrun --nproc-per-node 8 --no-python pretrain train recipes/llama-1b.yaml
     """
     from recipes.load import load_recipe, load_training
 
+    overrides = [*(overrides or ()), *([f"train.preset={preset}"] if preset else ())]
     if shards is not None:
-        training = load_training(recipe, overrides or ())
+        training = load_training(recipe, overrides)
         remote = "://" in shards
         place = training.run if recipe or remote else Path(os.path.normpath(Path(shards) / ".."))
         _train(training.recipe.train, shards, output or place / "train", skip_steps=skip_steps)
         return
     if recipe is None:
         raise RecipeError("nothing to train on: give a recipe file or `--shards DIR` (see pretrain train --help)")
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides)
     if loaded.recipe.train is None:
         raise RecipeError(f"{recipe}: train: missing; this recipe describes no training run")
+    mirror = _mirror(loaded)
     if not (loaded.run / "shards" / "manifest.json").is_file():
         raise RecipeError(f"{loaded.run / 'shards'}: no shards yet; build them with `pretrain corpus {recipe}`")
-    _train(loaded.recipe.train, loaded.run / "shards", output or loaded.run / "train", skip_steps=skip_steps)
+    output = output or loaded.run / "train"
+    _train(loaded.recipe.train, loaded.run / "shards", output, skip_steps=skip_steps, mirror=mirror)
 
 
 def _check_stages(stages: Sequence[str], first: str | None, last: str | None) -> None:
@@ -137,7 +149,20 @@ def _explained(run: Path, first: str | None) -> Iterator[None]:
         raise
 
 
-def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last: str | None) -> None:
+def _mirror(loaded: Loaded[Recipe]) -> Mirror | None:
+    """The local copy's tie to a run folder in object storage, brought up to date; None where the folder is local."""
+    from recipes.mirror import Mirror, is_remote
+
+    if not is_remote(loaded.address):
+        return None
+    mirror = Mirror(loaded.address, loaded.run)
+    mirror.pull()
+    return mirror
+
+
+def _build_corpus(
+    loaded: Loaded[Recipe], path: Path, mirror: Mirror | None, *, first: str | None, last: str | None
+) -> None:
     from recipes.load import check_paths
 
     check_paths(loaded)
@@ -147,6 +172,7 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
     )
     from pipeline.runner import build_corpus
     from recipes.funnel import CorpusView, funnel_table, truth_table
+    from recipes.mirror import Pushing
     from recipes.terminal import messages, results
 
     with CorpusView(messages()) as view:
@@ -156,9 +182,11 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
             loaded.base,
             first=None if first == "train" else first,
             last=None if last == "train" else last,
-            observer=view,
+            observer=Pushing(view, mirror),
             begin=lambda: _keep_recipe(loaded, path),
         )
+    if mirror:
+        mirror.push()
     console = results()
     console.print(funnel_table(view.stats, view.seconds))
     if loaded.recipe.truth:
@@ -203,10 +231,13 @@ def _train(
     config: TrainConfig,
     shards: Path | str,
     output: Path,
+    *,
     start_over: str = "give another `--output`",
     skip_steps: str | None = None,
+    mirror: Mirror | None = None,
 ) -> None:
     """Train and print the result. start_over: what to use where an earlier run in `output` cannot go on."""
+    from recipes.mirror import Pushing
     from recipes.terminal import messages, results
     from recipes.training import TrainingView, training_summary
     from trainer.train import train as train_model
@@ -217,7 +248,7 @@ def _train(
     resuming = (output / "checkpoints").exists()
     with TrainingView(messages()) as view:
         try:
-            result = train_model(config, shards, output, view, skip_steps)
+            result = train_model(config, shards, output, Pushing(view, mirror), skip_steps)
         except TrainerError as error:
             if resuming and not view.started:
                 error.add_note(f"To train from the start instead and keep the earlier run: {start_over}")

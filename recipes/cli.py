@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import PipelineError
-from recipes import build, look
+from recipes import build, inspect, look, plan, quality_model
 from recipes.errors import RecipeError
 from trainer.errors import Interrupted, TrainerError
 
@@ -74,12 +74,14 @@ for command in (
     build.corpus,
     build.train,
     look.check,
+    plan.plan,
     look.schema,
     look.harvest,
-    look.inspect,
+    inspect.inspect,
     look.generate,
 ):
     app.command()(command)
+app.add_typer(quality_model.app, name="quality-model")
 
 
 def main() -> None:

@@ -102,7 +102,7 @@ def materialized(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Ten
     Arguments as in `attend`, with as many keys as queries; the bias must hide the future. The softmax is fp32; scores
     and probabilities are stored in the type of the inputs.
     """
-    return _Materialized.apply(query, key, value, bias)  # type: ignore[no-any-return,no-untyped-call]
+    return _Materialized.apply(query, key, value, bias)  # type: ignore[no-any-return]
 
 
 class _Materialized(torch.autograd.Function):
@@ -158,11 +158,11 @@ def _by_document(query: Tensor, key: Tensor, value: Tensor, bounds: Bounds) -> T
     from torch.nn.attention.varlen import varlen_attn
 
     flat = [each.transpose(1, 2).flatten(0, 1) for each in (query, key, value)]
-    grouped = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
-    mixed = varlen_attn(
-        *flat, bounds.offsets, bounds.offsets, bounds.longest, bounds.longest, window_size=(-1, 0), **grouped
-    )
-    return mixed.unflatten(0, (query.shape[0], query.shape[2])).transpose(1, 2)
+    options: dict[str, Any] = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
+    offsets, longest = bounds
+    mixed: Any = varlen_attn(*flat, offsets, offsets, longest, longest, window_size=(-1, 0), **options)
+    output: Tensor = mixed.view(query.shape[0], query.shape[2], *mixed.shape[1:]).transpose(1, 2)
+    return output
 
 
 def _bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:

@@ -91,6 +91,9 @@ class OptimizerConfig(Model):
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     momentum: Decay = Field(0.95, description="Muon's Nesterov momentum")
     weight_decay: NonNegative = 0.1
+    ema: Decay | None = Field(
+        None, description="decay of an average of the weights, for evaluation and export; default: none is kept"
+    )
     clip: NonNegative = Field(1.0, description="largest gradient norm; 0 switches clipping off")
 
 

@@ -6,7 +6,8 @@ the head's goes by `model.<its name here>` in Hugging Face's layout.
 
 Master weights are fp32; activations and matrix products run in `compute_dtype`, cast at each use. Nothing here
 draws from a global random generator: initial weights follow from the seed alone, and a forward pass is a pure
-function. Output projections start at zero, so each block begins as the identity (Fixup, arXiv:1901.09321).
+function. With `zero_init` output projections start at zero, so each block begins as the identity (Fixup,
+arXiv:1901.09321).
 
 Parameters per layer: width * head_dim * (2 * heads + 2 * kv_heads) + 3 * width * ffn (+ norms).
 """
@@ -46,7 +47,7 @@ class Linear(nn.Linear):
 def together(input: Tensor, *layers: Linear) -> tuple[Tensor, ...]:
     """The outputs of several `Linear` of one input, from one matrix product over their joined weights."""
     weights = [layer.weight.to(input.dtype) for layer in layers]
-    return F.linear(input, torch.cat(weights)).split([len(weight) for weight in weights], dim=-1)
+    return torch.split(F.linear(input, torch.cat(weights)), [len(weight) for weight in weights], dim=-1)
 
 
 class Embedding(nn.Embedding):

@@ -92,11 +92,11 @@ class Optimizer:
         if size == 1:
             return orthogonalize(update)
         results = []
-        for chunk in update.split(size):  # a matrix for each process
+        for chunk in torch.split(update, size):  # a matrix for each process
             if self.sharded:
-                gathered = chunk.new_empty(size, *chunk.shape)
+                gathered = chunk.new_empty(size * len(chunk), *chunk.shape[1:])
                 dist.all_gather_into_tensor(gathered, chunk.contiguous())
-                chunk = gathered.transpose(0, 1).flatten(1, 2)
+                chunk = gathered.view(size, *chunk.shape).transpose(0, 1).flatten(1, 2)
             mine = orthogonalize(chunk[rank : rank + 1]) if rank < len(chunk) else torch.zeros_like(chunk[:1])
             everyone = chunk.new_empty(size, *chunk.shape[1:])
             dist.all_gather_into_tensor(everyone, mine.contiguous())

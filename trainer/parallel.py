@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.files import locked
@@ -114,7 +114,7 @@ def set_gradient_sync(losses: Losses, model: Transformer, wanted: bool) -> None:
     """Whether the next backward pass exchanges gradients: only the last micro-batch of a step has to."""
     if isinstance(losses, DistributedDataParallel):
         losses.require_backward_grad_sync = wanted
-    elif hasattr(model, "set_requires_gradient_sync"):
+    elif isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(wanted)
 
 

@@ -7,6 +7,8 @@ optional library, imported when `track:` names it. Where they send things is the
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,12 +41,12 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One run, named after the folder; resumed under the same id."""
+    """One run, named after the folder above; its id follows from the path, so that a resumed run goes on in it."""
 
     def __init__(self, output: Path, config: dict[str, Any]) -> None:
-        import wandb
-
-        self.run = wandb.init(name=output.parent.name, dir=output, config=config, resume="allow")
+        wandb: Any = importlib.import_module("wandb")
+        identity = hashlib.blake2b(str(output.resolve()).encode(), digest_size=8).hexdigest()
+        self.run = wandb.init(id=identity, name=output.parent.name, dir=output, config=config, resume="allow")
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self.run.log(values, step=step)
@@ -57,11 +59,9 @@ class MLflow:
     """One run of the active experiment."""
 
     def __init__(self, output: Path, config: dict[str, Any]) -> None:
-        import mlflow
-
-        self.mlflow = mlflow
-        mlflow.start_run(run_name=output.parent.name)
-        mlflow.log_dict(config, "train.json")
+        self.mlflow: Any = importlib.import_module("mlflow")
+        self.mlflow.start_run(run_name=output.parent.name)
+        self.mlflow.log_dict(config, "train.json")
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self.mlflow.log_metrics(values, step=step)

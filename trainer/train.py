@@ -12,7 +12,8 @@
 Everything that a step does follows from (config, shards, step) and the checkpointed tensors: the order of samples
 and the learning rate are functions of the step, and the forward pass draws no random numbers. So the same call
 continues where any crash left it, bit for bit on the same machine (docs/determinism.md). A step's gradient is that
-of the mean loss over all its target tokens, however many micro-batches it is cut into.
+of the mean loss over all its target tokens, however many micro-batches it is cut into. Under torchrun the same code
+runs in every process (trainer.parallel); only the first one writes and speaks.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import json
 import math
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,9 @@ import torch
 from torch import Tensor
 
 from trainer import checkpoint, identity
+from trainer.ahead import ReadAhead
 from trainer.anomalies import Entry, Ledger, RolledBack, Watch, parse_steps
+from trainer.average import PREFIX, Average, training_weights
 from trainer.checkpoint import Retention, Writer
 from trainer.config import TrainConfig
 from trainer.errors import Interrupted, TrainerError
@@ -58,7 +62,7 @@ from trainer.runtime import (
 from trainer.sampler import Sampler
 from trainer.schedule import ramped_sizes, rate
 from trainer.sharding import whole
-from trainer.shards import Shards, open_shards
+from trainer.shards import Samples, Shards, open_shards
 from trainer.step import Stepper
 from trainer.track import Trackers
 
@@ -91,7 +95,9 @@ def train(
             while True:
                 run = _Run(config, opened, place, observer, device, world, output)
                 try:
-                    return run.result() if run.step >= config.steps else run.train()
+                    result = run.result() if run.step >= config.steps else run.train()
+                    world.leave()
+                    return result
                 except RolledBack:  # from the newest checkpoint that the ledger allows
                     continue
                 finally:
@@ -145,11 +151,13 @@ class _Run:
             config.data.shuffle_block,
             ramp,
         )
+        self.ahead = ReadAhead(self._read, config.steps)
         self.model = Transformer(self.shape, seed=config.seed, compute_dtype=DTYPES[config.precision]).to(self.device)
         self.model.recompute = config.recompute
         losses = distribute(self.model, world, config.parallel)
         self.optimizer = Optimizer(self.model, config.optimizer, *learning_rates(config), world)
         self.stepper = Stepper(self.model, self.optimizer, world=world, losses=losses)
+        self.average = Average(self.model, config.optimizer.ema) if config.optimizer.ema is not None else None
         self.step = 0
         self.window: list[Tensor] = []  # losses since the last logged row
         self.gradient_norm = torch.zeros((), device=self.device)
@@ -169,6 +177,7 @@ class _Run:
         """Let a checkpoint under way come to its end, and close the files."""
         if self.prefetcher is not None:
             self.prefetcher.close()
+        self.ahead.close()
         self.writer.close()
         self.trackers.close()
         self.metrics.close()
@@ -236,11 +245,9 @@ class _Run:
         begun = time.perf_counter()
         if self.prefetcher is not None:
             self.prefetcher.advance(self.step)
-        drawn = self.sampler.batch(self.step)
-        samples = drawn[self.world.rows(len(drawn))]
-        batch = self.shards.read(self.shards.train, samples)
+        batch = self.ahead.batch(self.step)
         self.data_wait += time.perf_counter() - begun
-        micro_batches = range(0, len(samples), self.config.micro_batch)
+        micro_batches = range(0, len(batch.tokens), self.config.micro_batch)
         parts = [batch[at : at + self.config.micro_batch].tensors(self.device, self.masked) for at in micro_batches]
         loss, norm = self.stepper.gradients(parts, self.config.z_loss)
         if self.watch.each_step and (reason := self.watch.judge(float(loss), float(norm))):
@@ -250,11 +257,18 @@ class _Run:
             return
         factor = rate(self.config.schedule, self.step, self.config.steps)
         self.stepper.apply(factor, self.config.optimizer.clip, norm)
+        if self.average is not None:
+            self.average.update()
         self.window.append(loss)
         self.gradient_norm = norm
         self.step += 1
-        self.timed += len(drawn) * self.shards.sequence_length
+        self.timed += batch.tokens.size * self.world.size
         self.seconds += time.perf_counter() - begun
+
+    def _read(self, step: int) -> Samples:
+        """This process's share of a step's samples."""
+        drawn = self.sampler.batch(step)
+        return self.shards.read(self.shards.train, drawn[self.world.rows(len(drawn))])
 
     def _skip(self, entry: Entry) -> None:
         """Pass over a step."""
@@ -294,13 +308,14 @@ class _Run:
 
     def _evaluate(self) -> None:
         """Write the row of an evaluation, where anything is held out."""
-        self.validation = evaluate(
-            self.model,
-            self.shards,
-            micro_batch=self.config.micro_batch,
-            batches=self.config.evaluation.batches,
-            document_mask=self.masked,
-        )
+        with nullcontext() if self.average is None else self.average.in_place():
+            self.validation = evaluate(
+                self.model,
+                self.shards,
+                micro_batch=self.config.micro_batch,
+                batches=self.config.evaluation.batches,
+                document_mask=self.masked,
+            )
         if self.validation is not None:
             row = {"kind": "eval", "step": self.step, "tokens_trained": self._tokens()} | self.validation
             self.metrics.write(row)
@@ -328,6 +343,9 @@ class _Run:
         }
         optimizer = self.optimizer.state() | random_state(self.device)
         weights = {name: whole(parameter) for name, parameter in self.model.named_parameters()}
+        if self.average is not None:
+            optimizer |= {PREFIX + name: tensor for name, tensor in weights.items()}
+            weights = self.average.whole()
         if self.world.main:
             self.writer.save(self.step, weights, optimizer, state)
         waited = time.perf_counter() - begun
@@ -362,7 +380,9 @@ class _Run:
             if (change := identity.changed_settings(state["settings"], self.settings)) is not None:
                 warnings.append(change)
             set_random_state(found.optimizer, self.device)
-            self.model.load_weights(found.model)
+            self.model.load_weights(training_weights(found.model, found.optimizer))
+            if self.average is not None:
+                self.average.load(found.model)
             self.optimizer.load(found.optimizer)
             self.step, self.loss, self.validation = found.step, state["loss"], state["validation"]
             self.gradient_norm = torch.tensor(state["gradient_norm"], device=self.device)

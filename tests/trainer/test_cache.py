@@ -32,6 +32,10 @@ class Unreliable(MemoryFileSystem):
     every = 0
     calls = 0
 
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.replace("unreliable://", "memory://"))
+
     def get_file(self, rpath: str, lpath: str, **options: Any) -> None:
         Unreliable.calls += 1
         if self.every and self.calls % self.every == 0:

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.trainer.conftest import small_run
+from tests.trainer.corpus import PROSE, write_mds
 from trainer.config import TrainConfig
 from trainer.train import train
 
@@ -78,3 +80,17 @@ def test_a_process_that_dies_ends_the_job_with_its_error(shards: Path, tmp_path:
     done = torchrun(small_run(global_batch_tokens=32 * 7), shards, tmp_path / "train")
     assert done.returncode != 0
     assert "7 sequences of 32 tokens cannot be shared evenly by 2 processes" in done.stderr
+
+
+def test_the_command_trains_under_torchrun_on_any_mds_folder_and_speaks_once(tmp_path: Path) -> None:
+    data = np.frombuffer(PROSE.encode()[: 33 * 128], np.uint8).reshape(-1, 33).astype(np.uint16)
+    write_mds(tmp_path / "set", [{"tokens": row} for row in data], {"tokens": "ndarray:uint16"})
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "recipes.cli"]
+    fields = {"global_batch_tokens": 256, "steps": 3, "compile": "false", "log_every": 1, "precision": "fp32"}
+    settings = [part for name, value in fields.items() for part in ("--set", f"train.{name}={value}")]
+    command = [*launch, "train", "--shards", str(tmp_path / "set"), "--preset", "tiny", *settings]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (done.stdout + done.stderr).count("train: step 3 of 3") == 1
+    assert [row["step"] for row in rows(tmp_path / "train")] == [1, 2, 3]

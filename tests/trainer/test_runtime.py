@@ -30,7 +30,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(
 
 def test_deterministic_mode_ends_with_the_run() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
-    with deterministic():
+    with deterministic(True):
         assert torch.are_deterministic_algorithms_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
 
