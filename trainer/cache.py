@@ -159,5 +159,6 @@ class Prefetcher:
     def _fits(self, shards: list[Needed]) -> bool:
         """Whether a step's shards fit into the cache beside those of the steps before it; forgets what is behind."""
         self._wanted = {key: value for key, value in self._wanted.items() if value[0] >= self.step}
+        self.cache.needed = frozenset(path for _, _, path in self._wanted.values())
         new = sum(shard.bytes for shard in shards if shard.key not in self._wanted)
         return not self._wanted or new + sum(size for _, size, _ in self._wanted.values()) <= self.cache.limit

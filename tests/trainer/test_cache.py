@@ -41,7 +41,7 @@ class Unreliable(MemoryFileSystem):
         if self.every and self.calls % self.every == 0:
             raise OSError(errno.EIO, "Input/output error")
         super().get_file(rpath, lpath, **options)
-        self.fetched[rpath.rsplit("/", 3)[-3] + rpath[-10:]] += rpath.endswith((".mds", ".zstd"))
+        self.fetched[rpath] += rpath.endswith((".mds", ".zstd"))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def upload(folder: Path, address: str) -> str:
 def test_each_shard_is_fetched_once_an_epoch(remote: type[Unreliable], tmp_path: Path, compression: str | None) -> None:
     """Through a cache of a fraction of the data set, with everything that is read from it right."""
     parts = [part for part in PROSE.split("\n\n") if part.strip()]
-    folder = write_shards(tmp_path / "shards", {"train/a": (parts, 1.0)}, compression=compression)
+    folder = write_shards(tmp_path / "shards", {"train/a": (parts * 6, 1.0)}, compression=compression)
     local = open_shards(folder, tmp_path / "local")
     limit = 5 * 4096
     shards = open_shards(upload(folder, f"/{compression}"), tmp_path / "cache", limit)
@@ -82,11 +82,11 @@ def test_each_shard_is_fetched_once_an_epoch(remote: type[Unreliable], tmp_path:
         ids = sampler.batch(step)
         assert (shards.read(shards.train, ids).tokens == local.read(local.train, ids).tokens).all()
         kept = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.mds"))
-        assert kept <= limit + 4096  # one may be on its way in
+        assert kept <= limit + 2 * 4096  # each thread may bring one in
     prefetcher.close()
     counts = [count for count in remote.fetched.values() if count]
     assert len(counts) == len(data.shards)
-    assert sum(count - 1 for count in counts) <= 2  # those of the next epoch that were fetched ahead
+    assert sum(count - 1 for count in counts) <= 5  # those of the next epoch that were fetched ahead
 
 
 def test_training_from_a_remote_folder_with_read_errors(remote: type[Unreliable], shards: Path, tmp_path: Path) -> None:
