@@ -61,7 +61,7 @@ def _plain(annotation: Any) -> str:
         name = getattr(get_origin(annotation), "__name__", "")
         parts = [_plain(part) for part in get_args(annotation)]
         return " | ".join(parts) if name in ("Union", "UnionType") else f"{name}[{', '.join(parts)}]"
-    return getattr(annotation, "__name__", str(annotation))
+    return getattr(annotation, "__name__", str(annotation)).replace("NoneType", "None")
 
 
 def _default(field: Any) -> str:
