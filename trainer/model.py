@@ -257,7 +257,8 @@ class Transformer(nn.Module):
 def rotary_table(config: ModelConfig) -> Rotation:
     """Cosine and sine of every position's angles, (context, head_dim) fp32, both halves alike (rotate-half)."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    angles = torch.outer(torch.arange(config.context, dtype=torch.float32), config.rope_base**-exponents)
+    frequencies = 1.0 / config.rope_base**exponents  # to the last bit as in `transformers`
+    angles = torch.outer(torch.arange(config.context, dtype=torch.float32), frequencies)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 
