@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import PipelineError
-from recipes import build, look
+from recipes import build, evaluate, export, generate, look, trace
 from recipes.errors import RecipeError
 from trainer.errors import Interrupted, TrainerError
 
@@ -77,9 +77,14 @@ for command in (
     look.schema,
     look.harvest,
     look.inspect,
-    look.generate,
+    trace.trace,
+    export.export,
+    generate.generate,
+    generate.chat,
 ):
     app.command()(command)
+app.command("eval")(evaluate.evaluate)
+app.command("import")(export.import_model)
 
 
 def main() -> None:

@@ -6,8 +6,10 @@ terminal gets colours and bars; a pipe gets plain lines. Rich honours NO_COLOR, 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from typing import Any
 
 from rich.console import Console
 
@@ -54,6 +56,11 @@ def duration(seconds: float) -> str:
 def remaining(seconds: float, fraction: float) -> str:
     """Time left when `fraction` of the work took `seconds`; empty at the very start and at the end."""
     return f"{duration(seconds * (1 - fraction) / fraction)} left" if 0.01 < fraction < 1 else ""
+
+
+def print_json(value: Any) -> None:
+    """A result for other programs: JSON on stdout, as it is."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def _console(*, stderr: bool) -> Console:

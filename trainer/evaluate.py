@@ -20,7 +20,7 @@ from trainer.shards import Samples, Shards
 
 
 @dataclass
-class _Sums:
+class Sums:
     """Additive totals: nats over all targets, their number, nats over targets with bytes, and those bytes."""
 
     nats: float = 0.0
@@ -28,7 +28,7 @@ class _Sums:
     text_nats: float = 0.0
     bytes: int = 0
 
-    def __iadd__(self, other: _Sums) -> _Sums:
+    def __iadd__(self, other: Sums) -> Sums:
         self.nats += other.nats
         self.tokens += other.tokens
         self.text_nats += other.text_nats
@@ -36,6 +36,7 @@ class _Sums:
         return self
 
     def scores(self) -> dict[str, Any]:
+        """Loss in nats a token, bits per byte where bytes are known, and the number of tokens."""
         scores: dict[str, Any] = {"loss": self.nats / max(1, self.tokens)}
         if self.bytes:
             scores["bits_per_byte"] = self.text_nats / math.log(2) / self.bytes
@@ -53,9 +54,9 @@ def evaluate(
     if not shards.validation:
         return None
     streams: dict[str, Any] = {}
-    overall = _Sums()
+    overall = Sums()
     for number, stream in enumerate(shards.validation):
-        sums = _Sums()
+        sums = Sums()
         samples = min(len(stream.data), batches * micro_batch)
         for start in range(0, samples, micro_batch):
             rows = np.arange(start, min(start + micro_batch, samples))
@@ -66,12 +67,12 @@ def evaluate(
     return overall.scores() | {"streams": streams}
 
 
-def _score(model: Transformer, batch: Samples, token_bytes: Array | None, document_mask: bool) -> _Sums:
+def _score(model: Transformer, batch: Samples, token_bytes: Array | None, document_mask: bool) -> Sums:
     tokens, targets, documents = batch.tensors(model.embed_tokens.weight.device, document_mask)
     _, per_token = model.losses(tokens, targets, documents, scale=1.0)
     losses = per_token.double().cpu().numpy()
     kept = batch.targets >= 0
-    sums = _Sums(nats=float(losses[kept].sum()), tokens=int(kept.sum()))
+    sums = Sums(nats=float(losses[kept].sum()), tokens=int(kept.sum()))
     if token_bytes is not None:
         sizes = np.where(kept, token_bytes[np.where(kept, batch.targets, 0)].astype(np.int64), 0)
         sums.text_nats, sums.bytes = float(losses[sizes > 0].sum()), int(sizes.sum())

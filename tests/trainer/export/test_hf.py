@@ -1,4 +1,4 @@
-"""Hugging Face folders: `transformers` computes what we compute, reads the tokens that we read, writes what we write."""
+"""Hugging Face folders: `transformers` computes what we compute and reads and writes the same tokens."""
 
 from __future__ import annotations
 
