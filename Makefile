@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format lock clean install real-data bench
+.PHONY: demo test check format lock clean install real-data bench slurm-test ray-test
 
 demo: install
 	@$(BIN)/pretrain harvest data/harvest --limit-mb 24
@@ -25,6 +25,14 @@ real-data: install
 # The peers that benchmarks/ compares with.
 bench: install
 	@$(BIN)/uv pip install -q --python $(BIN)/python -c requirements.lock -e '.[bench]'
+
+# Debian's Slurm on loopback, started and stopped by the test; needs root and: apt-get install slurm-wlm munge
+slurm-test: install
+	@$(BIN)/python -m pytest -q -m cluster tests/scale/test_slurm.py
+
+ray-test: install
+	@$(BIN)/uv pip install -q --python $(BIN)/python -c requirements.lock -e '.[ray]'
+	@$(BIN)/python -m pytest -q -m cluster tests/scale/test_ray.py
 
 format: install
 	@$(BIN)/ruff check --fix -q .

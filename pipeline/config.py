@@ -33,15 +33,24 @@ class Source(Model):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     type: Literal["warc", "html", "text", "markdown", "jsonl", "parquet", "hf"]
     paths: Annotated[list[str], Field(min_length=1)] = Field(
-        description="globs relative to the recipe's folder, or fsspec URLs; for `hf`: dataset names"
+        description="globs relative to the recipe's folder, or fsspec URLs; for `hf`: dataset names or folders"
     )
     weight: Annotated[float, Field(gt=0)] = Field(
         1.0, description="share of this source in training, relative to its tokens (1 = as it comes)"
     )
+    repeat: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="epochs of this source while one with repeat 1 is read once; multiplies its weight"
+    )
     limit: Count | None = Field(None, description="documents read from each of this source's files, at most")
+    sample: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the documents read, chosen by hash of their place in the source"
+    )
     text_key: str = Field("text", description="field that holds the text (jsonl, parquet, hf)")
     id_key: str | None = Field(None, description="field that names the document in reports (jsonl, parquet, hf)")
     url_key: str | None = Field("url", description="field that holds the address (jsonl, parquet, hf)")
+    columns: list[str] | None = Field(
+        None, description="other fields kept in `metadata` (jsonl, parquet, hf); default: all"
+    )
     split: str = Field("train", description="split of a Hugging Face dataset (hf)")
     license: str | None = Field(None, description="license of the source, for the model card")
 
@@ -59,7 +68,16 @@ class ExtractConfig(Model):
     min_characters: Annotated[int, Field(ge=0)] = Field(
         1, description="shortest extracted text in characters; shorter ones are dropped as `empty_text`"
     )
-    blocklist: list[str] = Field([], description="files with one domain or URL prefix a line to drop")
+    blocklist: list[str] = Field(
+        [], description="files with one domain or URL prefix a line to drop, or folders in UT1's layout"
+    )
+    allowlist: list[str] = Field(
+        [], description="files of the same form; if there are any, only what they list is kept"
+    )
+    url_words: list[str] = Field(
+        [], description="files with one word a line; an address that has one of them is dropped"
+    )
+    domain_limit: Count | None = Field(None, description="documents kept of each domain, the first ones; default: all")
     task_bytes: Count = Field(
         4_000_000, description="stored bytes of input per task; tasks follow from this and the inputs alone"
     )
@@ -72,6 +90,9 @@ class LanguageConfig(Model):
     keep: list[str] | None = Field(None, description="ISO 639 codes kept; default: every language")
     threshold: Fraction = Field(0.65, description="lowest score kept (FineWeb, DCLM, Dolma 3: 0.65)")
     thresholds: dict[str, Fraction] = Field({}, description="threshold of single languages, e.g. {fr: 0.824}")
+    mixed: Fraction | None = Field(
+        None, description="lowest share of the main language, by votes of the paragraphs; default: not asked"
+    )
 
 
 class DedupConfig(Model):
@@ -99,6 +120,39 @@ class Rule(Model):
     enabled: bool = True
 
 
+class OwnRule(Model):
+    """A rule of the recipe's own on any signal: keep while `signal` is at least (>=) or at most (<=) `threshold`."""
+
+    signal: str
+    op: Literal[">=", "<="]
+    threshold: float
+
+
+class QualityModel(Model):
+    """A fastText classifier; its score, 0 to 1, becomes the column `<name>_score`."""
+
+    path: str = Field(description="fastText model, e.g. from `pretrain quality-model train`")
+    label: str = Field("positive", description="the label whose probability is the score")
+    threshold: Fraction | None = Field(None, description="lowest score kept; default: every document")
+    keep: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="share of the documents kept, the best of those that pass every other rule"
+    )
+    bins: list[Fraction] = Field([], description="edges of the bins in column `<name>_bin`, to mix by")
+
+    @model_validator(mode="after")
+    def _one_cut(self) -> Self:
+        if self.threshold is not None and self.keep is not None:
+            raise ValueError("give `threshold` or `keep`, not both")
+        return self
+
+
+class Decontamination(Model):
+    """Drop documents that share word n-grams with evaluation files."""
+
+    files: list[str] = Field([], description="jsonl (every text field of a row) or txt (every line), also .gz")
+    ngram: Count = Field(13, description="words per n-gram (GPT-3, PaLM: 13)")
+
+
 class QualityConfig(Model):
     """Signals are computed once and kept as columns; rules are thresholds on them."""
 
@@ -109,7 +163,18 @@ class QualityConfig(Model):
     languages: dict[str, dict[str, float | bool | Rule]] = Field(
         {}, description="per-language overrides, e.g. {ja: {gopher_stop_words: false}}"
     )
+    own_rules: dict[str, OwnRule] = Field({}, description="rules of your own, e.g. on `digit_ratio`")
+    models: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], QualityModel] = Field(
+        {}, description="classifiers whose scores become columns"
+    )
     label_only: bool = Field(False, description="keep every document and only write the columns")
+    c4_lines: Literal["keep", "edit", "edit_terminal"] = Field(
+        "keep", description="delete the lines that C4 deletes from kept documents; `_terminal`: also unpunctuated ones"
+    )
+    mask: list[Literal["email", "ip", "phone", "iban"]] = Field(
+        [], description="personal data replaced by placeholders in kept documents"
+    )
+    decontaminate: Decontamination = Decontamination()
 
     @model_validator(mode="after")
     def _rules_exist(self) -> Self:
@@ -118,6 +183,8 @@ class QualityConfig(Model):
                 close = get_close_matches(name, sorted(RULE_NAMES), n=1, cutoff=0.5)
                 hint = f", did you mean `{close[0]}`?" if close else ""
                 raise ValueError(f"no quality rule is called `{name}`{hint}")
+        if taken := sorted(RULE_NAMES & self.own_rules.keys()):
+            raise ValueError(f"`{taken[0]}` is a preset's rule; set its threshold under `rules`")
         return self
 
 
@@ -126,30 +193,106 @@ class TokenizerConfig(Model):
 
     path: str | None = Field(None, description="an existing tokenizer.json; nothing is trained then")
     vocab_size: Annotated[int, Field(ge=257, le=1_000_000)] = 32_000
-    pattern: Literal["gpt2", "cl100k"] = Field("cl100k", description="pre-tokenizer pattern")
+    pattern: Literal["gpt2", "cl100k"] = Field("cl100k", description="pre-tokenizer pattern (cl100k is Llama 3's, too)")
+    digits: Annotated[int, Field(ge=0, le=9)] | None = Field(
+        None, description="most digits in a token, 0 for any number; default: the pattern's own (gpt2 any, cl100k 3)"
+    )
+    special_tokens: Annotated[list[str], Field(min_length=1)] = Field(
+        ["<|endoftext|>"], description="get the first ids; the first one ends documents unless `eos` says otherwise"
+    )
     sample_bytes: Count = Field(200_000_000, description="bytes of text to train on, a deterministic sample")
+    languages: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="factor on a language's share of the sample, e.g. {de: 2.0}; 1 where none is given"
+    )
+
+
+class Phase(Model):
+    """Other weights from a point of the run on, e.g. for annealing."""
+
+    start: Annotated[float, Field(gt=0, lt=1)] = Field(description="share of the run's steps after which it begins")
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        description="source or stream name to weight in this phase (0 leaves it out); others keep their weight"
+    )
 
 
 class TokenizeConfig(Model):
-    """Text to packed sequences in MDS shards."""
+    """Text to packed sequences in MDS shards, and how training mixes them."""
 
     tokenizer: TokenizerConfig = TokenizerConfig()
+    eos: str | None = Field(None, description="token that ends documents; default: <|endoftext|>, </s> or the like")
+    bos: str | None = Field(None, description="token put before documents; default: none")
     sequence_length: Count = 1024
-    packing: Literal["concat", "best_fit"] = "concat"
+    packing: Literal["concat", "best_fit"] = Field(
+        "concat", description="concat: no padding, documents cut anywhere; best_fit: only longer ones are cut"
+    )
     validation: Fraction = Field(0.01, description="share of documents (by duplicate cluster) held out")
     stream_by: Literal["source", "language", "source-language"] = "source"
+    rehydrate: dict[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        description="copies of a training document by size of its duplicate cluster, each from a size on;"
+        " FineWeb-2: {1: 1, 2: 2, 3: 3, 5: 5, 100: 8, 1000: 1}",
+    )
+    phases: list[Phase] = Field([], description="later phases of the mixture; the first has the sources' weights")
     compression: str | None = Field("zstd", description="shard compression, as MDSWriter spells it; null for none")
+    hashes: list[str] = Field(["xxh64"], description="hashes that MDSWriter puts into index.json")
     shard_bytes: Count = Field(64_000_000, description="largest shard in bytes before compression")
     bucket_bytes: Count = Field(
         256_000_000, description="text bytes shuffled in memory at once; fixes the number of shuffle tasks"
     )
 
+    @model_validator(mode="after")
+    def _phases_in_order(self) -> Self:
+        starts = [phase.start for phase in self.phases]
+        if sorted(set(starts)) != starts:
+            raise ValueError(f"`phases` must begin one after the other; they start at {starts}")
+        return self
+
+
+# Words that may stand in a batch script: nothing that a shell would interpret.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")]
+
+
+class SlurmConfig(Model):
+    """What each task of an array job asks of Slurm."""
+
+    partition: Word
+    time: Word = Field("24:00:00", description="time limit of a task, e.g. 04:00:00")
+    cpus: Count = 1
+    memory_gb: Annotated[float, Field(gt=0)] = Field(4.0, description="memory of a task in GiB")
+    array_size: Count = Field(1000, description="largest array job; more tasks become several jobs")
+    qos: Word | None = None
+    account: Word | None = None
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(
+        {}, description="environment variables of each task"
+    )
+
+
+class RayConfig(Model):
+    """What each task asks of Ray."""
+
+    address: Word | None = Field(None, description="address of the cluster; default: RAY_ADDRESS, or one started here")
+    cpus: Count = 1
+    memory_gb: Annotated[float, Field(gt=0)] = Field(2.0, description="memory of a task in GiB")
+
 
 class ExecutorConfig(Model):
     """Where tasks run. Never part of a fingerprint: the shards do not depend on it."""
 
-    type: Literal["local"] = "local"
-    workers: Count | None = Field(None, description="processes; default: the machine's cores")
+    type: Literal["local", "slurm", "ray"] = "local"
+    workers: Count | None = Field(
+        None, description="tasks at a time; default: the machine's cores (local), no limit (slurm, ray)"
+    )
+    retries: Annotated[int, Field(ge=0)] = Field(
+        2, description="times that a task which ended without a result is started again (slurm, ray)"
+    )
+    slurm: SlurmConfig | None = None
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _slurm_has_a_partition(self) -> Self:
+        if self.type == "slurm" and self.slurm is None:
+            raise ValueError("`type: slurm` needs `slurm: {partition: ...}`")
+        return self
 
 
 class CorpusConfig(Model):

@@ -1,4 +1,4 @@
-"""Run one pass with datatrove's local executor while a thread reports its progress.
+"""Run one pass with the recipe's executor while a thread reports its progress.
 
 Tasks write heartbeats to small files (`pipeline.step.Heartbeat`), which work the same for threads, processes
 and machines; the thread adds them up twice a second, weighted by the size of each task's input.
@@ -10,33 +10,30 @@ import threading
 import time
 from pathlib import Path
 
-import multiprocess
-from datatrove.executor import LocalPipelineExecutor
-
+from pipeline.config import ExecutorConfig
+from pipeline.executors import run_tasks, unfinished
 from pipeline.progress import Observer, Progress
 from pipeline.step import HEARTBEAT_SECONDS, CorpusStep
 
-# Imported once by the fork server instead of once by each worker of each pass.
-_PRELOAD = ["pipeline.extract.step", "pipeline.language.step", "pipeline.dedup.step", "pipeline.quality.step"]
 
-
-def execute(step: CorpusStep, workers: int, logs: Path, stage: str, observer: Observer, started: float) -> None:
-    """Run all tasks of `step` that have no receipt yet. Raises what a task raises."""
-    if all(step.receipt(rank) is not None for rank in range(step.tasks)):
+def execute(
+    step: CorpusStep,
+    config: ExecutorConfig,
+    workers: int,
+    logs: Path,
+    stage: str,
+    observer: Observer,
+    started: float,
+) -> None:
+    """Run all tasks of `step` that have no receipt yet. Raises what `pipeline.executors.run_tasks` raises."""
+    ranks = unfinished(step)
+    if not ranks:
         return
-    multiprocess.get_context("forkserver").set_forkserver_preload(_PRELOAD)
-    executor = LocalPipelineExecutor(
-        pipeline=[step],
-        tasks=step.tasks,
-        workers=min(workers, step.tasks),
-        logging_dir=str(logs),
-        skip_completed=False,
-    )
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(step, stage, observer, started, stop), daemon=True)
     watcher.start()
     try:
-        executor.run()
+        run_tasks(step, ranks, config, workers, logs)
     finally:
         stop.set()
         watcher.join()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import brotli
 import zstandard
 
+MAX_ENCODINGS = 4  # nested ones that are undone; no server sends more
 _STATUS = re.compile(rb"^HTTP/\d(?:\.\d)?[ \t]+(\d{3})")
 _CHUNK_SIZE = re.compile(rb"^[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
@@ -37,7 +38,7 @@ def parse_response(block: bytes, limit: int) -> Response:
     if "chunked" in headers.get("transfer-encoding", "").lower():
         body = dechunk(body)
     truncated = False
-    for encoding in reversed(headers.get("content-encoding", "").lower().split(",")):
+    for encoding in reversed(headers.get("content-encoding", "").lower().split(",")[:MAX_ENCODINGS]):
         body, cut = decompress(body, encoding.strip(), limit)
         truncated = truncated or cut
     return Response(int(found[1]) if found else 0, headers, body[:limit], truncated or len(body) > limit)

@@ -19,7 +19,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ STAGES: dict[StageName, Stage] = {
     "extract": Stage("pipeline.extract.step", ("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow")),
     "language": Stage("pipeline.language.step", ("fasttext-wheel", "pyarrow")),
     "dedup": Stage("pipeline.dedup.step", ("datasketch", "pyarrow")),
-    "quality": Stage("pipeline.quality.step", ("pyarrow",)),
+    "quality": Stage("pipeline.quality.step", ("numba", "fasttext-wheel", "pyarrow")),
     "tokenize": Stage("pipeline.tokenize.step", ("tokenizers", "mosaicml-streaming", "pyarrow")),
 }
 
@@ -69,16 +69,19 @@ def build_corpus(
     first: str | None = None,
     last: str | None = None,
     observer: Observer | None = None,
+    begin: Callable[[], None] = lambda: None,
 ) -> None:
     """Bring the run folder's corpus up to date with the recipe.
 
     base: the recipe's folder, against which relative paths are meant. first: rebuild from this stage on even
-    if nothing changed. last: stop after this stage. Raises PipelineError.
+    if nothing changed. last: stop after this stage. begin: called once the run folder is locked, before anything is
+    written into it. Raises PipelineError.
     """
     for name in (first, last):
         if name is not None and name not in config.stages:
             raise PipelineError(f"stage `{name}` is not among this recipe's stages: {', '.join(config.stages)}")
     with locked(run):
+        begin()
         _remove_stale_folders(config, run)
         inputs = list_inputs(config.sources, base)
         upstream: dict[str, Any] = {"inputs": input_hashes(inputs, run / "inputs.json")}
@@ -202,7 +205,7 @@ def _run_passes(
         if not tasks:
             observer.stage_started(name, step.tasks)
         tasks += step.tasks
-        execute(step, workers, run / "logs" / place.name / step.name, name, observer, started)
+        execute(step, config.executor, workers, run / "logs" / place.name / step.name, name, observer, started)
         add_counts(counts, _collect(step))
     stats = {"stage": name, **_ledger(counts)}
     _check_ledger(name, stats, before)
@@ -223,9 +226,12 @@ def _settings(config: CorpusConfig, name: StageName) -> dict[str, Any]:
     """Everything of the recipe that decides this stage's output."""
     settings: dict[str, Any] = getattr(config, name).model_dump(mode="json")
     if name == "extract":
-        settings["sources"] = [source.model_dump(exclude={"weight", "license"}) for source in config.sources]
+        # Where files lie decides nothing: their keys and contents are hashed with the inputs and external files.
+        left_out = {"weight", "repeat", "license", "paths"}
+        settings["sources"] = [source.model_dump(exclude=left_out) for source in config.sources]
+        settings |= {lists: len(settings[lists]) for lists in ("blocklist", "allowlist", "url_words")}
     if name == "tokenize":
-        settings["weights"] = {source.name: source.weight for source in config.sources}
+        settings["weights"] = {source.name: source.weight * source.repeat for source in config.sources}
     if name in ("dedup", "tokenize"):
         settings["seed"] = config.seed
     return settings

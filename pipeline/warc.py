@@ -1,32 +1,44 @@
 """Read WARC, ARC and WET archives: every response, conversion and resource, whatever the file's state.
 
-FastWARC reads first (about 5,000 records/s a core). Where it stops with an error or finds nothing (ARC), warcio
-goes on from the last record that was delivered. Requests, metadata, revisits and warcinfo are counted, not
-delivered; what no reader could get is entered in the tally with its offset. One record is in memory at a time,
-cut at `max_bytes`.
+FastWARC reads first (about 5,000 records/s a core). Where it fails or knows no type (ARC, odd headers), warcio goes on
+from that record; where both fail, reading goes on at the next member or record that begins behind the damage. Requests,
+metadata, revisits and warcinfo are counted, not delivered; what no reader could get is entered in the tally with its
+offset. One record is in memory at a time, cut at `max_bytes`; a compressed record that claims more than SKIPPED_BYTES
+behind that is not unfolded, and neither is the rest of its member.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO
 
-import fsspec
 from fastwarc.warc import ArchiveIterator
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 from warcio.exceptions import ArchiveLoadFailed
 
 from pipeline.http import Response, parse_content_type, parse_response
+from pipeline.remote import open_input
 
-_DELIVERED = {"response", "conversion", "resource"}
 DEFAULT_MAX_BYTES = 10_000_000
+SKIPPED_BYTES = 200_000_000
+HEAD_BYTES = 65_536  # HTTP headers come on top of a body of max_bytes
+_DELIVERED = {"response", "conversion", "resource"}
+_GZIP = b"\x1f\x8b\x08"
+_STARTS = (_GZIP, b"\x28\xb5\x2f\xfd", b"WARC/")  # what a record may begin with: gzip or zstd member, plain header
+_WINDOW = 1 << 20
+# What the readers raise on bytes that are no archive; warcio lets errors of its own parsing through.
+_FAULTS = (OSError, ValueError, EOFError, AttributeError, IndexError, zlib.error, ArchiveLoadFailed)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One archived page. `charset` is what the HTTP header declares; `truncated` says max_bytes cut the body."""
+    """One archived page. `charset` is what the HTTP header declares; `truncated` says max_bytes cut the body.
+
+    `type` is response, resource or conversion; `status` that of the HTTP response, 200 for the other types.
+    """
 
     url: str
     id: str
@@ -37,6 +49,7 @@ class Record:
     body: bytes
     status: int
     truncated: bool
+    type: str
 
 
 @dataclass
@@ -47,89 +60,175 @@ class Tally:
     damage: list[tuple[int, str]] = field(default_factory=list)
 
 
-def read_records(path: str, *, max_bytes: int = DEFAULT_MAX_BYTES, tally: Tally | None = None) -> Iterator[Record]:
+def read_records(
+    path: str, *, max_bytes: int = DEFAULT_MAX_BYTES, tally: Tally | None = None, start: int = 0
+) -> Iterator[Record]:
     """Records of an archive (local path or any fsspec URL), in file order.
 
-    Compression (gzip members, zstd, lz4, none) is detected. Raises FileNotFoundError and other OSErrors of
+    Compression (gzip members, zstd, lz4, none) is detected. `start` is the `offset` of a record at which to begin: of
+    a file whose records are compressed one by one, or not at all. Raises FileNotFoundError and other OSErrors of
     opening; damage inside the file is entered in `tally` and ends or skips, it never raises.
     """
-    tally = tally if tally is not None else Tally()
-    reached = -1
-    delivered = 0
+    reading = _Reading(path, max_bytes, tally if tally is not None else Tally())
+    position: int | None = start
+    while position is not None:
+        yield from reading.read_from(position)
+        position = reading.behind_damage()
+
+
+class _Reading:
+    """One file in the course of reading.
+
+    `reached`: offset of the last record begun, or of the place to read on from; `fault`: why reading stopped;
+    `loose`: the last damage entered lies somewhere behind a whole record.
+    """
+
+    def __init__(self, path: str, max_bytes: int, tally: Tally) -> None:
+        self.path, self.max_bytes, self.tally = path, max_bytes, tally
+        self.reached = -1
+        self.fault = ""
+        self.records = 0
+        self.loose = False
+
+    def read_from(self, start: int) -> Iterator[Record]:
+        """Records from `start` on, by FastWARC and then, where it stops, by warcio."""
+        self.fault, self.records = "", 0
+        with open_input(self.path) as stream:
+            try:
+                yield from self._fastwarc(stream, start)
+            except _FAULTS as error:
+                self.fault = str(error) or type(error).__name__
+            if self.records and not self.fault and (cut := _next_start(stream, self.reached + 1)) >= 0:
+                # FastWARC passes over a last record whose header is cut off, without a word.
+                self.tally.damage.append((cut, "record cut off in its header"))
+        if not self.records and not self.fault:
+            self.fault = "no WARC record found"
+        if self.fault and not self.fault.startswith(_TOO_LARGE):
+            with open_input(self.path) as stream:
+                try:
+                    yield from self._warcio(stream, self.reached if self.records else start)
+                except _FAULTS as error:
+                    self.fault = f"{self.fault}; {error}"
+
+    def behind_damage(self) -> int | None:
+        """Enter the fault in the tally, if there is one; where to read on, None at the end."""
+        if not self.fault:
+            return None
+        if self.loose and not self.records:
+            self.tally.damage.pop()  # it is this one, of which the place is now known
+        self.loose = self.records > 0
+        self.tally.damage.append((max(self.reached, 0), self.fault))
+        with open_input(self.path) as stream:
+            self.reached = _next_start(stream, max(self.reached, 0) + 1)
+        return None if self.reached < 0 else self.reached
+
+    def _fastwarc(self, stream: IO[bytes], start: int) -> Iterator[Record]:
+        stream.seek(start)
+        for record in ArchiveIterator(stream, parse_http=False, quirks_mode=True):
+            kind = str(record.record_type).rpartition(".")[2]
+            self.reached = record.stream_pos
+            if kind == "no_type" and "warc-type" in {key.lower() for key in record.headers.asdict()}:
+                raise ValueError(_UNREAD)
+            self.records += 1
+            claimed = record.content_length
+            if kind in _DELIVERED:
+                yield self._make(kind, record.headers.asdict(), record.stream_pos, record.reader, claimed)
+            else:
+                self.tally.skipped[kind] += 1
+            if claimed > self.max_bytes + SKIPPED_BYTES and _is_gzip(self.path, record.stream_pos):
+                raise ValueError(f"{_TOO_LARGE}: {claimed} bytes claimed")
+
+    def _warcio(self, stream: IO[bytes], start: int) -> Iterator[Record]:
+        """Read on at the record at `start`, unless it was delivered already."""
+        stream.seek(start)
+        again = self.records > 0 and self.fault != _UNREAD  # the record at `start` has been counted
+        iterator = WarcioIterator(stream, arc2warc=True, no_record_parse=True)
+        found = 0
+        for record in iterator:
+            found += 1
+            if again and found == 1:
+                continue
+            self.reached = iterator.offset
+            self.records += 1
+            kind = (record.rec_type or "unknown").lower()
+            if kind in _DELIVERED:
+                headers = dict(record.rec_headers.headers)
+                yield self._make(kind, headers, iterator.offset, record.raw_stream, record.length or 0)
+            else:
+                self.tally.skipped[kind] += 1
+        if found > int(again):
+            self.fault = ""
+
+    def _make(self, kind: str, raw_headers: dict[str, str], offset: int, reader: IO[bytes], claimed: int) -> Record:
+        headers = {key.lower(): value for key, value in raw_headers.items()}
+        block = reader.read(self.max_bytes + HEAD_BYTES)
+        if len(block) < min(claimed, self.max_bytes + HEAD_BYTES):
+            self.tally.damage.append((offset, f"record ends after {len(block)} of {claimed} bytes"))
+        elif "content-length" not in headers:
+            self.tally.damage.append((offset, "record header without a length"))
+        declared = headers.get("content-type", "")
+        if kind == "response" and (declared.startswith("application/http") or block.startswith(b"HTTP/")):
+            response = parse_response(block, self.max_bytes)
+            declared = response.headers.get("content-type", "")
+        else:
+            response = Response(200, {}, block[: self.max_bytes], len(block) > self.max_bytes)
+        media_type, charset = parse_content_type(declared)
+        return Record(
+            url=headers.get("warc-target-uri", "").strip("<>"),
+            id=headers.get("warc-record-id", "").strip("<>"),
+            offset=offset,
+            date=headers.get("warc-date", ""),
+            media_type=media_type,
+            charset="utf-8" if kind == "conversion" else charset,
+            body=response.body,
+            status=response.status,
+            truncated=response.truncated or claimed > self.max_bytes + HEAD_BYTES,
+            type=kind,
+        )
+
+
+_TOO_LARGE, _UNREAD = "record too large to unfold", "record whose type FastWARC does not see"
+
+
+def _is_gzip(path: str, offset: int) -> bool:
+    with open_input(path) as stream:
+        stream.seek(offset)
+        return bool(stream.read(3) == _GZIP)
+
+
+def _next_start(stream: IO[bytes], position: int) -> int:
+    """Offset of the first byte from `position` on at which a record begins, -1 if there is none."""
+    position = max(position - 4, 0)  # a plain header follows a blank line
+    stream.seek(position)
+    window = stream.read(_WINDOW)
+    while window:
+        places = sorted({at for mark in _STARTS for at in _occurrences(window, mark)})
+        for at in places:
+            if at >= 4 and _begins_record(window[at - 4 : at], window[at : at + 4096]):
+                return position + at
+        more = stream.read(_WINDOW)
+        if not more:
+            return -1
+        kept = min(len(window), 4096)  # a start that the window's end cut off
+        position += len(window) - kept
+        window = window[-kept:] + more
+    return -1
+
+
+def _occurrences(window: bytes, mark: bytes) -> Iterator[int]:
+    at = window.find(mark)
+    while at >= 0:
+        yield at
+        at = window.find(mark, at + 1)
+
+
+def _begins_record(before: bytes, data: bytes) -> bool:
+    """Whether a record begins here: a plain header behind a blank line, or a gzip or zstd member that holds one."""
+    if data.startswith(b"WARC/"):
+        return data[5:6].isdigit() and before.endswith((b"\n\n", b"\n\r\n"))
+    if not data.startswith(_GZIP):
+        return True  # four bytes of zstd's magic number do not stand there by chance
     try:
-        with fsspec.open(path, "rb") as stream:
-            for record in ArchiveIterator(stream, parse_http=False, quirks_mode=True):
-                reached = record.stream_pos
-                delivered += 1
-                found = _from_fastwarc(record, max_bytes, tally)
-                if found:
-                    yield found
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        fault = str(error)
-    else:
-        fault = "" if delivered else "no WARC record found"
-    if fault:
-        yield from _read_rest(path, reached, fault, max_bytes, tally)
-
-
-def _read_rest(path: str, reached: int, fault: str, max_bytes: int, tally: Tally) -> Iterator[Record]:
-    """Go on with warcio behind the record at offset `reached` (-1: from the start)."""
-    got = 0
-    with fsspec.open(path, "rb") as stream:
-        stream.seek(max(reached, 0))
-        try:
-            iterator = WarcioIterator(stream, arc2warc=True, no_record_parse=True)
-            for record in iterator:
-                offset = max(reached, 0) + iterator.get_record_offset()
-                if offset <= reached:
-                    continue
-                got += 1
-                found = _from_warcio(record, offset, max_bytes, tally)
-                if found:
-                    yield found
-        except (ArchiveLoadFailed, OSError, ValueError, EOFError) as error:
-            tally.damage.append((reached, f"{fault}; {error}"))
-            return
-    if not got:
-        tally.damage.append((reached, fault))
-
-
-def _from_fastwarc(record: Any, max_bytes: int, tally: Tally) -> Record | None:
-    kind = str(record.record_type)
-    if kind not in _DELIVERED:
-        tally.skipped[kind] += 1
-        return None
-    return _make(kind, record.headers.asdict(), record.stream_pos, record.reader, max_bytes)
-
-
-def _from_warcio(record: Any, offset: int, max_bytes: int, tally: Tally) -> Record | None:
-    if record.rec_type not in _DELIVERED:
-        tally.skipped[record.rec_type] += 1
-        return None
-    return _make(record.rec_type, dict(record.rec_headers.headers), offset, record.raw_stream, max_bytes)
-
-
-def _make(kind: str, raw_headers: dict[str, str], offset: int, reader: IO[bytes], max_bytes: int) -> Record:
-    headers = {key.lower(): value for key, value in raw_headers.items()}
-    # Headers of a response come on top of its body; a compressed body is cut after decoding.
-    block = reader.read(max_bytes + 65_536)
-    declared = headers.get("content-type", "")
-    if kind == "response" and (declared.startswith("application/http") or block.startswith(b"HTTP/")):
-        response = parse_response(block, max_bytes)
-        declared = response.headers.get("content-type", "")
-    else:
-        response = Response(200, {}, block[:max_bytes], len(block) > max_bytes)
-    media_type, charset = parse_content_type(declared)
-    return Record(
-        url=headers.get("warc-target-uri", "").strip("<>"),
-        id=headers.get("warc-record-id", "").strip("<>"),
-        offset=offset,
-        date=headers.get("warc-date", ""),
-        media_type=media_type,
-        charset="utf-8" if kind == "conversion" else charset,
-        body=response.body,
-        status=response.status,
-        truncated=response.truncated,
-    )
+        return zlib.decompressobj(31).decompress(data, 16).startswith((b"WARC/", b"filedesc:", b"http"))
+    except zlib.error:
+        return False

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recipes.errors import RecipeError
+from recipes.terminal import set_json
 from trainer.errors import Interrupted, TrainerError
 
 if TYPE_CHECKING:
     from recipes.load import Loaded
+    from recipes.mirror import Mirror
     from recipes.schema import Recipe
     from trainer.config import TrainConfig
 
@@ -28,10 +30,15 @@ Overrides = Annotated[
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, e.g. train.steps=500; repeatable."),
 ]
 First = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Build anew from this stage on.")]
+Json = Annotated[
+    bool, typer.Option("--json", callback=lambda chosen: set_json(chosen) or chosen, help="Print the result as JSON.")
+]
 Last = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")]
 
 
-def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None) -> None:
+def run(
+    recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None, as_json: Json = False
+) -> None:
     """Run a recipe end to end: corpus, then training. What is already done is not done again.
 
     A finished model of an earlier corpus is kept as train.1, train.2, ...; a training run that is under way never
@@ -44,18 +51,23 @@ def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, la
     loaded = load_recipe(recipe, overrides or ())
     stages = [*loaded.recipe.stages, "train"] if loaded.recipe.train else [*loaded.recipe.stages]
     _check_stages(stages, first, last)
+    mirror = _mirror(loaded)
     before = _fingerprint(loaded.run / "shards")
     with _explained(loaded.run, first):
-        _build_corpus(loaded, recipe, first=first, last=last)
+        _build_corpus(loaded, recipe, mirror, first=first, last=last)
         if loaded.recipe.train and last in (None, "train"):
             shards, output = loaded.run / "shards", loaded.run / "train"
             stale = _fingerprint(shards) != before and (output / "result.json").is_file()
             if first or stale:
                 _set_aside(output)
-            _train(loaded.recipe.train, shards, output, start_over=f"pretrain run {recipe} --from train")
+            start_over = f"pretrain run {recipe} --from train"
+            _train(loaded.recipe.train, shards, output, start_over=start_over, mirror=mirror)
+    _finish(loaded.run, as_json, mirror)
 
 
-def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None) -> None:
+def corpus(
+    recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None, as_json: Json = False
+) -> None:
     """Build a recipe's corpus and shards, without training.
 
     Example: pretrain corpus recipes/fineweb.yaml --set sources.0.limit=1000 --to quality
@@ -64,8 +76,10 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
 
     loaded = load_recipe(recipe, overrides or ())
     _check_stages([*loaded.recipe.stages], first, last)
+    mirror = _mirror(loaded)
     with _explained(loaded.run, first):
-        _build_corpus(loaded, recipe, first=first, last=last)
+        _build_corpus(loaded, recipe, mirror, first=first, last=last)
+    _finish(loaded.run, as_json, mirror)
 
 
 def train(
@@ -76,29 +90,47 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints and metrics; default: `train` in the run folder.")
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Model size: tiny, 124m, 350m, 1b, 3b, 8b; short for --set train.preset=...")
+    ] = None,
     overrides: Overrides = None,
+    skip_steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST", help="Leave these steps out, going back to before them where they are past."
+        ),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Train on shards: a recipe's, or any folder of MDS shards. Started again, it goes on where it was.
 
     Example: pretrain train recipes/demo.yaml
 
-    Example: pretrain train --shards my/shards --set train.preset=124m
+    Example: pretrain train --shards my/shards --preset 124m --set train.steps=5000
+
+    Example: torchrun --nproc-per-node 8 --no-python pretrain train recipes/llama-1b.yaml
     """
     from recipes.load import load_recipe, load_training
 
+    overrides = [*(overrides or ()), *([f"train.preset={preset}"] if preset else ())]
     if shards is not None:
-        training = load_training(recipe, overrides or ())
+        training = load_training(recipe, overrides)
         place = training.run if recipe else Path(os.path.normpath(shards / ".."))
-        _train(training.recipe.train, shards, output or place / "train")
+        output = output or place / "train"
+        _train(training.recipe.train, shards, output, skip_steps=skip_steps)
+        _finish(output.parent if output.name == "train" else output, as_json)
         return
     if recipe is None:
         raise RecipeError("nothing to train on: give a recipe file or `--shards DIR` (see pretrain train --help)")
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides)
     if loaded.recipe.train is None:
         raise RecipeError(f"{recipe}: train: missing; this recipe describes no training run")
+    mirror = _mirror(loaded)
     if not (loaded.run / "shards" / "manifest.json").is_file():
         raise RecipeError(f"{loaded.run / 'shards'}: no shards yet; build them with `pretrain corpus {recipe}`")
-    _train(loaded.recipe.train, loaded.run / "shards", output or loaded.run / "train")
+    place = output or loaded.run / "train"
+    _train(loaded.recipe.train, loaded.run / "shards", place, skip_steps=skip_steps, mirror=mirror)
+    _finish(output or loaded.run, as_json, mirror)
 
 
 def _check_stages(stages: Sequence[str], first: str | None, last: str | None) -> None:
@@ -126,16 +158,32 @@ def _explained(run: Path, first: str | None) -> Iterator[None]:
         raise
 
 
-def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last: str | None) -> None:
+def _mirror(loaded: Loaded[Recipe]) -> Mirror | None:
+    """The local copy's tie to a run folder in object storage, brought up to date; None where the folder is local."""
+    from recipes.mirror import Mirror, is_remote
+
+    if not is_remote(loaded.address):
+        return None
+    mirror = Mirror(loaded.address, loaded.run)
+    mirror.pull()
+    return mirror
+
+
+def _build_corpus(
+    loaded: Loaded[Recipe], path: Path, mirror: Mirror | None, *, first: str | None, last: str | None
+) -> None:
     from recipes.load import check_paths
 
     check_paths(loaded)
-    _require_one_process("a corpus is built by one process: start it without torchrun")
+    _require_one_process(
+        f"a corpus is built by one process: build it with `pretrain corpus {path}`, then start "
+        f"`torchrun --nproc-per-node N --no-python pretrain train {path}`"
+    )
     from pipeline.runner import build_corpus
     from recipes.funnel import CorpusView, funnel_table, truth_table
-    from recipes.terminal import messages, results
+    from recipes.mirror import Pushing
+    from recipes.terminal import messages, tables
 
-    _keep_recipe(loaded, path)
     with CorpusView(messages()) as view:
         build_corpus(
             loaded.recipe,
@@ -143,9 +191,12 @@ def _build_corpus(loaded: Loaded[Recipe], path: Path, *, first: str | None, last
             loaded.base,
             first=None if first == "train" else first,
             last=None if last == "train" else last,
-            observer=view,
+            observer=Pushing(view, mirror),
+            begin=lambda: _keep_recipe(loaded, path),
         )
-    console = results()
+    if mirror:
+        mirror.push()
+    console = tables()
     console.print(funnel_table(view.stats, view.seconds))
     if loaded.recipe.truth:
         from pipeline.truth import score
@@ -185,22 +236,54 @@ def _set_aside(folder: Path) -> None:
         messages().print(f"train: starts over; the earlier training run is kept in {kept}", soft_wrap=True)
 
 
-def _train(config: TrainConfig, shards: Path, output: Path, start_over: str = "give another `--output`") -> None:
+def _train(
+    config: TrainConfig,
+    shards: Path,
+    output: Path,
+    *,
+    start_over: str = "give another `--output`",
+    skip_steps: str | None = None,
+    mirror: Mirror | None = None,
+) -> None:
     """Train and print the result. start_over: what to use where an earlier run in `output` cannot go on."""
-    _require_one_process("training on several processes is not there yet; start it without torchrun")
-    from recipes.terminal import messages, results
+    from recipes.mirror import Pushing
+    from recipes.terminal import messages, tables
     from recipes.training import TrainingView, training_summary
     from trainer.train import train as train_model
 
+    if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process speaks for all
+        train_model(config, shards, output, None, skip_steps)
+        return
     resuming = (output / "checkpoints").exists()
     with TrainingView(messages()) as view:
         try:
-            result = train_model(config, shards, output, view)
+            result = train_model(config, shards, output, Pushing(view, mirror), skip_steps)
         except TrainerError as error:
             if resuming and not view.started:
                 error.add_note(f"To train from the start instead and keep the earlier run: {start_over}")
             raise
-    results().print(training_summary(result))
+    tables().print(training_summary(result))
+
+
+def _finish(run: Path, as_json: bool, mirror: Mirror | None = None) -> None:
+    """Write the report of what is done, and print the result as JSON where that was asked for."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    from importlib.util import find_spec
+
+    from recipes.report.runfolder import RunFolder, summary
+    from recipes.terminal import messages, print_json, tables
+
+    if find_spec("plotly") and find_spec("jinja2"):
+        from recipes.report.write import write_report
+
+        tables().print(f"report: {write_report([run])}", soft_wrap=True)
+    else:
+        messages().print("report: left out; it needs the extra `report` (jinja2, plotly)", soft_wrap=True)
+    if mirror:
+        mirror.push()
+    if as_json:
+        print_json(summary(RunFolder(run)))
 
 
 def _require_one_process(message: str) -> None:

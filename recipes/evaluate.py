@@ -56,7 +56,7 @@ def evaluate(
     Example: pretrain eval runs/demo --text mine.jsonl --all-steps --json
     """
     from recipes.terminal import messages, print_json, results
-    from trainer.checkpoint import steps as list_steps
+    from trainer.checkpoint import list_checkpoints
     from trainer.shards import open_shards
 
     folder = train_folder(run)
@@ -64,10 +64,9 @@ def evaluate(
     shards = open_shards(run / "shards", folder / "shards-cache") if (run / "shards").is_dir() else None
     if not (texts or shards or lm_eval):
         raise RecipeError(f"{run} has no shards; give --text FILE or --lm-eval TASKS")
-    wanted: list[int | None] = [*(list_steps(folder / "checkpoints") if all_steps else sorted(set(step or ())))]
-    report: dict[str, Any] = {
-        "checkpoints": [_score(folder, number, shards, texts, limit) for number in wanted or [None]]
-    }
+    steps = [number for number, _ in list_checkpoints(folder / "checkpoints")] if all_steps else sorted(set(step or ()))
+    checkpoints = [_score(folder, number, shards, texts, limit) for number in steps or [None]]
+    report: dict[str, Any] = {"checkpoints": checkpoints}
     if shards and texts:
         report["contamination"] = _contamination(folder, shards, texts)
     if lm_eval:

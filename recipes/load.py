@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from recipes.errors import RecipeError
 from recipes.explain import explain, show
+from recipes.mirror import is_remote, local_copy
 from recipes.parse import Document, parse_recipe, parse_value
 from recipes.schema import Location, Recipe, Training, local_paths
 
@@ -32,8 +33,13 @@ class Loaded(Generic[Schema]):
 
     @property
     def run(self) -> Path:
-        """The run folder."""
-        return Path(self.recipe.runs) / self.recipe.name
+        """The run folder, or the local copy of one in object storage."""
+        return local_copy(self.address) if is_remote(self.address) else Path(self.address)
+
+    @property
+    def address(self) -> str:
+        """Where the run folder lies: a path or an fsspec URL."""
+        return f"{self.recipe.runs.rstrip('/')}/{self.recipe.name}"
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Loaded[Recipe]:

@@ -18,7 +18,7 @@ from trainer.config import TrainConfig
 
 Location = tuple[str | int, ...]
 
-RUNS = Field("runs", description="folder that holds the run folders, relative to the current directory")
+RUNS = Field("runs", description="folder of the run folders, relative to the current directory, or an fsspec URL")
 
 
 class Recipe(CorpusConfig):
@@ -61,12 +61,17 @@ def local_paths(recipe: Recipe) -> Iterator[tuple[Location, str, bool]]:
         if source.type != "hf"
         for index, path in enumerate(source.paths)
     ]
-    named += [(("extract", "blocklist", index), path, False) for index, path in enumerate(recipe.extract.blocklist)]
+    for name in ("blocklist", "allowlist", "url_words"):
+        lists = getattr(recipe.extract, name)
+        named += [(("extract", name, index), path, True) for index, path in enumerate(lists)]  # files or folders
     named += [
         (("language", "model"), recipe.language.model, False),
         (("tokenize", "tokenizer", "path"), recipe.tokenize.tokenizer.path, False),
         (("truth",), recipe.truth, False),
     ]
+    named += [(("quality", "models", name, "path"), model.path, False) for name, model in recipe.quality.models.items()]
+    evaluations = recipe.quality.decontaminate.files
+    named += [(("quality", "decontaminate", "files", index), path, False) for index, path in enumerate(evaluations)]
     for location, path, is_glob in named:
         if path is not None and "://" not in path:
             yield location, path, is_glob

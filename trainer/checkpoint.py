@@ -4,10 +4,14 @@
       model.safetensors  optimizer.safetensors  state.json
       manifest.json      bytes and SHA-256 of the three, written last
 
-A checkpoint is written into `.step-00000100.partial`, synced, and renamed; a kill at any instant leaves the one
-before. Loading verifies every hash before a byte is used and falls back to the newest checkpoint that is whole,
-saying which ones are not. Nothing is pickled. Costs: one write and one read-back (for the hashes) of 4 bytes per
-parameter for the model, 4 (Muon) or 8 (AdamW) for the optimizer.
+Saving has two halves. The training thread copies the tensors into host memory that is allocated once (pinned where
+they come from a GPU) and goes on; one background thread writes them into `.step-00000100.partial`, syncs, hashes,
+and renames. So at most one copy is in flight; the next save waits for the one before. A kill at any instant leaves
+the checkpoints before. Loading verifies every hash before a byte is used and falls back to the newest checkpoint
+that is whole, saying which ones are not. Nothing is pickled, and a pickle is refused.
+
+Costs: host memory and one write and one read-back (for the hashes) of 4 bytes per parameter for the model, 4 (Muon)
+or 8 (AdamW) for the optimizer; training waits for the copy alone.
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -42,75 +48,141 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save(
-    folder: Path,
-    step: int,
-    model: Mapping[str, Tensor],
-    optimizer: Mapping[str, Tensor],
-    state: dict[str, Any],
-    keep_last: int,
-) -> Path:
-    """Write the checkpoint of `step`, then delete all but the newest `keep_last`. Returns its folder.
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints outlive a newer one: the `last` newest, every `every` steps, and one `span` steps back."""
 
-    Raises TrainerError where the disk refuses; what was there before is then untouched.
-    """
-    final = folder / f"step-{step:08d}"
-    partial = folder / f".{final.name}.partial"
-    try:
-        _discard_leftovers(folder)
-        partial.mkdir(parents=True)
-        for name, tensors in ((MODEL, model), (OPTIMIZER, optimizer)):
-            save_file({key: tensor.detach().cpu() for key, tensor in tensors.items()}, partial / name)
-        (partial / STATE).write_bytes(to_json(state))
-        files = {}
-        for name in (MODEL, OPTIMIZER, STATE):
-            sync(partial / name)
-            files[name] = {"bytes": (partial / name).stat().st_size, "sha256": sha256(partial / name)}
-        (partial / MANIFEST).write_bytes(to_json({"step": step, "files": files}))
-        sync(partial / MANIFEST)
-        sync(partial)
-        if final.exists():  # a damaged one, or training went back behind it
-            _remove(final)
-        partial.rename(final)
-        sync(folder)
-        for _, path in _steps(folder)[:-keep_last]:
-            _remove(path)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        kept = ", ".join(path.name for _, path in _steps(folder)) or "none"
-        raise TrainerError(
-            f"the checkpoint of step {step} could not be written to {folder}: {error}. Whole checkpoints there: "
-            f"{kept}. Make room and start the same command again"
-        ) from error
-    return final
+    last: int
+    every: int | None = None
+    span: int = 0
+
+    def dropped(self, steps: list[int]) -> list[int]:
+        """Those of `steps` (ascending) to delete."""
+        kept = set(steps[-self.last :])
+        if self.every:
+            kept |= {step for step in steps if step % self.every == 0}
+        if self.span and (before := [step for step in steps if step <= steps[-1] + 1 - self.span]):
+            kept.add(before[-1])
+        return [step for step in steps if step not in kept]
 
 
-def load_newest(folder: Path, *, optimizer: bool = True) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint whose hashes hold, and one message for each newer one whose do not.
+class Writer:
+    """Writes a run's checkpoints, one at a time, beside the training."""
 
-    None where there is no checkpoint at all. Raises TrainerError where there are some and all are damaged.
+    def __init__(self, folder: Path, retention: Retention) -> None:
+        self.folder, self.retention = folder, retention
+        self._buffers: dict[str, Tensor] = {}
+        self._thread: threading.Thread | None = None
+        self._step = 0
+        self._failure: Exception | None = None
+
+    def save(
+        self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: dict[str, Any]
+    ) -> None:
+        """Start writing the checkpoint of `step`; the tensors may change once this returns.
+
+        The one before must have been collected (`collect`).
+        """
+        copies = {
+            file: {name: self._copy(f"{file}/{name}", tensor.detach()) for name, tensor in tensors.items()}
+            for file, tensors in ((MODEL, model), (OPTIMIZER, optimizer))
+        }
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._step, text = step, to_json(state)
+        self._thread = threading.Thread(target=self._write, args=(step, copies, text), name="checkpoint")
+        self._thread.start()
+
+    def collect(self, *, wait: bool = True) -> tuple[int, Path] | None:
+        """Step and folder of the checkpoint that was under way, once; None where there is none (or not yet).
+
+        Raises TrainerError where the disk refused it; what was there before is then untouched.
+        """
+        if self._thread is None or (self._thread.is_alive() and not wait):
+            return None
+        self._thread.join()
+        self._thread, failure, self._failure = None, self._failure, None
+        if failure is not None:
+            kept = ", ".join(path.name for _, path in list_checkpoints(self.folder)) or "none"
+            raise TrainerError(
+                f"the checkpoint of step {self._step} could not be written to {self.folder}: {failure}. Whole "
+                f"checkpoints there: {kept}"
+            ) from failure
+        return self._step, self.folder / f"step-{self._step:08d}"
+
+    def close(self) -> None:
+        """Let a write that is under way come to its end."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _copy(self, name: str, tensor: Tensor) -> Tensor:
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+            buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._buffers[name] = buffer
+        return buffer.copy_(tensor, non_blocking=True)
+
+    def _write(self, step: int, files: Mapping[str, dict[str, Tensor]], state: bytes) -> None:
+        final = self.folder / f"step-{step:08d}"
+        partial = self.folder / f".{final.name}.partial"
+        try:
+            _discard_leftovers(self.folder)
+            partial.mkdir(parents=True)
+            for name, tensors in files.items():
+                save_file(tensors, partial / name)
+            (partial / STATE).write_bytes(state)
+            publish(partial, final, {"step": step})
+            steps = dict(list_checkpoints(self.folder))
+            for old in self.retention.dropped(list(steps)):
+                remove(steps[old])
+        except (OSError, SafetensorError) as error:
+            self._failure = error
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def publish(partial: Path, final: Path, manifest: dict[str, Any]) -> None:
+    """Sync and hash the files of `partial`, list them in its manifest, and rename it to `final`."""
+    files = {}
+    for path in sorted(partial.iterdir()):
+        sync(path)
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    (partial / MANIFEST).write_bytes(to_json(manifest | {"files": files}))
+    sync(partial / MANIFEST)
+    sync(partial)
+    if final.exists():  # a damaged one, or training went back behind it
+        remove(final)
+    partial.rename(final)
+    sync(final.parent)
+
+
+def load_newest(
+    folder: Path, *, optimizer: bool = True, accept: Callable[[dict[str, Any]], bool] = lambda state: True
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose hashes hold and whose state is accepted, and one message for each damaged newer one.
+
+    None where there is no checkpoint to accept. Raises TrainerError where there are some and all are damaged.
     """
     damage: list[str] = []
-    for step, path in reversed(_steps(folder)):
+    refused = False
+    for step, path in reversed(list_checkpoints(folder)):
         found = _damage(path)
-        if found is None:
-            if damage:
-                damage[-1] += f"; going on from {path.name}"
-            return _load(path, step, optimizer), damage
-        damage.append(f"checkpoint {path} is damaged: {found}")
-    if damage:
+        if found is not None:
+            damage.append(f"checkpoint {path} is damaged: {found}")
+            continue
+        if not accept(json.loads((path / STATE).read_bytes())):
+            refused = True
+            continue
+        if damage:
+            damage[-1] += f"; going on from {path.name}"
+        return _load(path, step, optimizer), damage
+    if damage and not refused:
         raise TrainerError("; ".join(damage) + f". None is whole; delete {folder} to train from the start")
-    return None, []
-
-
-def steps(folder: Path) -> list[int]:
-    """Steps of the published checkpoints, oldest first."""
-    return [step for step, _ in _steps(folder)]
+    return None, damage
 
 
 def load_step(folder: Path, step: int) -> Checkpoint:
     """The model of one step's checkpoint. Raises TrainerError where it is absent (naming what is there) or damaged."""
-    published = dict(_steps(folder))
+    published = dict(list_checkpoints(folder))
     if step not in published:
         there = ", ".join(map(str, published)) or "none"
         raise TrainerError(f"{folder} has no checkpoint of step {step}; there are: {there}")
@@ -127,12 +199,22 @@ def _load(path: Path, step: int, optimizer: bool) -> Checkpoint:
 def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
+        return _difference(path)
+    except OSError as error:
+        return f"{error.filename or path} cannot be read ({error.strerror or error})"
+
+
+def _difference(path: Path) -> str | None:
+    """How the files differ from the manifest, or None."""
+    try:
         files = json.loads((path / MANIFEST).read_bytes())["files"]
-        listed = {name: (files[name]["bytes"], files[name]["sha256"]) for name in (MODEL, OPTIMIZER, STATE)}
+        listed = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read ({error!r})"
+    if unlisted := {MODEL, OPTIMIZER, STATE} - listed.keys():
+        return f"{MANIFEST} does not list {', '.join(sorted(unlisted))}"
     for name, (size, expected) in listed.items():
         if not (path / name).is_file():
             return f"{name} is missing"
@@ -140,18 +222,40 @@ def _damage(path: Path) -> str | None:
             return f"{name} has {found} bytes, {size} were written"
         if sha256(path / name) != expected:
             return f"the SHA-256 of {name} is not the one recorded when it was written"
+        if name.endswith(".safetensors") and not _is_safetensors(path / name):
+            return f"{name} is not a safetensors file (a pickle is never loaded)"
     return None
 
 
-def _steps(folder: Path) -> list[tuple[int, Path]]:
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins with a safetensors header, which is the length of a JSON object and that object."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return size < path.stat().st_size and file.read(1) == b"{"
+
+
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """Published checkpoints, oldest first."""
     found = ((NAME.fullmatch(path.name), path) for path in folder.glob("step-*") if path.is_dir())
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def _remove(path: Path) -> None:
+def set_aside(folder: Path, step: int) -> None:
+    """Rename checkpoints after `step` (damaged, or beyond what the ledger allows) to step-*.unused.
+
+    They would count as the newest ones to keep. One of each name stays, for whoever wants to look.
+    """
+    for later, path in list_checkpoints(folder):
+        if later > step:
+            unused = path.with_name(f"{path.name}.unused")
+            shutil.rmtree(unused, ignore_errors=True)
+            path.rename(unused)
+
+
+def remove(path: Path) -> None:
     """Delete a checkpoint so that a kill half-way leaves no damaged one behind."""
     hidden = path.with_name(f".{path.name}.deleted")
+    shutil.rmtree(hidden, ignore_errors=True)
     path.rename(hidden)
     shutil.rmtree(hidden)
 

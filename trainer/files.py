@@ -6,14 +6,19 @@ the folder is synced too. Hashing reads in 8 MB pieces, so memory does not depen
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import xxhash
+
+from trainer.errors import TrainerError
 
 PIECE = 8 << 20
 
@@ -50,6 +55,24 @@ def write_atomically(path: Path, data: bytes) -> None:
     sync(partial)
     partial.replace(path)
     sync(path.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process. Raises TrainerError where another one holds it; a killed one does not."""
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise TrainerError(
+                f"{folder}: another process ({lock.read().strip() or 'unknown'}) is training in this folder; wait for "
+                "it, or give this run another `--output`"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {platform.node()}")
+        lock.flush()
+        yield
 
 
 def to_json(value: Any) -> bytes:

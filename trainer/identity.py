@@ -1,12 +1,14 @@
 """What a run must share with its checkpoint to be resumed, and what it may change with a warning.
 
-Data, tokenizer, model shape, batch and seed decide what every step means: other values are refused. Learning rates,
-schedule, length or precision may be changed by whoever knows why; the change is named, for the run is then no longer
-the one that an uninterrupted run of either recipe would have been.
+Data, tokenizer, batch and seed decide what every step means: other values are refused, unless the field is named in
+`checkpoint.accept`. Other model shapes and optimizers cannot take the tensors over at all. Learning rates, schedule,
+length, precision or micro-batch may be changed by whoever knows why; the change is named, for the run is then no
+longer bit for bit the one that an uninterrupted run would have been.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from trainer.config import ModelConfig, TrainConfig
@@ -14,7 +16,20 @@ from trainer.errors import TrainerError
 from trainer.shards import Shards
 
 Fields = dict[str, Any]
-SETTINGS = ("steps", "optimizer", "schedule", "z_loss", "precision", "document_mask", "compile")
+SETTINGS = (
+    "steps", "optimizer", "schedule", "z_loss", "precision", "document_mask", "compile", "micro_batch",
+    "deterministic", "anomalies",
+)  # fmt: skip
+ORDER = "the order of the data would change: some samples would be seen twice in this epoch, others not at all"
+CONSEQUENCES = {
+    "shards": "these are other samples; what was read of the old ones says nothing about what is left of these",
+    "tokenizer": "token ids would mean other text than the one that the embeddings were trained on",
+    "global_batch_tokens": f"{ORDER}, and the learning rates were chosen for the old batch",
+    "batch_ramp": ORDER,
+    "seed": ORDER,
+    "data.shuffle_block": ORDER,
+}
+UNFIT = "the checkpoint's tensors do not fit"
 
 
 def identity(config: TrainConfig, shards: Shards, model: ModelConfig) -> Fields:
@@ -24,7 +39,9 @@ def identity(config: TrainConfig, shards: Shards, model: ModelConfig) -> Fields:
         "tokenizer": shards.tokenizer_sha256,
         **{f"model.{name}": value for name, value in model.model_dump().items()},
         "global_batch_tokens": config.global_batch_tokens,
+        "batch_ramp": config.batch_ramp,
         "seed": config.seed,
+        "data.shuffle_block": config.data.shuffle_block,
         "optimizer.name": config.optimizer.name,
     }
 
@@ -34,32 +51,40 @@ def settings(config: TrainConfig, environment: Fields) -> Fields:
     return _flat(config.model_dump(mode="json", include=set(SETTINGS)), "") | _flat(environment, "environment.")
 
 
-def check_identity(saved: Fields, now: Fields, checkpoint: str) -> None:
-    """Raise TrainerError naming every field that differs, both values, and the way out."""
-    lines = _differences(saved, now)
-    if lines:
+def check_identity(saved: Fields, now: Fields, checkpoint: str, accepted: Sequence[str]) -> list[str]:
+    """Warnings about accepted differences.
+
+    Raises TrainerError that names every other field that differs, both values, the consequence and the way out.
+    """
+    fields = _changed(saved, now)
+    refused = [field for field in fields if field not in accepted]
+    if refused:
+        lines = [f"{_difference(field, saved, now)}: {CONSEQUENCES.get(field, UNFIT)}" for field in refused]
+        way = "Set the fields back, or train into another output folder"
+        if all(field in CONSEQUENCES for field in refused):
+            way += f"; to go on all the same, `--set 'train.checkpoint.accept=[{', '.join(refused)}]'`"
         raise TrainerError(
-            f"cannot resume {checkpoint}: it was trained with other settings, and going on would give a model that "
-            "belongs to neither:\n  "
-            + "\n  ".join(lines)
-            + "\nSet the fields back, or train into another output folder"
+            f"cannot resume {checkpoint}: it was trained with other settings\n  " + "\n  ".join(lines) + f"\n{way}"
         )
+    return [f"accepted on resuming: {_difference(field, saved, now)}" for field in fields]
 
 
 def changed_settings(saved: Fields, now: Fields) -> str | None:
     """A warning that names what changed, or None."""
-    lines = _differences(saved, now)
-    if not lines:
+    fields = _changed(saved, now)
+    if not fields:
         return None
-    return "resumed with changed settings, so not bit for bit the uninterrupted run: " + "; ".join(lines)
+    return "resumed with changed settings, so not bit for bit the uninterrupted run: " + "; ".join(
+        _difference(field, saved, now) for field in fields
+    )
 
 
-def _differences(saved: Fields, now: Fields) -> list[str]:
-    return [
-        f"{field}: checkpoint {saved.get(field)!r}, now {now.get(field)!r}"
-        for field in sorted(saved.keys() | now.keys())
-        if saved.get(field) != now.get(field)
-    ]
+def _changed(saved: Fields, now: Fields) -> list[str]:
+    return [field for field in sorted(saved.keys() | now.keys()) if saved.get(field) != now.get(field)]
+
+
+def _difference(field: str, saved: Fields, now: Fields) -> str:
+    return f"{field}: checkpoint {saved.get(field)!r}, now {now.get(field)!r}"
 
 
 def _flat(fields: Fields, prefix: str) -> Fields:

@@ -2,14 +2,17 @@
 
 For each chunk of rows the logits are made, turned into losses and, in the same pass, into the gradients of
 hidden states and weight, then dropped; `backward` only scales what is there (the idea is Liger Kernel's,
-arXiv:2410.10989). Costs: one (chunk, vocabulary) fp32 buffer and one fp32 copy of the weight's gradient instead
-of (rows, vocabulary) several times; the head's three matrix products, no recomputation.
+arXiv:2410.10989). What lies between the head's three matrix products is one function of a chunk (`chunk_losses`), which
+`compiled=True` fuses. Costs: one (chunk, vocabulary) buffer in the compute type and one fp32 copy of the weight's
+gradient instead of (rows, vocabulary) several times; no recomputation.
 
 Optional z-loss (PaLM, arXiv:2204.02311): `z_loss * log(Z)^2` per token keeps the log-partition near zero.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,11 +20,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100
-CHUNK_ELEMENTS = 1 << 22  # logits alive at once: 16 MB in fp32, but never fewer than 256 rows
+CHUNK_ELEMENTS = 1 << 22  # logits alive at once, but never fewer than 256 rows
+CHUNK_ELEMENTS_CUDA = 1 << 28  # large products keep a GPU busy
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, scale: float, z_loss: float = 0.0, chunk: int | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    scale: float | Tensor,
+    z_loss: float = 0.0,
+    chunk: int | None = None,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of `hidden @ weight.T` against `targets`.
 
@@ -30,8 +41,30 @@ def linear_cross_entropy(
     Returns `scale * sum(loss + z_loss * logsumexp^2)`, an fp32 scalar to differentiate, and the losses in nats
     alone, (rows,) fp32, 0 where ignored, without gradient. `chunk` is the number of rows at once.
     """
-    rows = chunk or max(256, CHUNK_ELEMENTS // weight.shape[0])
-    return _LinearCrossEntropy.apply(hidden, weight, targets, scale, z_loss, rows, torch.is_grad_enabled())  # type: ignore[no-any-return]
+    elements = CHUNK_ELEMENTS_CUDA if hidden.is_cuda else CHUNK_ELEMENTS
+    rows = chunk or max(256, elements // weight.shape[0])
+    return _LinearCrossEntropy.apply(  # type: ignore[no-any-return]
+        hidden, weight, targets, scale, z_loss, rows, compiled, torch.is_grad_enabled()
+    )
+
+
+def chunk_losses(logits: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses (rows,) fp32, the sum of losses and z-losses, and its gradient by the logits, of their type."""
+    kept = targets != IGNORE
+    chosen = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
+    scores = logits.float()
+    partition = scores.logsumexp(-1)
+    picked = torch.where(chosen, scores, 0.0).sum(-1)
+    losses = torch.where(kept, partition - picked, 0.0)
+    total = losses.sum() + z_loss * torch.where(kept, partition, 0.0).square().sum()
+    probabilities = (scores - partition[:, None]).exp()
+    gradient = probabilities * (1 + 2 * z_loss * partition)[:, None] - chosen.float()
+    return losses, total, torch.where(kept[:, None], gradient, 0.0).to(logits.dtype)
+
+
+@functools.cache
+def _compiled() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    return torch.compile(chunk_losses, dynamic=False)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -41,37 +74,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         targets: Tensor,
-        scale: float,
+        scale: float | Tensor,
         z_loss: float,
         chunk: int,
+        compiled: bool,
         with_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         head = weight.to(hidden.dtype)
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if with_gradient else None
-        grad_weight = torch.zeros_like(weight) if with_gradient else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if with_gradient else None
+        evaluate = _compiled() if compiled else chunk_losses
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
-            kept = targets[part] != IGNORE
-            index = targets[part].clamp(min=0)
-            logits = F.linear(hidden[part], head).float()
-            picked = logits.gather(1, index[:, None])[:, 0]
-            largest = logits.amax(-1)
-            exponents = logits.sub_(largest[:, None]).exp_()  # in place: the passes over memory are what costs
-            mass = exponents.sum(-1)
-            partition = largest + mass.log()
-            losses[part] = torch.where(kept, partition - picked, 0.0)
-            total += losses[part].sum() + z_loss * torch.where(kept, partition, 0.0).square().sum()
-            if grad_hidden is None or grad_weight is None:
-                continue
-            factor = scale * kept
-            grad = exponents.mul_((factor * (1 + 2 * z_loss * partition) / mass)[:, None])
-            grad[torch.arange(len(index), device=index.device), index] -= factor
-            grad = grad.to(hidden.dtype)
-            grad_hidden[part] = grad @ head
-            grad_weight += grad.t() @ hidden[part]
+            losses[part], summed, grad = evaluate(F.linear(hidden[part], head), targets[part], z_loss)
+            total += summed
+            if grad_hidden is not None and grad_weight is not None:
+                grad_hidden[part] = grad @ head
+                grad_weight += grad.t() @ hidden[part]
         ctx.mark_non_differentiable(losses)
+        ctx.scale = scale
         if grad_hidden is not None and grad_weight is not None:
             ctx.save_for_backward(grad_hidden, grad_weight)
         return total * scale, losses
@@ -79,5 +102,5 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        upstream = grads[0]
-        return grad_hidden * upstream, grad_weight * upstream, None, None, None, None, None
+        upstream = grads[0] * ctx.scale
+        return grad_hidden * upstream, grad_weight * upstream, None, None, None, None, None, None

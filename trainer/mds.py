@@ -54,6 +54,11 @@ class MdsDataset:
         return self.ends[-1]
 
     @property
+    def shard_sizes(self) -> list[int]:
+        """Samples of each shard, in order."""
+        return [len(shard) for shard in self.shards]
+
+    @property
     def columns(self) -> dict[str, str]:
         """Column name to MDS encoding."""
         first = self.shards[0]

@@ -15,10 +15,10 @@ from typing import Any
 class Metrics:
     """An append-only log that can be cut back."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        """Open for appending after the first `size` bytes; the rest is dropped."""
+    def __init__(self, path: Path, size: int | None = None) -> None:
+        """Open for appending after the first `size` bytes, where given; the rest is dropped."""
         self.file = path.open("ab")
-        if self.file.tell() > size:
+        if size is not None and self.file.tell() > size:
             self.file.truncate(size)
 
     def write(self, row: dict[str, Any]) -> None:

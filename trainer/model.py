@@ -6,23 +6,27 @@ the head's goes by `model.<its name here>` in Hugging Face's layout.
 
 Master weights are fp32; activations and matrix products run in `compute_dtype`, cast at each use. Nothing here
 draws from a global random generator: initial weights follow from the seed alone, and a forward pass is a pure
-function. Output projections start at zero, so each block begins as the identity (Fixup, arXiv:1901.09321).
+function. With `zero_init` output projections start at zero, so each block begins as the identity (Fixup,
+arXiv:1901.09321).
 
 Parameters per layer: width * head_dim * (2 * heads + 2 * kv_heads) + 3 * width * ffn (+ norms).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from trainer.attention import attend, document_bias, past_bias
-from trainer.config import ModelConfig
+from trainer.attention import Mask, attend, past_bias, within
+from trainer.config import ModelConfig, RopeScaling
 from trainer.loss import IGNORE, linear_cross_entropy
+from trainer.sharding import share_of
 
 Rotation = tuple[Tensor, Tensor]  # cos, sin: (batch or 1, 1, tokens, head_dim)
 
@@ -38,6 +42,12 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight.to(input.dtype))
+
+
+def together(input: Tensor, *layers: Linear) -> tuple[Tensor, ...]:
+    """The outputs of several `Linear` of one input, from one matrix product over their joined weights."""
+    weights = [layer.weight.to(input.dtype) for layer in layers]
+    return torch.split(F.linear(input, torch.cat(weights)), [len(weight) for weight in weights], dim=-1)
 
 
 class Embedding(nn.Embedding):
@@ -104,19 +114,17 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
         self.qk_norm = config.qk_norm
 
-    def forward(self, input: Tensor, rotation: Rotation, bias: Tensor | None, past: Past | None = None) -> Tensor:
+    def forward(self, input: Tensor, rotation: Rotation, mask: Mask, past: Past | None = None) -> Tensor:
         batch, tokens, _ = input.shape
-        query, key, value = (
-            projection(input).view(batch, tokens, -1, self.head_dim)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        projected = together(input, self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (each.view(batch, tokens, -1, self.head_dim) for each in projected)
         if self.qk_norm:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = rotate(query.transpose(1, 2), rotation), rotate(key.transpose(1, 2), rotation)
         value = value.transpose(1, 2)
         if past is not None:
             key, value = past.extend(key, value)
-        mixed = attend(query, key, value, bias)
+        mixed = attend(query, key, value, mask)
         output: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
         return output
 
@@ -131,7 +139,8 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(config.ffn, config.width)
 
     def forward(self, input: Tensor) -> Tensor:
-        output: Tensor = self.down_proj(F.silu(self.gate_proj(input)) * self.up_proj(input))
+        gate, up = together(input, self.gate_proj, self.up_proj)
+        output: Tensor = self.down_proj(F.silu(gate) * up)
         return output
 
 
@@ -145,8 +154,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, input: Tensor, rotation: Rotation, bias: Tensor | None, past: Past | None = None) -> Tensor:
-        middle = input + self.self_attn(self.input_layernorm(input), rotation, bias, past)
+    def forward(self, input: Tensor, rotation: Rotation, mask: Mask, past: Past | None = None) -> Tensor:
+        middle = input + self.self_attn(self.input_layernorm(input), rotation, mask, past)
         output: Tensor = middle + self.mlp(self.post_attention_layernorm(middle))
         return output
 
@@ -158,6 +167,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
+        self.recompute = False  # whether blocks run again in the backward pass instead of keeping their activations
+        self.compiled = False  # whether the loss is; `trainer.runtime.compile_model` compiles it with the blocks
         self.embed_tokens = Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
@@ -171,12 +182,12 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Set every weight: normal with deviation width^-0.5, norms 1, output projections 0 (an untied head too)."""
+        """Set every weight: normal of deviation width^-0.5, norms 1; with `zero_init` output projections and head 0."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
                 parameter.fill_(1.0)
-            elif name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
+            elif self.config.zero_init and name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
                 parameter.zero_()
             else:
                 deviation = self.config.width**-0.5
@@ -189,7 +200,7 @@ class Transformer(nn.Module):
         if differing := parameters.keys() ^ tensors.keys():
             raise KeyError(f"weights on one side only: {', '.join(sorted(differing))}")
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(share_of(tensors[name], parameter))
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
         """Logits (batch, tokens, vocabulary) fp32, or with `targets` the mean loss in nats, a scalar.
@@ -208,7 +219,7 @@ class Transformer(nn.Module):
         targets: Tensor,
         documents: Tensor | None = None,
         *,
-        scale: float,
+        scale: float | Tensor,
         z_loss: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """The objective, `scale` times the summed loss (and z-loss), and each token's loss in nats.
@@ -217,15 +228,15 @@ class Transformer(nn.Module):
         """
         hidden = self.hidden(tokens, documents).flatten(0, 1)
         objective, losses = linear_cross_entropy(
-            hidden, self.lm_head.weight, targets.flatten(), scale=scale, z_loss=z_loss
+            hidden, self.lm_head.weight, targets.flatten(), scale=scale, z_loss=z_loss, compiled=self.compiled
         )
         return objective, losses.view_as(targets)
 
     def hidden(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """Normalized last hidden states, (batch, tokens, width) in the compute type."""
-        bias = None if documents is None else document_bias(documents, self.compute_dtype)
+        mask = within(documents, tokens.shape[1], tokens.device, self.compute_dtype)
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        return self._blocks(tokens, positions, bias, None)
+        return self._blocks(tokens, positions, mask, None)
 
     def extend(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Hidden states of `tokens` (batch, tokens) at `positions` (same shape), which join the cache.
@@ -240,12 +251,15 @@ class Transformer(nn.Module):
         logits: Tensor = self.lm_head(hidden)
         return logits.float()
 
-    def _blocks(self, tokens: Tensor, positions: Tensor, bias: Tensor | None, cache: Cache | None) -> Tensor:
+    def _blocks(self, tokens: Tensor, positions: Tensor, mask: Mask, cache: Cache | None) -> Tensor:
         hidden = self.embed_tokens(tokens).to(self.compute_dtype)
         rotation = (self._rotation("cos", positions), self._rotation("sin", positions))
         for index, block in enumerate(self.layers):
             past = None if cache is None else Past(*cache.layers[index], positions)
-            hidden = block(hidden, rotation, bias, past)
+            if self.recompute and torch.is_grad_enabled():
+                hidden = checkpoint(block, hidden, rotation, mask, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden = block(hidden, rotation, mask, past)
         output: Tensor = self.norm(hidden)
         return output
 
@@ -258,9 +272,20 @@ def rotary_table(config: ModelConfig) -> Rotation:
     """Cosine and sine of every position's angles, (context, head_dim) fp32, both halves alike (rotate-half)."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequencies = 1.0 / config.rope_base**exponents  # to the last bit as in `transformers`
+    if config.rope_scaling is not None:
+        frequencies = stretched(frequencies, config.rope_scaling)
     angles = torch.outer(torch.arange(config.context, dtype=torch.float32), frequencies)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
+
+
+def stretched(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    """Frequencies for a longer context (linear: arXiv:2306.15595; llama3: as Llama 3.1 published)."""
+    if scaling.type == "linear":
+        return frequencies / scaling.factor
+    turns = scaling.original_context * frequencies / (2 * math.pi)  # within the original context
+    share = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    return torch.lerp(frequencies / scaling.factor, frequencies, share.clamp(0, 1))
 
 
 def rotate(input: Tensor, rotation: Rotation) -> Tensor:

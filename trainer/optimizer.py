@@ -7,7 +7,8 @@ a few batched products instead of hundreds of small ones. Its update is scaled t
 
 Decay leaves out norms and the input embedding, whose rare rows would shrink between their gradients (OLMo 2,
 arXiv:2501.00656). State: one fp32 buffer per Muon weight, two per AdamW weight. Cost of Newton-Schulz on (r, c),
-r <= c: 5 * (4 r^2 c + 2 r^3) FLOPs per matrix and step, whatever the batch.
+r <= c: 5 * (4 r^2 c + 2 r^3) FLOPs per matrix and step, whatever the batch. Several processes share the matrices of a
+shape among them and exchange the results, in the model's compute type.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from trainer.config import OptimizerConfig
+from trainer.errors import TrainerError
 from trainer.model import Transformer
+from trainer.parallel import ALONE, World
+from trainer.sharding import from_part, local_part, share_of, whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of Jordan et al., steepest at zero
 UPDATE_RMS = 0.2  # AdamW's usual update RMS, measured in arXiv:2502.16982
@@ -28,17 +34,26 @@ ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 class Optimizer:
     """Updates a model's parameters in place; `rate` in `step` scales both peak learning rates."""
 
-    def __init__(self, model: Transformer, config: OptimizerConfig, lr: float, muon_lr: float) -> None:
-        """`lr` and `muon_lr` are the peaks; Newton-Schulz runs in the model's compute type."""
+    def __init__(
+        self, model: Transformer, config: OptimizerConfig, lr: float, muon_lr: float, world: World = ALONE
+    ) -> None:
+        """`lr` and `muon_lr` are the peaks; Newton-Schulz runs in the model's compute type.
+
+        Raises TrainerError where Muon's matrices are sharded over processes that do not divide their rows.
+        """
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         self.lr, self.muon_lr, self.config = lr, muon_lr, config
-        self.dtype = model.compute_dtype
+        self.dtype, self.world = model.compute_dtype, world
         matrices = [p for p in model.layers.parameters() if p.ndim == 2] if config.name == "muon" else []
         self.shapes: dict[torch.Size, list[Tensor]] = {}
         for parameter in matrices:
             self.shapes.setdefault(parameter.shape, []).append(parameter)
+        self.sharded = bool(matrices) and isinstance(matrices[0], DTensor)
+        for rows, _ in self.shapes:
+            if self.sharded and rows % world.size:
+                raise TrainerError(f"a weight of {rows} rows cannot be sharded over {world.size} processes; use `ddp`")
         self.momentum = {
-            shape: torch.zeros(len(group), *shape, device=group[0].device) for shape, group in self.shapes.items()
+            shape: torch.stack([torch.zeros_like(local_part(p)) for p in group]) for shape, group in self.shapes.items()
         }
         rest = [p for p in self.names if not any(p is matrix for matrix in matrices)]
         plain = [p for p in rest if p.ndim < 2 or p is model.embed_tokens.weight]
@@ -62,34 +77,58 @@ class Optimizer:
             parameter.grad = None
 
     def _muon(self, shape: torch.Size, parameters: list[Tensor], lr: float) -> None:
-        gradient = torch.stack([p.grad for p in parameters if p.grad is not None])
+        gradient = torch.stack([local_part(p.grad) for p in parameters if p.grad is not None])
         momentum = self.momentum[shape].lerp_(gradient, 1 - self.config.momentum)
         update = gradient.lerp_(momentum, self.config.momentum)
-        directions = orthogonalize(update.to(self.dtype)).to(torch.float32)
+        directions = self._directions(update.to(self.dtype)).to(torch.float32)
         scale = UPDATE_RMS * math.sqrt(max(shape))
-        torch._foreach_mul_(parameters, 1 - lr * self.config.weight_decay)
-        torch._foreach_add_(parameters, list(directions.unbind()), alpha=-lr * scale)
+        weights = [local_part(parameter) for parameter in parameters]
+        torch._foreach_mul_(weights, 1 - lr * self.config.weight_decay)
+        torch._foreach_add_(weights, list(directions.unbind()), alpha=-lr * scale)
+
+    def _directions(self, update: Tensor) -> Tensor:
+        """The orthogonalized updates (n, this process's rows, columns); each process works on its share of the n."""
+        size, rank = self.world.size, self.world.rank
+        if size == 1:
+            return orthogonalize(update)
+        results = []
+        for chunk in torch.split(update, size):  # a matrix for each process
+            if self.sharded:
+                gathered = chunk.new_empty(size * len(chunk), *chunk.shape[1:])
+                dist.all_gather_into_tensor(gathered, chunk.contiguous())
+                chunk = gathered.view(size, *chunk.shape).transpose(0, 1).flatten(1, 2)
+            mine = orthogonalize(chunk[rank : rank + 1]) if rank < len(chunk) else torch.zeros_like(chunk[:1])
+            everyone = chunk.new_empty(size, *chunk.shape[1:])
+            dist.all_gather_into_tensor(everyone, mine.contiguous())
+            everyone = everyone[: len(chunk)]
+            results.append(everyone.chunk(size, dim=1)[rank] if self.sharded else everyone)
+        return torch.cat(results)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything to save, fp32, by `<kind>.<parameter name>`: momentum, exp_avg, exp_avg_sq, step."""
+        """Everything to save, fp32, by `<kind>.<parameter name>`: momentum, exp_avg, exp_avg_sq, step.
+
+        Sharded state is gathered whole, by all processes together.
+        """
         tensors: dict[str, Tensor] = {}
         for shape, parameters in self.shapes.items():
             for parameter, momentum in zip(parameters, self.momentum[shape], strict=True):
-                tensors[f"momentum.{self.names[parameter]}"] = momentum
+                tensors[f"momentum.{self.names[parameter]}"] = whole(from_part(momentum, parameter))
         for parameter, state in self.adamw.state.items():
             for kind in ADAM_STATE:
-                tensors[f"{kind}.{self.names[parameter]}"] = state[kind]
+                tensors[f"{kind}.{self.names[parameter]}"] = whole(state[kind])
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take the state that `state` returned. Raises KeyError where it belongs to other parameters."""
         for shape, parameters in self.shapes.items():
             for parameter, momentum in zip(parameters, self.momentum[shape], strict=True):
-                momentum.copy_(tensors[f"momentum.{self.names[parameter]}"])
+                momentum.copy_(local_part(share_of(tensors[f"momentum.{self.names[parameter]}"], parameter)))
         for group in self.adamw.param_groups:
             for parameter in group["params"]:
-                self.adamw.state[parameter] = {
-                    kind: tensors[f"{kind}.{self.names[parameter]}"].to(parameter.device) for kind in ADAM_STATE
+                moments = {kind: tensors[f"{kind}.{self.names[parameter]}"] for kind in ADAM_STATE}
+                step = moments.pop("step").to(parameter.device)
+                self.adamw.state[parameter] = {"step": step} | {
+                    kind: share_of(moment, parameter) for kind, moment in moments.items()
                 }
 
 

@@ -77,3 +77,28 @@ def learning_rates(config: TrainConfig) -> tuple[float, float]:
     """Peak learning rates (AdamW, Muon): the recipe's where given, the preset's otherwise."""
     preset = PRESETS[config.preset]
     return config.optimizer.lr or preset.lr, config.optimizer.muon_lr or preset.muon_lr
+
+
+def parameter_count(shape: ModelConfig) -> int:
+    """Trainable parameters, tied ones once."""
+    return matrix_parameters(shape) + shape.vocab_size * shape.width * (not shape.tied) + _norm_parameters(shape)
+
+
+def matrix_parameters(shape: ModelConfig) -> int:
+    """Parameters that take part in a matrix product for every token: blocks and head, not the input embedding."""
+    attention = 2 * shape.width * shape.head_dim * (shape.heads + shape.kv_heads)
+    return shape.layers * (attention + 3 * shape.width * shape.ffn) + shape.vocab_size * shape.width
+
+
+def flops_per_token(shape: ModelConfig, context: int | None = None) -> int:
+    """Floating-point operations of forward and backward pass for one token: 6 a matrix parameter, and attention.
+
+    Attention counts every pair of positions, seen or not, as is usual (PaLM, arXiv:2204.02311, appendix B), so that
+    utilisation compares with what others publish.
+    """
+    attended = shape.layers * shape.heads * shape.head_dim * (context or shape.context)
+    return 6 * matrix_parameters(shape) + 12 * attended
+
+
+def _norm_parameters(shape: ModelConfig) -> int:
+    return shape.layers * (2 * shape.width + 2 * shape.head_dim * shape.qk_norm) + shape.width

@@ -6,10 +6,14 @@ torch, device and number of threads, hence `environment`.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import resource
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,6 +25,8 @@ import torch.utils.deterministic
 from trainer.errors import TrainerError
 from trainer.model import Transformer
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+PUBLISHED_BF16 = {"H100": 989e12, "H200": 989e12, "GH200": 989e12, "A100": 312e12, "B200": 2250e12}  # data sheets
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -28,8 +34,24 @@ def find_device(wanted: str) -> torch.device:
     """`auto` is CUDA where there is a GPU. Raises TrainerError where CUDA is asked for in vain."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise TrainerError("device: `cuda` was asked for, but torch sees no GPU; use `auto` or `cpu`")
-    available = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(available if wanted == "auto" else wanted)
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's number of this process
+    torch.cuda.set_device(device)
+    return device
+
+
+def find_precision(wanted: str, device: torch.device) -> str:
+    """`auto` is bf16 where the hardware multiplies it: on GPUs since Ampere, on CPUs with AMX or AVX-512 BF16.
+
+    There its matrix products are at least twice as fast as fp32's (docs/benchmarks.md); elsewhere they are emulated.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -39,13 +61,13 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Only kernels that give the same bits each time; anything else raises. Restores what was set before."""
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Where wanted, only kernels that give the same bits each time; others raise. Restores what was set before."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     before = torch.are_deterministic_algorithms_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(wanted)
     memory.fill_uninitialized_memory = False  # a debugging aid that writes every buffer twice
     try:
         yield
@@ -54,8 +76,45 @@ def deterministic() -> Iterator[None]:
         memory.fill_uninitialized_memory = fill
 
 
-def compile_blocks(model: Transformer) -> str | None:
-    """Compile every block in place; where the machine has no working compiler, say so and leave the model eager."""
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s that utilisation is a share of: a GPU's published dense rate, else what a matrix product reaches here."""
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        name = torch.cuda.get_device_name(device)
+        for part, rate in PUBLISHED_BF16.items():
+            if part in name:
+                return rate
+    size = 1024 if device.type == "cpu" else 8192
+    square = torch.ones(size, size, dtype=dtype, device=device)
+    fastest = float("inf")
+    for _ in range(5):
+        begun = time.perf_counter()
+        float((square @ square)[0, 0])  # reading a number waits for the device
+        fastest = min(fastest, time.perf_counter() - begun)
+    return 2 * size**3 / fastest
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes of the largest use so far: of the GPU's memory by tensors, or of main memory by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory rather than hand it back to the system.
+
+    A step frees and takes hundreds of megabytes; without this each of their pages is mapped and zeroed anew, a tenth
+    of a step's time on a CPU (docs/log.md). Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def compile_model(model: Transformer) -> str | None:
+    """Compile every block and the loss in place; where that does not work, say why and leave the model eager."""
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its note on machines without a GPU
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=model.embed_tokens.weight.device))
@@ -67,7 +126,21 @@ def compile_blocks(model: Transformer) -> str | None:
         )
     for block in model.layers:
         block.compile()
+    model.compiled = True
     return None
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The generators' states, by the names under which a checkpoint keeps them."""
+    states = {"random.cpu": torch.get_rng_state()}
+    return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_random_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put the generators back to what `random_state` returned; of another kind of device, only the CPU's."""
+    torch.set_rng_state(states["random.cpu"])
+    if device.type == "cuda" and "random.cuda" in states:
+        torch.cuda.set_rng_state(states["random.cuda"], device)
 
 
 class StopSignals:

@@ -1,22 +1,31 @@
 """Which samples a step trains on: a pure function of (seed, step), with nothing to save and O(1) to jump to.
 
 Draws are numbered 0, 1, 2, ... over the whole run; step s takes draws s * batch to (s + 1) * batch - 1. A draw
-becomes a (stream, sample) pair in two moves:
+becomes a (stream, sample) pair in three moves:
 
-1. *Stream*: a fixed cycle of up to 65,536 slots spreads the streams evenly (slot j of a stream with q slots stands
-   at (j + 1/2) / q of the cycle), so every window holds each stream's share to within a slot or so; no luck of
-   the draw for small streams. The cycle also says how many draws of that stream came before.
-2. *Sample*: that count, divided by the stream's size, is its epoch and its place in the epoch; a keyed
-   permutation (a Feistel network with cycle walking; Black and Rogaway 2002) turns the place into a sample. So
-   each sample comes exactly once per epoch of its stream, in an order that each epoch shuffles anew.
+1. *Stream*: each phase of the run has a fixed cycle of up to 65,536 slots over which the streams are spread evenly
+   (slot j of a stream with q slots stands at (j + 1/2) / q of the cycle), so every window holds each stream's share
+   to within a slot or so; no luck of the draw for small streams. The cycle also says how many draws of that stream
+   came before, and so what its epoch and its place in the epoch are.
+2. *Block*: the epoch's places are cut into blocks of equal size, and a keyed permutation (a Feistel network with
+   cycle walking; Black and Rogaway 2002) shuffles the places within each block.
+3. *Shard*: the stream's shards stand in an order that the epoch's key gives them; the shuffled place counts along
+   them. So a block holds the samples of a few shards from anywhere in the stream, a shard is visited during one
+   block (two, where it lies across their border) and then not again in that epoch.
 
-Costs: O(batch) numpy work per step; memory for the cycle alone. All of it happens before ranks and micro-batches
-slice the batch, so every world size trains on the same samples in the same steps.
+Each sample comes exactly once per epoch of its stream, in an order that every epoch shuffles anew. A stream that is
+no larger than a block is shuffled perfectly.
+
+Costs: O(batch) numpy work per step, whatever the number of samples. Memory and the first step of an epoch: tables
+of at most 65,536 entries per stream (more shards than that are shuffled in runs of neighbours). All of it happens
+before ranks and micro-batches slice the batch, so every world size trains on the same samples in the same steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,53 +34,156 @@ from trainer.errors import TrainerError
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Words = np.ndarray[Any, np.dtype[np.uint64]]
-CYCLE = 1 << 16
+CYCLE = 1 << 16  # most slots of a phase's cycle
+RUNS = 1 << 16  # most entries of a stream's table of shards
+BLOCK = 1 << 16  # samples that are shuffled together
 ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class Phase:
+    """From step `start` on, `weights[i]` multiplies stream i's natural share (by samples); 0 leaves it out."""
+
+    start: int
+    weights: Sequence[float]
 
 
 class Sampler:
     """The data order of one run."""
 
-    def __init__(self, sizes: Sequence[int], weights: Sequence[float] | None, batch_size: int, seed: int) -> None:
-        """sizes: samples of each stream; weights: factor on each stream's natural share (None: as they come).
+    def __init__(
+        self, shards: Sequence[Sequence[int] | Ints], phases: Sequence[Phase], batch_size: int, seed: int,
+        block: int = BLOCK, ramp: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """shards: for each stream, the samples of each of its shards in storage order; phases: by start, from 0 on.
 
+        ramp: batch sizes of the first steps, where they differ from `batch_size`.
         A stream of weight 2 is read at twice its share by size, so its epochs pass twice as fast.
-        Raises TrainerError for an empty stream or a weight that is not positive.
+        Raises TrainerError for an empty stream, a phase whose weights cannot be mixed, or too many streams.
         """
-        factors = [1.0] * len(sizes) if weights is None else list(weights)
-        if not sizes or len(factors) != len(sizes) or min(sizes) < 1 or min(factors) <= 0:
-            raise TrainerError(
-                f"streams of {list(sizes)} samples and weights {factors} cannot be mixed: all must be > 0"
-            )
-        if len(sizes) > CYCLE:
-            raise TrainerError(f"{len(sizes)} streams are more than the {CYCLE} that can be mixed")
-        self.sizes = np.array(sizes, np.int64)
-        self.batch_size, self.seed = batch_size, seed
-        total = int(self.sizes.sum())
-        exact = len(set(factors)) == 1 and total <= CYCLE  # then one cycle is one epoch of everything
-        self.slots = self.sizes if exact else quotas(self.sizes * np.array(factors), CYCLE)
-        self.cycle, self.before = interleave(self.slots)
+        self.streams = [_Stream(sizes, seed, number, block) for number, sizes in enumerate(shards)]
+        sizes = np.array([stream.size for stream in self.streams], np.int64)
+        _check(sizes, phases)
+        self.batch_size = batch_size
+        self.ramp = np.concatenate(([0], np.cumsum(np.array(ramp, np.int64))))
+        self.starts = np.array([self.before(phase.start) for phase in phases], np.int64)
+        self.cycles: list[_Cycle] = []
+        drawn = np.zeros(len(sizes), np.int64)
+        for number, phase in enumerate(phases):
+            self.cycles.append(_Cycle(sizes, phase.weights, drawn))
+            if number + 1 < len(phases):
+                drawn = self.cycles[-1].drawn_after(int(self.starts[number + 1] - self.starts[number]))
+
+    def before(self, step: int) -> int:
+        """Draws of all steps before this one."""
+        ramped = min(step, len(self.ramp) - 1)
+        return int(self.ramp[ramped]) + (step - ramped) * self.batch_size
 
     def batch(self, step: int) -> Ints:
-        """(stream, sample) of each of the step's draws: (batch_size, 2) int64."""
-        draws = np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.int64)
-        turn, slot = np.divmod(draws, len(self.cycle))
-        stream = self.cycle[slot]
-        count = turn * self.slots[stream] + self.before[slot]
-        epoch, place = np.divmod(count, self.sizes[stream])
-        keys = mix(mix(mix(np.uint64(self.seed)) ^ stream.astype(np.uint64)) ^ epoch.astype(np.uint64))
-        samples = permute(place, self.sizes[stream], keys)
-        batch: Ints = np.stack((stream, samples), axis=1)
+        """(stream, sample) of each of the step's draws: (batch size of the step, 2) int64."""
+        draws = np.arange(self.before(step), self.before(step + 1), dtype=np.int64)
+        phases = np.searchsorted(self.starts, draws, side="right") - 1
+        batch: Ints = np.empty((len(draws), 2), np.int64)
+        for phase in np.unique(phases).tolist():
+            rows = np.flatnonzero(phases == phase)
+            streams, counts = self.cycles[phase].locate(draws[rows] - self.starts[phase])
+            batch[rows, 0] = streams
+            for stream in np.unique(streams).tolist():
+                chosen = streams == stream
+                batch[rows[chosen], 1] = self.streams[stream].samples(counts[chosen])
         return batch
+
+    def epochs(self, step: int) -> list[float]:
+        """How many times each stream has been read before `step`."""
+        draw = self.before(step)
+        phase = int(np.searchsorted(self.starts, draw, side="right")) - 1
+        drawn = self.cycles[phase].drawn_after(draw - int(self.starts[phase]))
+        return [count / stream.size for count, stream in zip(drawn.tolist(), self.streams, strict=True)]
+
+
+class _Cycle:
+    """The mixture of one phase: which stream a draw belongs to, and how many of that stream came before."""
+
+    def __init__(self, sizes: Ints, weights: Sequence[float], drawn: Ints) -> None:
+        total = int(sizes.sum())
+        whole = len(set(weights)) == 1 and total <= CYCLE  # then one cycle is one epoch of everything
+        self.slots = sizes if whole else quotas(sizes * np.array(weights, np.float64), CYCLE)
+        self.stream, self.before = interleave(self.slots)
+        self.drawn = drawn
+
+    def locate(self, draws: Ints) -> tuple[Ints, Ints]:
+        """Stream of each draw (counted from the phase's start) and that stream's draws before it in the whole run."""
+        turn, slot = np.divmod(draws, len(self.stream))
+        stream = self.stream[slot]
+        return stream, self.drawn[stream] + turn * self.slots[stream] + self.before[slot]
+
+    def drawn_after(self, draws: int) -> Ints:
+        """Draws of each stream in the whole run once this phase has made `draws`."""
+        turns, rest = divmod(draws, len(self.stream))
+        counts: Ints = self.drawn + turns * self.slots + np.bincount(self.stream[:rest], minlength=len(self.slots))
+        return counts
+
+
+class _Stream:
+    """The order of one stream's samples."""
+
+    def __init__(self, shards: Sequence[int] | Ints, seed: int, number: int, block: int) -> None:
+        sizes = np.asarray(shards, np.int64)
+        together = max(1, -(-len(sizes) // RUNS))
+        starts = np.concatenate(([0], np.cumsum(sizes)))
+        self.starts = starts[:-1:together]
+        self.size = int(starts[-1])
+        self.sizes = np.diff(np.append(self.starts, self.size))
+        self.key = mix(mix(np.uint64(seed)) ^ np.uint64(number))
+        self.block = -(-self.size // max(1, -(-self.size // block)))  # blocks of equal size, none larger than `block`
+        self.table = lru_cache(maxsize=2)(self._table)  # a batch may lie across an epoch's end
+
+    def samples(self, counts: Ints) -> Ints:
+        """The samples that the draws number `counts` of this stream take."""
+        epochs, places = np.divmod(counts, self.size)
+        samples = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            rows = epochs == epoch
+            key, ends, shift = self.table(epoch)
+            blocks, inside = np.divmod(places[rows], self.block)
+            sizes = np.minimum(self.block, self.size - blocks * self.block)
+            places_there = blocks * self.block + permute(inside, sizes, mix(key ^ (blocks + 1).astype(np.uint64)))
+            samples[rows] = places_there + shift[np.searchsorted(ends, places_there, side="right")]
+        return samples
+
+    def _table(self, epoch: int) -> tuple[Any, Ints, Ints]:
+        """The epoch's key and, in its order of shards, where each ends and what takes its places to its samples."""
+        key = mix(self.key ^ np.uint64(epoch))
+        order = np.argsort(mix(key ^ mix(np.arange(len(self.sizes), dtype=np.uint64))), kind="stable")
+        ends = np.cumsum(self.sizes[order])
+        return key, ends, self.starts[order] - (ends - self.sizes[order])
+
+
+def _check(sizes: Ints, phases: Sequence[Phase]) -> None:
+    if not len(sizes) or sizes.min() < 1:
+        raise TrainerError(f"streams of {sizes.tolist()} samples cannot be mixed: there must be some, none empty")
+    if len(sizes) > CYCLE:
+        raise TrainerError(f"{len(sizes)} streams are more than the {CYCLE} that can be mixed")
+    starts = [phase.start for phase in phases]
+    if not starts or starts[0] != 0 or sorted(set(starts)) != starts:
+        raise TrainerError(f"phases start at steps {starts}; the first must start at 0 and each later than the last")
+    for phase in phases:
+        weights = list(phase.weights)
+        if len(weights) != len(sizes) or not all(0 <= weight < np.inf for weight in weights) or not any(weights):
+            raise TrainerError(
+                f"weights {weights} from step {phase.start} cannot mix {len(sizes)} streams: "
+                "one finite weight each, none negative, at least one above 0"
+            )
 
 
 def quotas(shares: np.ndarray[Any, np.dtype[np.float64]], slots: int) -> Ints:
-    """Slots per stream in proportion to `shares` (largest remainder), at least one each, `slots` in all."""
+    """Slots per stream in proportion to `shares` (largest remainder), `slots` in all; at least one where share > 0."""
     exact = shares / shares.sum() * slots
-    counts: Ints = np.maximum(np.floor(exact).astype(np.int64), 1)
+    least = (shares > 0).astype(np.int64)
+    counts: Ints = np.maximum(np.floor(exact).astype(np.int64), least)
     while (missing := slots - int(counts.sum())) != 0:
         order = np.argsort(counts - exact if missing > 0 else exact - counts, kind="stable")
-        order = order if missing > 0 else order[counts[order] > 1]
+        order = order[shares[order] > 0] if missing > 0 else order[counts[order] > least[order]]
         counts[order[: abs(missing)]] += np.sign(missing)
     return counts
 

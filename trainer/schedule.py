@@ -1,4 +1,4 @@
-"""Learning rate as a pure function of the step, so that no schedule has state to save.
+"""Learning rate and batch size as pure functions of the step, so that no schedule has state to save.
 
 `rate` returns the factor on every peak rate: linear warm-up, then
 
@@ -32,3 +32,8 @@ def rate(config: ScheduleConfig, step: int, steps: int) -> float:
 def _share(step: int, start: int, steps: int) -> float:
     """Share, in (0, 1], of the updates from `start` to the end that are done with update `step`."""
     return (step - start + 1) / (steps - start)
+
+
+def ramped_sizes(steps: int, full: int) -> list[int]:
+    """Batch sizes of the first `steps` updates: an eighth of `full`, two eighths, ... each for as many steps."""
+    return [max(1, full * (1 + 8 * step // steps) // 8) for step in range(steps)]

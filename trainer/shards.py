@@ -27,6 +27,7 @@ from trainer.errors import TrainerError
 from trainer.files import sha256
 from trainer.loss import IGNORE
 from trainer.mds import Array, MdsDataset, check_hash, read_index
+from trainer.sampler import Phase
 
 FORMAT = 1
 HELD_OUT = {"val", "validation", "valid", "eval", "test"}
@@ -78,11 +79,17 @@ class Shards:
     token_bytes: Array | None
     train: tuple[Stream, ...]
     validation: tuple[Stream, ...]
+    mixture: tuple[tuple[float, Mapping[str, float]], ...]  # (start as a share of the run's steps, weight by stream)
 
     @property
     def has_documents(self) -> bool:
         """Whether every stream says where its documents end."""
         return all("doc_lengths" in stream.data.columns for stream in self.train + self.validation)
+
+    def phases(self, steps: int) -> list[Phase]:
+        """The mixture of a run of `steps` steps: a phase begins at its share of them, rounded to a whole step."""
+        weights = {round(start * steps): weights for start, weights in self.mixture}  # of equal starts the last holds
+        return [Phase(start, [here[stream.name] for stream in self.train]) for start, here in weights.items()]
 
     def read(self, streams: tuple[Stream, ...], ids: Array) -> Samples:
         """Samples by (stream, sample) number, `ids` (n, 2) int64, in that order.
@@ -164,6 +171,11 @@ def _open_manifest(folder: Path, cache: Path) -> Shards:
         known = {key: int(manifest[key]) for key in ("sequence_length", "vocab_size", "eos_id")}
         listed = {name: (int(entry["samples"]), float(entry["weight"])) for name, entry in manifest["streams"].items()}
         tokenizer_sha256 = str(manifest["tokenizer_sha256"])
+        weights = {name: weight for name, (_, weight) in listed.items() if name.startswith("train/")}
+        mixture = tuple(
+            (float(phase["start"]), {name.removeprefix("train/"): float(phase["weights"][name]) for name in weights})
+            for phase in manifest.get("phases", [{"start": 0.0, "weights": weights}])
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TrainerError(f"{path} is not a shards manifest (docs/format.md): {error!r}") from None
     for name, (size, expected) in files.items():
@@ -199,6 +211,7 @@ def _open_manifest(folder: Path, cache: Path) -> Shards:
         token_bytes=np.load(folder / "token_bytes.npy", allow_pickle=False),
         train=tuple(streams["train"]),
         validation=tuple(streams["validation"]),
+        mixture=mixture,
     )
 
 
@@ -229,6 +242,7 @@ def _open_plain(folder: Path, cache: Path) -> Shards:
         token_bytes=None,
         train=train,
         validation=validation,
+        mixture=((0.0, {stream.name: 1.0 for stream in train}),),
     )
 
 

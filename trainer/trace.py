@@ -1,8 +1,8 @@
 """From a training step to its documents and from a document to its steps.
 
 Which samples a step takes is a function of what the checkpoint records (batch, seed, shards), so nothing was logged
-and nothing can be missing. Steps are numbered as metrics.jsonl numbers them: step 1 is the first update. The way back
-computes the samples of every step up to the checkpoint: O(draws) numpy work, millions of draws a second.
+and nothing can be missing. Steps are numbered as metrics.jsonl numbers them: step 1 is the first update; steps of the
+ledger were left out. The way back computes the samples of every step up to the checkpoint, O(batch) each.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.anomalies import Ledger
 from trainer.checkpoint import load_newest
 from trainer.errors import TrainerError
 from trainer.sampler import Sampler
-from trainer.shards import Shards, open_shards
-
-DRAWS = 1 << 18  # looked at together
+from trainer.schedule import ramped_sizes
+from trainer.shards import open_shards
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,23 @@ class History:
                 "give the folder of the corpus it was trained on"
             )
         self.steps = found.step
-        self.batch = saved["global_batch_tokens"] // self.shards.sequence_length
-        self.order = data_order(self.shards, self.batch, saved["seed"])
+        self.ledger = Ledger(train_dir / "ledger.json")
+        sequences = saved["global_batch_tokens"] // self.shards.sequence_length
+        self.order = Sampler(
+            [stream.data.shard_sizes for stream in self.shards.train],
+            self.shards.phases(found.state["settings"]["steps"]),
+            sequences,
+            saved["seed"],
+            saved["data.shuffle_block"],
+            ramped_sizes(saved["batch_ramp"], sequences),
+        )
 
     def step(self, number: int) -> list[Piece]:
         """The documents of a step, in the order of the batch. Raises TrainerError for one that was not trained."""
         if not 1 <= number <= self.steps:
             raise TrainerError(f"step {number} was not trained; the newest checkpoint is of step {self.steps}")
+        if (entry := self.ledger.covering(number)) is not None:
+            raise TrainerError(f"step {number} was left out by policy `{entry.policy}`: {entry.reason}")
         pieces = []
         for stream, sample in self.order.batch(number - 1).tolist():
             data, name = self.shards.train[stream].data.sample(sample), self.shards.train[stream].name
@@ -75,18 +85,9 @@ class History:
         names = {stream.name: number for number, stream in enumerate(self.shards.train)}
         found: dict[tuple[str, int], list[int]] = {sample: [] for sample in samples}
         wanted = {(names[stream], sample): (stream, sample) for stream, sample in samples if stream in names}
-        together = max(1, DRAWS // self.batch)
-        scan = data_order(self.shards, self.batch * together, self.order.seed)
-        for turn in range(-(-self.steps // together)):
-            drawn = scan.batch(turn)
-            for (stream, sample), name in wanted.items():
-                places = np.flatnonzero((drawn[:, 0] == stream) & (drawn[:, 1] == sample))
-                steps = turn * together + places // self.batch + 1
-                found[name] += steps[steps <= self.steps].tolist()
+        for step in range(self.steps):
+            if self.ledger.covering(step + 1) is not None:
+                continue
+            for pair in {*map(tuple, self.order.batch(step).tolist())} & wanted.keys():
+                found[wanted[pair]].append(step + 1)
         return found
-
-
-def data_order(shards: Shards, batch: int, seed: int) -> Sampler:
-    """The sampler of a run. A multiple of its batch gives the same draws, several steps at once."""
-    sizes = [len(stream.data) for stream in shards.train]
-    return Sampler(sizes, [stream.weight for stream in shards.train], batch, seed)

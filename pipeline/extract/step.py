@@ -1,25 +1,30 @@
 """Stage `extract`: read the sources and turn each page into text.
 
 Dropped, each with its rule: `unreadable` (bytes that are no record), `http_status`, `media_type`, `too_large`,
-`blocked_url`, `empty_text`. Costs what the extractor costs; memory is one batch of documents.
+`blocked_url`, `blocked_url_word`, `url_not_allowed`, `domain_limit`, `empty_text`. Costs what the extractor costs;
+memory is one batch of documents. A limit per domain takes a pass of its own that reads the addresses first, so that
+the same documents are kept however tasks are run.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from pipeline.config import ExtractConfig
 from pipeline.documents import BASE_SCHEMA, BATCH_ROWS, document_id, text_bytes
-from pipeline.extract.text import decode, extract_decoded, tidy
+from pipeline.extract.model import WEIGHTS
+from pipeline.extract.text import decode, extract_counted, tidy
+from pipeline.extract.urls import domain_of, list_files, read_rules
 from pipeline.sources import Input, RawDocument, list_inputs, plan_tasks, read_documents
 from pipeline.stage import Build
 from pipeline.step import CorpusStep, Heartbeat, TaskReport, Verdicts, VerdictWriter
+from pipeline.storage import read_json, write_json
 
 _HTML = {"text/html", "application/xhtml+xml"}
 _READY = {"text/plain", "text/markdown"}
@@ -30,12 +35,15 @@ _KEPT: Reason = (None, None, None, None)
 def passes(build: Build) -> Iterator[CorpusStep]:
     """One pass, a task for each `task_bytes` of input."""
     tasks = plan_tasks(list_inputs(list(build.sources), build.base), build.settings.task_bytes)
+    if build.settings.domain_limit is not None:
+        yield SurveyStep(build.workdir, tasks, build.settings, build.base)
     yield ExtractStep(build.workdir, tasks, build.settings, build.base)
 
 
 def external_files(settings: ExtractConfig, base: Path) -> list[Path]:
-    """The URL block lists."""
-    return [base / name for name in settings.blocklist]
+    """The URL lists, and the fast extractor's weights."""
+    lists = [*settings.blocklist, *settings.allowlist, *settings.url_words]
+    return [*list_files(lists, base), *([WEIGHTS] if settings.extractor == "fast" else [])]
 
 
 def manifest(build: Build) -> dict[str, Any]:
@@ -43,20 +51,67 @@ def manifest(build: Build) -> dict[str, Any]:
     return {}
 
 
-class ExtractStep(CorpusStep):
-    """Reads the input files of a task, decodes and extracts their documents."""
+class SourceStep(CorpusStep):
+    """A pass over the input files, with the rules that need no text."""
 
-    def __init__(self, workdir: Path, inputs: list[list[Input]], settings: ExtractConfig, base: Path) -> None:
-        super().__init__("extract", workdir, len(inputs))
+    def __init__(
+        self, name: str, workdir: Path, inputs: list[list[Input]], settings: ExtractConfig, base: Path
+    ) -> None:
+        super().__init__(name, workdir, len(inputs))
         self.inputs = inputs
         self.settings = settings
-        self.blocked = read_blocklist(external_files(settings, base))
+        lists = (settings.blocklist, settings.allowlist, settings.url_words)
+        self.urls = read_rules(*(list_files(names, base) for names in lists))
 
     def weight(self, rank: int) -> float:
         return float(sum(item.size for item in self.inputs[rank]))
 
+    def refuse(self, raw: RawDocument) -> Reason:
+        """Why a document is not even decoded, or _KEPT."""
+        settings = self.settings
+        if raw.fault is not None:
+            return "unreadable", None, None, raw.fault
+        if raw.status not in settings.statuses:
+            return "http_status", float(raw.status), None, None
+        if raw.text is None and raw.media_type not in {*settings.media_types, "text/markdown"}:
+            return "media_type", None, None, raw.media_type or "none declared"
+        if raw.truncated:
+            return "too_large", float(len(raw.body)), float(settings.max_bytes), None
+        if refusal := self.urls.refusal(raw.url):
+            return refusal[0], None, None, refusal[1]
+        return _KEPT
+
+    def survey_path(self, rank: int) -> Path:
+        """File in which the survey leaves the documents of each domain in a task."""
+        return self.workdir / ".survey" / f"{rank:05d}.json"
+
+
+class SurveyStep(SourceStep):
+    """Counts the documents of each domain, task by task."""
+
+    def __init__(self, workdir: Path, inputs: list[list[Input]], settings: ExtractConfig, base: Path) -> None:
+        super().__init__("survey", workdir, inputs, settings, base)
+
+    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+        found: Counter[str] = Counter()
+        for item in self.inputs[rank]:
+            documents = read_documents(item, self.settings.max_bytes)
+            found.update(domain_of(raw.url) for raw in documents if self.refuse(raw) is _KEPT)
+        write_json(self.survey_path(rank), dict(sorted(found.items())))
+        return TaskReport({}, [self.survey_path(rank)])
+
+
+class ExtractStep(SourceStep):
+    """Reads the input files of a task, decodes and extracts their documents."""
+
+    def __init__(self, workdir: Path, inputs: list[list[Input]], settings: ExtractConfig, base: Path) -> None:
+        super().__init__("extract", workdir, inputs, settings, base)
+        self.domains: Counter[str] = Counter()  # documents of each domain before the one in hand
+        self.ways: Counter[str] = Counter()  # how the texts of the task in hand were found
+
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
         total, done = self.weight(rank), 0.0
+        self.domains, self.ways = self._domains_before(rank), Counter()
         with VerdictWriter(self.workdir, "extract", rank, BASE_SCHEMA) as writer:
             for item in self.inputs[rank]:
                 for rows, reasons, offset in self._batches(item):
@@ -67,7 +122,14 @@ class ExtractStep(CorpusStep):
                     heartbeat.beat(len(rows), text_bytes(table), (done + within) / total)
                 done += item.size
             heartbeat.beat(0, 0, 1.0)
-        return TaskReport(writer.counts, writer.files)
+        return TaskReport(writer.counts | {"extracted_by": dict(sorted(self.ways.items()))}, writer.files)
+
+    def _domains_before(self, rank: int) -> Counter[str]:
+        found: Counter[str] = Counter()
+        if self.settings.domain_limit is not None:
+            for earlier in range(rank):
+                found.update(read_json(self.survey_path(earlier)))
+        return found
 
     def _batches(self, item: Input) -> Iterator[tuple[list[dict[str, Any]], list[Reason], int]]:
         rows: list[dict[str, Any]] = []
@@ -83,7 +145,9 @@ class ExtractStep(CorpusStep):
             yield rows, reasons, item.size
 
     def _extract(self, item: Input, raw: RawDocument) -> tuple[dict[str, Any], Reason]:
-        reason = self._refuse(raw)
+        reason = self.refuse(raw)
+        if reason is _KEPT:
+            reason = self._over_limit(raw)
         text, charset = ("", raw.charset) if reason is not _KEPT else self._text(raw)
         if reason is _KEPT and len(text) < self.settings.min_characters:
             reason = ("empty_text", float(len(text)), float(self.settings.min_characters), None)
@@ -101,19 +165,15 @@ class ExtractStep(CorpusStep):
         }
         return row, reason
 
-    def _refuse(self, raw: RawDocument) -> Reason:
-        """Why a document is not even decoded, or _KEPT."""
-        settings = self.settings
-        if raw.fault is not None:
-            return "unreadable", None, None, raw.fault
-        if raw.status not in settings.statuses:
-            return "http_status", float(raw.status), None, None
-        if raw.text is None and raw.media_type not in {*settings.media_types, "text/markdown"}:
-            return "media_type", None, None, raw.media_type or "none declared"
-        if raw.truncated:
-            return "too_large", float(len(raw.body)), float(settings.max_bytes), None
-        if blocked := is_blocked(raw.url, self.blocked):
-            return "blocked_url", None, None, blocked
+    def _over_limit(self, raw: RawDocument) -> Reason:
+        """Whether the document's domain has had its share, or _KEPT."""
+        limit = self.settings.domain_limit
+        if limit is None:
+            return _KEPT
+        domain = domain_of(raw.url)
+        self.domains[domain] += 1
+        if self.domains[domain] > limit:
+            return "domain_limit", float(self.domains[domain]), float(limit), domain
         return _KEPT
 
     def _text(self, raw: RawDocument) -> tuple[str, str | None]:
@@ -122,22 +182,6 @@ class ExtractStep(CorpusStep):
         page, charset = decode(raw.body, raw.charset)
         if raw.media_type in _READY:
             return tidy(page), charset
-        return extract_decoded(page, url=raw.url, extractor=self.settings.extractor), charset
-
-
-def read_blocklist(paths: list[Path]) -> frozenset[str]:
-    """Domains and URL prefixes (without scheme), one a line; `#` begins a comment."""
-    lines = (line.partition("#")[0].strip().lower() for path in paths for line in path.read_text("utf-8").splitlines())
-    return frozenset(line.removeprefix("https://").removeprefix("http://").rstrip("/") for line in lines if line)
-
-
-def is_blocked(url: str, blocked: frozenset[str]) -> str | None:
-    """The entry that blocks `url`: its host, a parent domain, or a prefix of its path; None if none does."""
-    if not blocked:
-        return None
-    parts = urlsplit(url)
-    labels = (parts.hostname or "").split(".")
-    hosts = [".".join(labels[start:]) for start in range(len(labels))]
-    segments = parts.path.rstrip("/").split("/")
-    prefixes = [(parts.hostname or "") + "/".join(segments[:end]) for end in range(2, len(segments) + 1)]
-    return next((entry for entry in (*hosts, *prefixes) if entry.lower() in blocked), None)
+        text, way = extract_counted(page, url=raw.url, extractor=self.settings.extractor)
+        self.ways[way] += 1
+        return text, charset

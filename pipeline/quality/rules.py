@@ -1,19 +1,37 @@
-"""Rules on signals: the recipe's presets and overrides resolved per language, then applied to columns."""
+"""Rules on signals: the recipe's presets and overrides resolved per language, then applied to columns.
+
+Nothing here reads a text: a changed threshold is a comparison of columns.
+"""
 
 from __future__ import annotations
 
 import operator
-from functools import cache
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.config import QualityConfig, Rule
-from pipeline.presets import ALPHABETIC_ONLY, ENGLISH_ONLY, PRESETS, SHORT_WORD_LANGUAGES, QualityRule
+from pipeline.presets import ALPHABETIC_ONLY, NEEDS_STOP_WORDS, OPTIONAL, PRESETS, SHORT_WORD_LANGUAGES, QualityRule
 from pipeline.signals import signals
+from pipeline.signals.stopwords import SUPPORTED
 
 _OPERATORS = {">=": operator.ge, "<=": operator.le}
-Signals = dict[str, np.ndarray[Any, Any]]
+Array = np.ndarray[Any, Any]
+Signals = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A rule that a document fails, with what was found."""
+
+    name: str
+    rule: QualityRule
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.6g} {'<' if self.rule.op == '>=' else '>'} {self.rule.threshold:g}"
 
 
 def keep(texts: list[str], *, preset: str = "fineweb", language: str = "en") -> list[str | None]:
@@ -23,12 +41,12 @@ def keep(texts: list[str], *, preset: str = "fineweb", language: str = "en") -> 
     ['gopher_min_words']
     """
     settings = QualityConfig(presets=[preset])
-    failures = failing(rules_for(settings, language), signals(texts, language=language), len(texts))
-    return [names[0] if names else None for names in failures]
+    failed = failures(settings, signals(texts, language=language), [language] * len(texts))
+    return [found[0].name if found else None for found in failed]
 
 
 def rules_for(settings: QualityConfig, language: str) -> dict[str, QualityRule]:
-    """Rules in force for a language, in order of the presets: defaults, then the recipe's overrides."""
+    """Rules in force for a language: the presets' in order with the recipe's overrides, its own, its models'."""
     rules: dict[str, QualityRule] = {}
     overrides = {**settings.rules, **settings.languages.get(language, {})}
     for preset in settings.presets:
@@ -37,23 +55,58 @@ def rules_for(settings: QualityConfig, language: str) -> dict[str, QualityRule]:
             if override.enabled:
                 threshold = rule.threshold if override.threshold is None else override.threshold
                 rules[name] = rule._replace(threshold=threshold)
+    for name, own in settings.own_rules.items():
+        rules[name] = QualityRule(own.signal, own.op, own.threshold)
+    for name, model in settings.models.items():
+        if model.threshold is not None:
+            rules[f"{name}_score"] = QualityRule(f"{name}_score", ">=", model.threshold)
     return rules
 
 
-def failing(rules: dict[str, QualityRule], found: Signals, count: int) -> list[list[str]]:
-    """For each document the names of the rules that it fails, in the rules' order."""
-    failures: list[list[str]] = [[] for _ in range(count)]
-    for name, rule in rules.items():
-        holds = _OPERATORS[rule.op](found[rule.signal], rule.threshold)
-        for i in np.flatnonzero(~holds):
-            failures[i].append(name)
-    return failures
+def broken(settings: QualityConfig, found: Signals, languages: list[str]) -> dict[str, Array]:
+    """{rule: bool (documents,)}: which documents fail each rule that is in force for any of the languages, in order."""
+    by_language = list(_by_language(settings, languages))
+    every_rule = [name for preset in settings.presets for name in PRESETS[preset]]
+    every_rule += [*settings.own_rules, *(f"{name}_score" for name in settings.models)]
+    fails = {
+        name: np.zeros(len(languages), bool) for name in every_rule if any(name in rules for _, rules in by_language)
+    }
+    for members, rules in by_language:
+        for name, rule in rules.items():
+            fails[name][members] = ~_OPERATORS[rule.op](found[rule.signal][members], rule.threshold)
+    return fails
 
 
-@cache
+def failures(settings: QualityConfig, found: Signals, languages: list[str]) -> list[list[Failure]]:
+    """For each document the rules that it fails, in the rules' order."""
+    failed: list[list[Failure]] = [[] for _ in languages]
+    for members, rules in _by_language(settings, languages):
+        for name, rule in rules.items():
+            values = found[rule.signal][members]
+            for i in np.flatnonzero(~_OPERATORS[rule.op](values, rule.threshold)):
+                failed[members[i]].append(Failure(name, rule, float(values[i])))
+    return failed
+
+
+def score_cut(scores: Array, share: float) -> float:
+    """The score from which on `share` of the documents is kept; of equal scores all are."""
+    if not len(scores):
+        return 0.0
+    count = max(round(share * len(scores)), 1)
+    return float(np.partition(scores, len(scores) - count)[len(scores) - count])
+
+
+def _by_language(settings: QualityConfig, languages: list[str]) -> Iterator[tuple[Array, dict[str, QualityRule]]]:
+    names = np.array(languages, dtype=object)
+    for language in sorted(set(languages)):
+        yield np.flatnonzero(names == language), rules_for(settings, language)
+
+
 def _applies(name: str, language: str) -> bool:
-    if name in ENGLISH_ONLY:
-        return language == "en"
+    if name in OPTIONAL:
+        return False
+    if name in NEEDS_STOP_WORDS:
+        return language in SUPPORTED
     return not (name in ALPHABETIC_ONLY and language in SHORT_WORD_LANGUAGES)
 
 

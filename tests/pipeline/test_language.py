@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from pipeline.config import LanguageConfig
 from pipeline.errors import PipelineError
-from pipeline.language import LanguageIdentifier, find_model
+from pipeline.language import LanguageIdentifier, find_model, model
 from pipeline.language.identify import WINDOW, WINDOWS, sample
+from pipeline.language.model import normalize_label
+from pipeline.language.step import LanguageStep
+from pipeline.stage import Build
 from tests.conftest import PROSE
 
 SENTENCES = {
@@ -32,8 +42,78 @@ def test_nothing_to_judge() -> None:
 
 def test_long_texts_are_sampled() -> None:
     assert len(sample("a b " * 100_000)) <= WINDOW * WINDOWS + WINDOWS
+    text = PROSE["river"] * 50
+    assert LanguageIdentifier().identify([text])[0] == LanguageIdentifier().identify([sample(text)])[0]
+
+
+def test_unsure_samples_fall_back_to_the_whole() -> None:
+    """The windows fall into German, but most of the text is English."""
+    german, english = SENTENCES["de"] * 3, " ".join(PROSE.values()) * 3
+    text = german[:WINDOW] + english + german[:WINDOW]
+    (language, _), (whole, _) = LanguageIdentifier().identify([text, english])
+    assert language == whole == "en"
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("__label__en", ("en", None)),
+        ("__label__deu_Latn", ("de", "Latn")),
+        ("__label__cmn_Hani", ("zh", "Hani")),
+        ("__label__arb_Arab", ("ar", "Arab")),
+        ("__label__arz", ("arz", None)),
+        ("__label__swh_Latn", ("sw", "Latn")),
+    ],
+)
+def test_labels(label: str, expected: tuple[str, str | None]) -> None:
+    assert normalize_label(label) == expected
+
+
+def step(tmp_path: Path, **settings: object) -> LanguageStep:
+    return LanguageStep(Build(LanguageConfig.model_validate(settings), (), 1, tmp_path, (), tmp_path, "x"))
+
+
+def test_thresholds_wanted_languages_and_mixed_texts(tmp_path: Path) -> None:
+    mixed = "\n\n".join([PROSE["river"].replace("\n", " "), SENTENCES["de"] * 4, SENTENCES["fr"] * 4])
+    table = pa.table({"text": [SENTENCES["en"], SENTENCES["de"], SENTENCES["fr"], mixed]})
+    found = step(tmp_path, keep=["en", "fr"], thresholds={"fr": 1.0}, threshold=0.2, mixed=0.7).judge(table, 0)
+    assert found.rules == [None, "language_unwanted", "language_score", "language_mixed"]
+    assert found.values[3] < 0.7
+    assert found.table["language"].to_pylist()[:3] == ["en", "de", "fr"]
 
 
 def test_absent_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="no file at"):
         find_model(tmp_path / "missing.ftz")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder without a log."""
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+def test_download_is_verified_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served/lid.176.ftz").write_bytes(b"a model")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(model, "find_spec", lambda name: None)
+    monkeypatch.setattr(model, "OFFICIAL_URL", f"http://127.0.0.1:{server.server_port}/lid.176.ftz")
+    with pytest.raises(PipelineError, match="sha256"):
+        find_model()
+    monkeypatch.setattr(model, "OFFICIAL_SHA256", hashlib.sha256(b"a model").hexdigest())
+    assert find_model() == tmp_path / "cache/pretrain/lid.176.ftz"
+    server.shutdown()
+    server.server_close()
+    assert find_model().read_bytes() == b"a model"  # from the cache
+
+
+def test_ud_pud(shared: Path) -> None:
+    """A tenth of the sentences; benchmarks/language.py takes all."""
+    with gzip.open(shared / "eval/lid/ud-pud.tsv.gz", "rt", encoding="utf-8") as file:
+        rows = [line.rstrip("\n").split("\t", 1) for line in file][::10]
+    found = LanguageIdentifier().identify([text for _, text in rows])
+    right = sum(normalize_label(truth)[0] == language for (truth, _), (language, _) in zip(rows, found, strict=True))
+    assert right / len(rows) >= 0.97

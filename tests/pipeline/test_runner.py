@@ -115,6 +115,12 @@ def test_ids_lead_back_to_their_records(built: Path) -> None:
     assert set(table["id"].to_pylist()) == {row["id"] for row in kept}
 
 
+def test_same_files_under_other_paths_rebuild_nothing(built: Path) -> None:
+    web = {"name": "web", "type": "warc", "paths": [str(built / "web/*.warc.gz")]}
+    rows = {"name": "rows", "type": "jsonl", "paths": [str(built / "rows.jsonl")], "id_key": "id"}
+    assert build(built, recipe(sources=[web, rows])).ran == []
+
+
 def test_second_run_does_nothing(built: Path) -> None:
     recorder = build(built, recipe())
     assert recorder.ran == []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from pipeline.config import Source
-from pipeline.sources import RawDocument, list_inputs, plan_tasks, read_documents
+from pipeline.sources import RawDocument, input_hashes, list_inputs, plan_tasks, read_documents
 
 
 def read(folder: Path, **fields: object) -> list[RawDocument]:
@@ -44,3 +46,40 @@ def test_tasks_follow_from_names_and_sizes(tmp_path: Path) -> None:
         ["s/2.txt", "s/3.txt"],
         ["s/4.txt", "s/5.txt"],
     ]
+
+
+def test_sample_is_a_share_that_grows(tmp_path: Path) -> None:
+    rows = "\n".join(json.dumps({"text": f"text {i}"}) for i in range(1000))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    shares = {share: read(tmp_path, type="jsonl", paths=["rows.jsonl"], sample=share) for share in (0.1, 0.3, 1.0)}
+    places = {share: {document.offset for document in found} for share, found in shares.items()}
+    assert places[0.1] < places[0.3] < places[1.0]
+    assert 60 <= len(places[0.1]) <= 140
+    assert read(tmp_path, type="jsonl", paths=["rows.jsonl"], sample=0.1, limit=5) == shares[0.1][:5]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "hf"])
+def test_columns_are_mapped(tmp_path: Path, kind: str) -> None:
+    rows = [{"body": "one", "link": "https://a.example/1", "n": 1, "junk": "x"},
+            {"body": "two", "link": "https://a.example/2", "n": 2, "junk": "y"}]  # fmt: skip
+    name = {"parquet": "a.parquet", "jsonl": "a.jsonl", "hf": "set/train.jsonl"}[kind]
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+    else:
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+    fields = {"text_key": "body", "url_key": "link", "columns": ["n"]}
+    documents = read(tmp_path, type=kind, paths=["set" if kind == "hf" else name], **fields)
+    assert [(d.text, d.url, d.metadata) for d in documents] == [
+        ("one", "https://a.example/1", {"n": 1}),
+        ("two", "https://a.example/2", {"n": 2}),
+    ]
+
+
+def test_dataset_folder_is_known_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train.jsonl").write_text('{"text": "one"}')
+    source = Source(name="s", type="hf", paths=["set"])
+    before = input_hashes(list_inputs([source], tmp_path), tmp_path / "cache.json")
+    (tmp_path / "set/train.jsonl").write_text('{"text": "two"}')
+    assert input_hashes(list_inputs([source], tmp_path), tmp_path / "cache.json") != before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+from collections import Counter
 from pathlib import Path
 
 import lz4.frame
@@ -12,6 +13,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline import warc
 from pipeline.warc import Tally, read_records
 from tests.conftest import page, write_warc
 
@@ -43,13 +45,102 @@ def test_offsets_are_those_of_the_records(tmp_path: Path) -> None:
         assert data[record.offset : record.offset + 2] == b"\x1f\x8b"
 
 
+def test_reading_resumes_at_an_offset(tmp_path: Path) -> None:
+    for name in ("a.warc.gz", "a.warc"):
+        path = write_warc(tmp_path / name, PAGES)
+        records = list(read_records(str(path)))
+        assert list(read_records(str(path), start=records[3].offset)) == records[3:]
+
+
 def test_truncated_file_gives_what_is_whole_and_names_the_damage(tmp_path: Path) -> None:
+    for name in ("a.warc.gz", "a.warc"):
+        path = write_warc(tmp_path / name, PAGES)
+        last = list(read_records(str(path)))[-1].offset
+        path.write_bytes(path.read_bytes()[: last + 300])
+        tally = Tally()
+        urls = [record.url for record in read_records(str(path), tally=tally)]
+        assert urls[:4] == list(PAGES)[:4]
+        assert [offset for offset, _ in tally.damage] == [last]
+
+
+def test_corrupt_member_costs_itself_alone(tmp_path: Path) -> None:
     path = write_warc(tmp_path / "a.warc.gz", PAGES)
-    last = list(read_records(str(path)))[-1].offset
-    path.write_bytes(path.read_bytes()[: last + 40])
+    records = list(read_records(str(path)))
+    data = bytearray(path.read_bytes())
+    for lost in (1, 3):
+        place = records[lost].offset + 60
+        data[place : place + 30] = b"\xff" * 30
+    path.write_bytes(bytes(data))
     tally = Tally()
-    urls = [record.url for record in read_records(str(path), tally=tally)]
-    assert urls[:4] == list(PAGES)[:4]
+    assert list(read_records(str(path), tally=tally)) == [records[0], records[2], records[4]]
+    # Named after the last whole record before it, or by its own place.
+    assert [offset for offset, _ in tally.damage] in ([records[0].offset, records[2].offset],
+                                                      [records[1].offset, records[3].offset])  # fmt: skip
+
+
+def test_garbage_between_plain_records_is_passed_over(tmp_path: Path) -> None:
+    path = write_warc(tmp_path / "a.warc", PAGES)
+    records = list(read_records(str(path)))
+    data = path.read_bytes()
+    place = records[2].offset
+    path.write_bytes(data[:place] + b"neither header nor blank line\n" * 9 + b"\n" + data[place:])
+    assert [record.url for record in read_records(str(path))] == list(PAGES)
+
+
+def test_claimed_lengths_cost_no_memory(tmp_path: Path) -> None:
+    path = write_warc(tmp_path / "a.warc", PAGES)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"Content-Length: ", b"Content-Length: 99999999", 1))
+    tally = Tally()
+    list(read_records(str(path), tally=tally))
+    assert "ends after" in tally.damage[0][1]
+
+
+def test_bomb_is_not_unfolded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warc, "SKIPPED_BYTES", 1_000_000)
+    pages = {"https://example.org/bomb": b"0" * 30_000_000} | PAGES
+    path = write_warc(tmp_path / "a.warc.gz", pages)
+    tally = Tally()
+    records = list(read_records(str(path), max_bytes=10_000, tally=tally))
+    assert [record.url for record in records] == list(pages)
+    assert records[0].truncated
+    assert tally.damage[0][0] == records[0].offset
+
+
+ARC_BODY = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=iso-8859-1\r\n\r\n<p>From an ARC"
+
+
+@pytest.mark.parametrize("suffix", ["arc", "arc.gz"])
+def test_arc(tmp_path: Path, suffix: str) -> None:
+    head = b"1 0 Test\nURL IP-address Archive-date Content-type Archive-length\n"
+    records = [b"filedesc://a.arc 0.0.0.0 20080430204825 text/plain %d\n%s\n" % (len(head), head)]
+    records += [b"http://a.example/%d 1.2.3.4 20080430204826 text/html %d\n%s\n" % (i, len(ARC_BODY), ARC_BODY)
+                for i in range(3)]  # fmt: skip
+    data = b"".join(gzip.compress(part) if suffix.endswith("gz") else part for part in records)
+    (tmp_path / f"a.{suffix}").write_bytes(data)
+    tally = Tally()
+    found = list(read_records(str(tmp_path / f"a.{suffix}"), tally=tally))
+    assert [(r.url, r.media_type, r.charset, r.body) for r in found] == [
+        (f"http://a.example/{i}", "text/html", "iso-8859-1", b"<p>From an ARC") for i in range(3)
+    ]
+    assert (tally.skipped, tally.damage) == ({"warcinfo": 1}, [])
+    assert [next(read_records(str(tmp_path / f"a.{suffix}"), start=r.offset)).url for r in found] == [
+        r.url for r in found
+    ]
+
+
+def test_types_that_are_no_page_are_counted(tmp_path: Path) -> None:
+    kinds = ("warcinfo", "request", "metadata", "revisit", "conversion", "resource")
+    head = "WARC/1.0\r\nWARC-Type: {0}\r\nWARC-Target-URI: https://a.example/\r\nContent-Length: {1}\r\n\r\n"
+    bodies = [f"Text of the {kind}" for kind in kinds]
+    records = [head.format(kind, len(body)) + body + "\r\n\r\n" for kind, body in zip(kinds, bodies, strict=True)]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(gzip.compress(record.encode()) for record in records))
+    tally = Tally()
+    found = list(read_records(str(tmp_path / "a.warc.gz"), tally=tally))
+    assert [(record.type, record.body) for record in found] == [
+        ("conversion", b"Text of the conversion"), ("resource", b"Text of the resource")
+    ]  # fmt: skip
+    assert tally.skipped == {"warcinfo": 1, "request": 1, "metadata": 1, "revisit": 1}
 
 
 def test_file_that_is_no_archive_is_damage(tmp_path: Path) -> None:
@@ -76,15 +167,28 @@ def test_mutated_archives_never_raise(tmp_path: Path, place: int, noise: bytes) 
     assert len(list(read_records(str(path)))) <= len(PAGES) + 1
 
 
-def test_real_archives_give_at_least_the_better_readers_records(shared: Path) -> None:
+REAL = {"good": 44, "arc": 3, "hostile": 24, "odd": 7}
+# What warcio calls a record here is a line inside the body of the only request.
+NO_RECORD = "netarchivesuite+jwat__invalid-warcfile-fields-invalidformat.warc"
+
+
+def test_real_archives(shared: Path) -> None:
+    """Good files and ARC: warcio's counts. Others: at least what the better reader got."""
     rows = csv.DictReader((shared / "eval/warc/manifest.tsv").read_text("utf-8").splitlines(), delimiter="\t")
-    short = []
+    classes = Counter()
+    wrong = []
     for row in rows:
         tally = Tally()
-        count = len(list(read_records(str(shared / "eval/warc" / row["file"]), tally=tally)))
-        total = count + sum(tally.skipped.values())
-        if row["class"] in ("good", "arc", "odd") and total < max(
-            int(row["warcio_records"] or 0), int(row["fastwarc_records"] or 0)
-        ):
-            short.append(row["file"])
-    assert short == []
+        records = list(read_records(str(shared / "eval/warc" / row["file"]), tally=tally))
+        total = len(records) + sum(tally.skipped.values())
+        pages = sum(record.type == "response" and "html" in record.media_type for record in records)
+        warcio, html, fastwarc = (int(row[name] or 0) for name in ("warcio_records", "warcio_html", "fastwarc_records"))
+        if row["class"] in ("good", "arc"):
+            right = (total, pages) == (warcio, html)
+        else:
+            right = total >= max(warcio, fastwarc) and pages >= html
+        if not right and row["class"] != "disputed" and NO_RECORD not in row["file"]:
+            wrong.append((row["file"], total, pages))
+        classes[row["class"]] += 1
+    assert wrong == []
+    assert {name: classes[name] for name in REAL} == REAL

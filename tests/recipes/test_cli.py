@@ -15,8 +15,11 @@ from recipes.schema import Recipe
 from tests.conftest import PROSE
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = ["run", "corpus", "train", "check", "schema", "harvest", "inspect", "trace", "eval", "export", "import"]
-COMMANDS += ["generate", "chat"]
+COMMANDS = [
+    *("run", "corpus", "train", "check", "schema", "harvest", "inspect", "generate"),
+    *("report", "status", "ablate"),
+    *("trace", "eval", "export", "import", "chat"),
+]
 RECIPE = """\
 name: small
 sources:
@@ -112,12 +115,12 @@ def test_bad_usage_exits_2_with_a_message_and_writes_nothing(folder, arguments, 
     assert not (folder / "runs").exists()
 
 
-@pytest.mark.parametrize("command", ["run", "train"])
-def test_several_processes_are_refused(folder, monkeypatch, command):
+@pytest.mark.parametrize("command", ["run", "corpus"])
+def test_several_processes_build_no_corpus(folder, monkeypatch, command):
     monkeypatch.setenv("WORLD_SIZE", "8")
-    (folder / "runs/small/shards").mkdir(parents=True)
-    (folder / "runs/small/shards/manifest.json").write_text('{"fingerprint": "x"}')
-    assert "without torchrun" in pretrain(command, "small.yaml", code=2)[1]
+    message = pretrain(command, "small.yaml", code=2)[1]
+    assert "a corpus is built by one process" in message
+    assert "torchrun --nproc-per-node N --no-python pretrain train small.yaml" in message
 
 
 def test_failed_work_exits_1(folder):

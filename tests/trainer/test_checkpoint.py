@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 from pathlib import Path
@@ -9,14 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint import load_newest, save
+from trainer.checkpoint import Retention, Writer, load_newest, set_aside
 from trainer.errors import TrainerError
 
 
 def save_step(folder: Path, step: int, keep_last: int = 3) -> Path:
     weights = {"a.weight": torch.full((2, 3), float(step)), "b": torch.arange(3.0)}
     state = {"step": step, "loss": 0.1 + step / 3}
-    return save(folder, step, weights, {"momentum.b": -torch.arange(3.0)}, state, keep_last)
+    writer = Writer(folder, Retention(keep_last))
+    writer.save(step, weights, {"momentum.b": -torch.arange(3.0)}, state)
+    done = writer.collect()
+    assert done is not None
+    assert done[0] == step
+    assert writer.collect() is None
+    return done[1]
 
 
 def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
@@ -43,6 +50,62 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     found, _ = load_newest(tmp_path)
     assert found is not None
     assert found.step == 100_000_000
+
+
+def test_what_is_kept_for_good() -> None:
+    steps = [100, 200, 250, 300, 350, 400, 410]
+    assert Retention(2).dropped(steps) == [100, 200, 250, 300, 350]
+    assert Retention(1, every=200).dropped(steps) == [100, 250, 300, 350]
+    assert Retention(1, span=60).dropped(steps) == [100, 200, 250, 300, 400]  # 410 - 60 + 1: a rollback reaches 351
+    assert Retention(2, span=60).dropped([100]) == []
+
+
+def test_the_tensors_may_change_once_save_returns(tmp_path: Path) -> None:
+    """And the copies are made into the same memory each time."""
+    writer = Writer(tmp_path, Retention(5))
+    weight = torch.zeros(1 << 18)
+    places = set()
+    for step in (1, 2, 3):
+        weight.fill_(step)
+        writer.save(step, {"w": weight}, {}, {"step": step})
+        weight.fill_(-1)
+        places |= {buffer.data_ptr() for buffer in writer._buffers.values()}
+        writer.collect()
+    assert len(places) == 1
+    for step in (3, 2, 1):
+        found, _ = load_newest(tmp_path)
+        assert found is not None
+        assert (found.step, found.model["w"].unique().tolist()) == (step, [step])
+        flip(found.path / "state.json")
+
+
+def test_checkpoints_that_are_not_accepted_are_passed_over_and_set_aside(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        save_step(tmp_path, step)
+    found, warnings = load_newest(tmp_path, accept=lambda state: state["step"] < 10)
+    assert found is not None
+    assert (found.step, warnings) == (5, [])
+    assert load_newest(tmp_path, accept=lambda state: False) == (None, [])
+    set_aside(tmp_path, 5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-00000005",
+        "step-00000010.unused",
+        "step-00000015.unused",
+    ]
+
+
+def test_a_pickle_is_refused_whatever_its_name_and_hash(tmp_path: Path) -> None:
+    save_step(tmp_path, 5)
+    path = save_step(tmp_path, 10)
+    torch.save({"a.weight": torch.zeros(3)}, path / "model.safetensors")
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    data = (path / "model.safetensors").read_bytes()
+    manifest["files"]["model.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    found, (warning,) = load_newest(tmp_path)
+    assert found is not None
+    assert found.step == 5
+    assert "a pickle is never loaded" in warning
 
 
 def test_nothing_yet(tmp_path: Path) -> None:

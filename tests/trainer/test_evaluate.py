@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tests.trainer.conftest import small_model
-from tests.trainer.corpus import EOS, VOCABULARY, prose_shards, write_shards
+from tests.trainer.corpus import EOS, VOCABULARY, pack, prose_shards, write_manifest, write_shards
 from trainer.evaluate import evaluate
 from trainer.model import Transformer
 from trainer.shards import open_shards
@@ -67,3 +70,49 @@ def test_without_held_out_data_there_are_no_scores(tmp_path: Path, model: Transf
     folder = write_shards(tmp_path / "shards", {"train/a": (["x" * 40], 1.0)}, length=16)
     shards = open_shards(folder, tmp_path / "cache")
     assert evaluate(model, shards, micro_batch=2, batches=1, document_mask=True) is None
+
+
+def add_documents(folder: Path, languages: dict[str, list[str]]) -> Path:
+    """documents.parquet for held-out streams, given the language of each of their documents in order."""
+    pieces = []
+    for stream, of_documents in languages.items():
+        lengths = [len(text) + 1 for text in STREAMS[f"validation/{stream}"][0]]
+        start = 0
+        for language, length in zip(of_documents, lengths, strict=True):
+            for sample in range(start // 17, (start + length - 1) // 17 + 1):
+                first, last = max(start, sample * 17), min(start + length, sample * 17 + 17)
+                row = {"split": "validation", "stream": stream, "sample": sample, "language": language}
+                pieces.append(row | {"offset": first - sample * 17, "tokens": last - first})
+            start += length
+    pq.write_table(pa.Table.from_pylist(pieces), folder / "documents.parquet")
+    write_manifest(folder, json.loads((folder / "manifest.json").read_bytes()))
+    return folder
+
+
+def test_languages_are_scored_apart(tmp_path: Path, model: Transformer) -> None:
+    folder = write_shards(tmp_path / "shards", STREAMS, length=16)
+    add_documents(folder, {"a": ["en", "de"], "b": ["de"]})
+    shards = open_shards(folder, tmp_path / "cache")
+    scores = evaluate(model, shards, micro_batch=2, batches=10, document_mask=True)
+    assert scores is not None
+    languages = scores["languages"]
+    assert list(languages) == ["de", "en"]
+    assert languages["de"]["tokens"] + languages["en"]["tokens"] == scores["tokens"]
+    # of the first document's 31 tokens those at 0 and 17 begin a sample, so are no targets
+    assert languages["en"]["tokens"] == 29
+    together = sum(languages[name]["loss"] * languages[name]["tokens"] for name in languages)
+    assert together / scores["tokens"] == pytest.approx(scores["loss"], rel=1e-9)
+
+
+def test_in_context_learning_compares_late_tokens_of_documents_with_early_ones(
+    tmp_path: Path, model: Transformer
+) -> None:
+    shards = open_shards(write_shards(tmp_path / "shards", STREAMS, length=16), tmp_path / "cache")
+    scores = evaluate(model, shards, micro_batch=1, batches=1, document_mask=True)
+    assert scores is not None
+    (sample,) = pack(STREAMS["validation/b"][0], 16)
+    batch = torch.from_numpy(sample["tokens"].astype(np.int64))[None]
+    logits = model(batch[:, :-1])[0]
+    losses = F.cross_entropy(logits, batch[0, 1:], reduction="none")
+    expected = losses[8:15].mean() - losses[:2].mean()  # 16 tokens, the last of them padding
+    assert scores["streams"]["b"]["in_context"] == pytest.approx(expected.item(), rel=1e-5)

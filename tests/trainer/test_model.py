@@ -7,6 +7,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from tests.trainer.conftest import small_model
+from trainer.attention import document_bias, document_bounds, materialized
+from trainer.config import RopeScaling
 from trainer.model import Cache, Transformer
 
 
@@ -22,6 +24,48 @@ def randomized(**fields) -> Transformer:
 
 def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 61, shape, generator=torch.Generator().manual_seed(seed))
+
+
+SCALINGS = {
+    "linear": (RopeScaling(type="linear", factor=2.0), {"rope_type": "linear", "factor": 2.0}),
+    "llama3": (
+        RopeScaling(factor=4.0, low_freq_factor=1.0, high_freq_factor=3.0, original_context=8),
+        {
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 3.0,
+            "original_max_position_embeddings": 8,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["linear", "llama3"])
+def test_stretched_positions_are_those_of_transformers(kind: str) -> None:
+    ours, theirs = SCALINGS[kind]
+    model = randomized(qk_norm=False, rope_base=100.0, rope_scaling=ours)
+    shape = model.config
+    reference = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=shape.vocab_size,
+            hidden_size=shape.width,
+            intermediate_size=shape.ffn,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            max_position_embeddings=shape.context,
+            rope_theta=shape.rope_base,
+            rope_scaling=theirs,
+            rms_norm_eps=shape.norm_eps,
+            attn_implementation="eager",
+        )
+    ).eval()
+    renamed = {name if name == "lm_head.weight" else f"model.{name}": p for name, p in model.named_parameters()}
+    reference.load_state_dict(renamed)
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens(2, 16)), reference(tokens(2, 16)).logits, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -130,3 +174,45 @@ def test_bf16_computes_in_bf16_over_fp32_weights() -> None:
     loss.backward()
     assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
     torch.testing.assert_close(loss, reference, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_materialized_attention_is_attention(kv_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output and gradients, with blocks that do not divide the context, two documents and grouped heads."""
+    monkeypatch.setattr("trainer.attention.BLOCK", 7)
+    generator = torch.Generator().manual_seed(4)
+    query = torch.randn(2, 4, 16, 8, generator=generator, requires_grad=True)
+    key, value = (torch.randn(2, kv_heads, 16, 8, generator=generator, requires_grad=True) for _ in range(2))
+    upstream = torch.randn(2, 4, 16, 8, generator=generator)
+    bias = document_bias(torch.tensor([[0] * 6 + [1] * 10, [0] * 16]), torch.float32)
+    found = materialized(query, key, value, bias)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, enable_gqa=True)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, (query, key, value), upstream),
+        torch.autograd.grad(expected, (query, key, value), upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_bounds_list_the_documents_of_the_flattened_batch() -> None:
+    bounds = document_bounds(torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0], [3, 4, 4, 5]]), torch.device("cpu"))
+    assert bounds.offsets.dtype == torch.int32
+    assert bounds.offsets.tolist() == [0, 2, 4, 8, 9, 11, 12, 12, 12]  # empty documents up to eight
+    assert bounds.longest == 4
+
+
+def test_recomputed_blocks_give_the_same_gradients() -> None:
+    kept, again = randomized(), randomized()
+    again.recompute = True
+    for model in (kept, again):
+        model(tokens(2, 16), tokens(2, 16, seed=1)).backward()
+    for one, other in zip(kept.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+
+
+def test_without_zero_init_output_projections_are_drawn() -> None:
+    model = Transformer(small_model(zero_init=False), seed=1)
+    deviation = model.layers[0].self_attn.o_proj.weight.std().item()
+    assert deviation == pytest.approx(32**-0.5, rel=0.1)

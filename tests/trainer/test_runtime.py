@@ -9,7 +9,7 @@ import torch
 
 from tests.trainer.conftest import Recorder, small_run
 from trainer.errors import TrainerError
-from trainer.runtime import deterministic, find_device
+from trainer.runtime import deterministic, find_device, find_precision, peak_flops
 from trainer.train import train
 
 
@@ -30,7 +30,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(
 
 def test_deterministic_mode_ends_with_the_run() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
-    with deterministic():
+    with deterministic(True):
         assert torch.are_deterministic_algorithms_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -41,3 +41,12 @@ def test_devices() -> None:
         assert find_device("auto").type == "cpu"
         with pytest.raises(TrainerError, match="torch sees no GPU"):
             find_device("cuda")
+
+
+def test_precision_and_peak_of_this_machine() -> None:
+    cpu = torch.device("cpu")
+    assert find_precision("fp32", cpu) == "fp32"
+    capable = torch.cpu.get_capabilities()
+    bf16 = capable.get("avx512_bf16") or capable.get("amx_bf16")
+    assert find_precision("auto", cpu) == ("bf16" if bf16 else "fp32")
+    assert 1e8 < peak_flops(cpu, torch.float32) < 1e14

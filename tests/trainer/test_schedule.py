@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from trainer.config import ScheduleConfig
-from trainer.schedule import rate
+from trainer.schedule import ramped_sizes, rate
 
 
 def test_wsd_warms_up_holds_and_decays_to_the_floor() -> None:
@@ -37,3 +37,9 @@ def test_no_warmup_no_decay_and_runs_shorter_than_their_warmup() -> None:
     assert rate(ScheduleConfig(name="cosine", warmup=0, floor=0.1), 0, 1) == pytest.approx(0.1)
     decay_all = [rate(ScheduleConfig(warmup=5, decay=1.0, floor=0.0), step, 10) for step in range(10)]
     assert decay_all == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
+
+
+def test_the_batch_grows_by_eighths() -> None:
+    assert ramped_sizes(16, 64) == [8, 8, 16, 16, 24, 24, 32, 32, 40, 40, 48, 48, 56, 56, 64, 64]
+    assert ramped_sizes(0, 64) == []
+    assert ramped_sizes(2, 4) == [1, 2]

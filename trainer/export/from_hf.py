@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from trainer import checkpoint
-from trainer.config import ModelConfig
+from trainer.checkpoint import Retention, Writer
+from trainer.config import ModelConfig, RopeScaling
 from trainer.errors import TrainerError
 from trainer.files import sha256, write_atomically
 from trainer.model import Transformer
@@ -27,7 +27,6 @@ from trainer.model import Transformer
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False,),
     "mlp_bias": (False,),
-    "rope_scaling": (None,),
     "partial_rotary_factor": (None, 1.0),
     "use_sliding_window": (False,),
     "hidden_act": ("silu", "swish"),
@@ -73,7 +72,10 @@ def import_hf(folder: Path, train_dir: Path) -> ModelConfig:
             "dtype": DTYPES[types.pop()] if len(types) == 1 else "f32",
         },
     }
-    checkpoint.save(train_dir / "checkpoints", 0, dict(model.named_parameters()), {}, state, keep_last=1)
+    (train_dir / "checkpoints").mkdir()
+    writer = Writer(train_dir / "checkpoints", Retention(last=1))
+    writer.save(0, dict(model.named_parameters()), {}, state)
+    writer.collect()
     return shape
 
 
@@ -100,6 +102,7 @@ def model_config(config: dict[str, Any], path: Path) -> ModelConfig:
             ffn=config["intermediate_size"],
             context=config["max_position_embeddings"],
             rope_base=config.get("rope_theta", 10_000.0),
+            rope_scaling=_rope_scaling(config.get("rope_scaling"), path),
             norm_eps=config["rms_norm_eps"],
             qk_norm=kind == "qwen3",
             tied=config.get("tie_word_embeddings", False),
@@ -117,6 +120,24 @@ def _flatten_rope(config: dict[str, Any]) -> dict[str, Any]:
         return config
     scaling = None if rope.get("rope_type", "default") == "default" else rope
     return config | {"rope_theta": rope.get("rope_theta", 10_000.0), "rope_scaling": scaling}
+
+
+def _rope_scaling(scaling: dict[str, Any] | None, path: Path) -> RopeScaling | None:
+    """The kinds of longer contexts that `trainer.model` computes. Raises TrainerError for another."""
+    if scaling is None:
+        return None
+    kind = scaling.get("rope_type") or scaling.get("type")
+    if kind == "linear":
+        return RopeScaling(type="linear", factor=scaling["factor"])
+    if kind == "llama3":
+        return RopeScaling(
+            type="llama3",
+            factor=scaling["factor"],
+            low_freq_factor=scaling["low_freq_factor"],
+            high_freq_factor=scaling["high_freq_factor"],
+            original_context=scaling["original_max_position_embeddings"],
+        )
+    raise TrainerError(f"{path}: rope_scaling is of type {kind!r}, which this model cannot compute")
 
 
 def _eos_id(config: dict[str, Any]) -> int | None:

@@ -27,6 +27,7 @@ from trainer.errors import TrainerError
 from trainer.export.hf import hf_name
 from trainer.export.trained import Trained, published
 from trainer.files import write_atomically
+from trainer.model import stretched
 
 TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
@@ -61,6 +62,9 @@ def export_gguf(trained: Trained, place: Path, *, dtype: str = "f16", name: str 
     """
     if dtype not in TYPES:
         raise TrainerError(f"dtype is {dtype!r}; GGUF takes {', '.join(TYPES)}")
+    scaling = trained.shape.rope_scaling
+    if scaling is not None and scaling.type == "llama3" and trained.shape.qk_norm:
+        raise TrainerError("llama.cpp's qwen3 has no `llama3` rope_scaling; export with `--format hf` instead")
     spec = json.loads(trained.tokenizer_file.read_bytes())
     pre = pre_tokenizer(spec)  # refuses before anything is written
     tensors = list(_tensors(trained, dtype))
@@ -123,6 +127,7 @@ def _canonical(pattern: str) -> str:
     """One spelling for contractions, which tiktoken and Hugging Face write differently."""
     for spelt in ("(?:[sdmt]|ll|ve|re)", "(?:[sdmtSDMT]|ll|ve|re)"):
         pattern = pattern.replace(f"(?i:'{spelt})", _CONTRACTIONS)
+        pattern = pattern.replace(f"'(?i:{spelt[3:]}", _CONTRACTIONS)
         pattern = pattern.replace(f"'{spelt}", "'s|'t|'re|'ve|'m|'ll|'d")
     return pattern
 
@@ -149,6 +154,9 @@ def _add_shape(writer: gguf.GGUFWriter, shape: ModelConfig, name: str, dtype: st
     writer.add_rope_dimension_count(shape.head_dim)
     writer.add_rope_freq_base(shape.rope_base)
     writer.add_layer_norm_rms_eps(shape.norm_eps)
+    if shape.rope_scaling is not None and shape.rope_scaling.type == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(shape.rope_scaling.factor)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, trained: Trained, spec: dict[str, Any], pre: str) -> None:
@@ -176,6 +184,10 @@ def _tensors(trained: Trained, dtype: str) -> Iterator[tuple[str, Tensor, Any]]:
     shape, wanted = trained.shape, TYPES[dtype][0]
     architecture = gguf.MODEL_ARCH.QWEN3 if shape.qk_norm else gguf.MODEL_ARCH.LLAMA
     names = gguf.get_tensor_name_map(architecture, shape.layers)
+    if shape.rope_scaling is not None and shape.rope_scaling.type == "llama3":
+        frequencies = 1.0 / shape.rope_base ** (torch.arange(0, shape.head_dim, 2) / shape.head_dim)
+        factors = frequencies / stretched(frequencies, shape.rope_scaling)
+        yield "rope_freqs.weight", factors, gguf.GGMLQuantizationType.F32
     for name, tensor in trained.weights.items():
         if not shape.qk_norm and name.endswith("q_proj.weight"):
             tensor = interleave(tensor, shape.heads)

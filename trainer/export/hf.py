@@ -72,6 +72,7 @@ def config(shape: ModelConfig, eos_id: int | None, dtype: torch.dtype) -> dict[s
         "num_hidden_layers": shape.layers,
         "num_key_value_heads": shape.kv_heads,
         "rms_norm_eps": shape.norm_eps,
+        "rope_scaling": rope_scaling(shape),
         "rope_theta": shape.rope_base,
         "tie_word_embeddings": shape.tied,
         "torch_dtype": str(dtype).removeprefix("torch."),
@@ -81,6 +82,22 @@ def config(shape: ModelConfig, eos_id: int | None, dtype: torch.dtype) -> dict[s
     if shape.qk_norm:
         return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "use_sliding_window": False} | common
     return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "mlp_bias": False} | common
+
+
+def rope_scaling(shape: ModelConfig) -> dict[str, Any] | None:
+    """config.json's `rope_scaling`."""
+    scaling = shape.rope_scaling
+    if scaling is None:
+        return None
+    if scaling.type == "linear":
+        return {"rope_type": "linear", "factor": scaling.factor}
+    return {
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_freq_factor,
+        "high_freq_factor": scaling.high_freq_factor,
+        "original_max_position_embeddings": scaling.original_context,
+    }
 
 
 def generation_config(eos_id: int | None) -> dict[str, Any]:

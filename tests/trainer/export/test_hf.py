@@ -11,12 +11,16 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pipeline.config import CorpusConfig
+from pipeline.runner import build_corpus
+from tests.trainer.conftest import small_run
 from tests.trainer.export.conftest import LANGUAGES, ODD, write_hf
 from trainer.errors import TrainerError
 from trainer.export.from_hf import import_hf
 from trainer.export.hf import export_hf
 from trainer.export.trained import Trained, load_trained
 from trainer.generate import Sampling, generate, load_model
+from trainer.train import train
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +117,7 @@ def test_import_and_export_give_the_same_bits(tmp_path: Path, dtype: torch.dtype
     ("field", "value", "message"),
     [
         ("model_type", "gpt2", "model_type is 'gpt2'; this imports llama and qwen3"),
-        ("rope_scaling", {"rope_type": "llama3", "factor": 8.0}, "rope_scaling is {'rope_type': 'llama3'"),
+        ("rope_scaling", {"rope_type": "yarn", "factor": 8.0}, "rope_scaling is of type 'yarn'"),
         ("attention_bias", True, "attention_bias is True"),
         ("hidden_act", "gelu", "hidden_act is 'gelu'"),
         ("vocab_size", 900, "has 1480 tokens, but config.json says vocab_size 900"),
@@ -133,3 +137,22 @@ def test_what_would_become_another_model_is_refused(
     with pytest.raises(TrainerError, match=message):
         import_hf(folder, tmp_path / "train")
     assert not (tmp_path / "train").exists()
+
+
+def test_training_starts_from_imported_weights(source: Path, train_dir: Path, tmp_path: Path) -> None:
+    text = "The river rises in a bog above the village. " * 40
+    recipe = {
+        "name": "more",
+        "sources": [{"name": "a", "type": "text", "paths": [str(tmp_path / "*.txt")]}],
+        "stages": ["extract", "tokenize"],
+        "tokenize": {"tokenizer": {"path": str(source / "tokenizer.json")}, "sequence_length": 64, "validation": 0.0},
+        "executor": {"workers": 1},
+    }
+    (tmp_path / "a.txt").write_text(text)
+    build_corpus(CorpusConfig(**recipe), tmp_path / "run", tmp_path)
+    fields = {"model": {}, "steps": 1, "global_batch_tokens": 64, "optimizer": {"lr": 1e-9, "muon_lr": 1e-9}}
+    train(small_run(**fields, initial=str(train_dir)), tmp_path / "run/shards", tmp_path / "train")
+    before, after = load_trained(train_dir), load_trained(tmp_path / "train")
+    assert after.shape == before.shape.model_copy(update={"context": 64})
+    for name, tensor in after.weights.items():
+        torch.testing.assert_close(tensor, before.weights[name], rtol=0, atol=1e-6)

@@ -1,0 +1,86 @@
+"""Language identification: accuracy on UD PUD, speed and sameness of decisions on documents of web length.
+
+usage: python benchmarks/language.py [--quick] [--data ../shared/data]
+The peer is the same model on the full text through fastText's own binding. A decision is the language together with
+whether its score reaches the threshold (0.65). Documents are the main texts of trafilatura's evaluation pages, and
+documentation cut to random lengths around 5 kB. Times are CPU seconds of one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import sys
+import time
+from pathlib import Path
+
+from extraction_pages import evaluation_pages
+
+from pipeline.config import LanguageConfig
+from pipeline.extract import extract_text
+from pipeline.language import LanguageIdentifier
+from pipeline.language.model import normalize_label
+
+ACCURACY, SPEED, SAME = 0.975, 30.0, 0.995
+FILES = ("python-peps", "git-manual-l10n", "react-docs", "german-laws")
+LOG_LENGTH, SPREAD = 8.5, 0.7  # of documents' lengths in characters, log-normal: median 4,900
+
+
+def accuracy(identifier: LanguageIdentifier, data: Path, quick: bool) -> float:
+    """Share of UD PUD's sentences whose language is named."""
+    with gzip.open(data / "eval/lid/ud-pud.tsv.gz", "rt", encoding="utf-8") as file:
+        rows = [line.rstrip("\n").split("\t", 1) for line in file][:: 10 if quick else 1]
+    found = identifier.identify([text for _, text in rows])
+    return sum(normalize_label(truth)[0] == name for (truth, _), (name, _) in zip(rows, found, strict=True)) / len(rows)
+
+
+def documents(data: Path, quick: bool) -> list[str]:
+    """Texts of web length."""
+    pages = sorted(evaluation_pages(data).items())[:: 10 if quick else 1]
+    texts = [extract_text(body) for _, (body, _) in pages]
+    draw = random.Random(1)
+    for name in FILES:
+        with gzip.open(data / f"text/{name}.jsonl.gz", "rt", encoding="utf-8") as file:
+            long = [text for line in file if len(text := json.loads(line)["text"]) > 1000]
+        draw.shuffle(long)
+        texts += [text[: int(draw.lognormvariate(LOG_LENGTH, SPREAD))] for text in long[: 20 if quick else 200]]
+    return [text for text in texts if text]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Accuracy and speed of language identification.")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    arguments = parser.parse_args()
+    identifier = LanguageIdentifier()
+    right = accuracy(identifier, arguments.data, arguments.quick)
+    texts = documents(arguments.data, arguments.quick)
+    size = sum(len(text.encode()) for text in texts)
+    began = time.process_time()
+    ours = identifier.identify(texts)
+    seconds = time.process_time() - began
+    began = time.process_time()
+    full = [identifier._predict(" ".join(text.split()) + "\n", 1, 0.0, "strict")[0] for text in texts]
+    full_seconds = time.process_time() - began
+    threshold = LanguageConfig().threshold
+    same = [
+        name == normalize_label(label)[0] and (score >= threshold) == (whole >= threshold)
+        for (name, score), (whole, label) in zip(ours, full, strict=True)
+    ]
+    print(f"UD PUD: {right:.4f} right; {len(texts)} documents of {size / len(texts):.0f} bytes on average")
+    print(f"{'':<16} {'MB/s':>6}\n{'ours':<16} {size / seconds / 1e6:>6.1f}")
+    print(f"{'whole texts':<16} {size / full_seconds / 1e6:>6.1f}\nsame decisions: {sum(same) / len(same):.4f}")
+    values = {
+        "accuracy": (right, ACCURACY),
+        "megabytes_per_second": (size / seconds / 1e6, SPEED),
+        "same_decisions": (sum(same) / len(same), SAME),
+    }
+    bars = {name: {"value": round(v, 4), "bar": b, "holds": v >= b} for name, (v, b) in values.items()}
+    print(json.dumps({"name": "language", "bars": bars}))
+    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

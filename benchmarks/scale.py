@@ -1,0 +1,175 @@
+"""The corpus half at 1, 10 and 100 times the same kind of input: speed a core, peak memory, time by stage.
+
+    python benchmarks/scale.py [--pages 300] [--factors 1,10,100] [--workers 2] [--quick]
+
+Pages are made from the sample corpus's prose: sentences drawn by a seed until a page has its length, in a web page's
+frame, one in ten a near copy of an earlier one. Each size is built by `pretrain corpus` in a process of its own. Memory
+is the largest sum of resident memory over that process and its children, sampled five times a second. Bars: documents a
+second and core within 15 % of the smallest size's or better (a small run spends its time starting processes), and peak
+memory at most 1.25 times the second size's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from io import BytesIO
+from pathlib import Path
+
+import psutil
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES_PER_FILE = 1000
+SENTENCES = 40
+
+
+def main() -> int:
+    """Measure each size and print the table. 1 where a bar falls short."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", type=int, default=300, help="pages of the smallest size")
+    parser.add_argument("--factors", default="1,10,100")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="1 and 4 times 100 pages")
+    options = parser.parse_args()
+    pages, factors = options.pages, [int(factor) for factor in options.factors.split(",")]
+    if options.quick:
+        pages, factors = 100, [1, 4]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for factor in factors:
+            rows.append(measure(Path(folder) / str(factor), pages * factor, options.workers))
+            print(line(rows[-1]), flush=True)
+    first, last = rows[0], rows[-1]
+    speed = last["documents_per_core_second"] / first["documents_per_core_second"]
+    memory = last["peak_bytes"] / rows[min(1, len(rows) - 1)]["peak_bytes"]
+    bars = {
+        "speed_of_largest_to_smallest": {"value": round(speed, 3), "bar": 0.85, "holds": speed >= 0.85},
+        "memory_of_largest_to_second": {"value": round(memory, 3), "bar": 1.25, "holds": memory <= 1.25},
+    }
+    print(json.dumps({"name": "scale", "bars": bars, "sizes": rows}))
+    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+
+
+def measure(folder: Path, pages: int, workers: int) -> dict[str, float]:
+    """Build a corpus of `pages` generated pages; its time, speed and peak memory."""
+    size = write_pages(folder / "web", pages)
+    recipe = {
+        "name": "scale",
+        "runs": str(folder / "runs"),
+        "sources": [{"name": "web", "type": "warc", "paths": ["web/*.warc.gz"]}],
+        "tokenize": {"tokenizer": {"vocab_size": 4096, "sample_bytes": 5_000_000}, "bucket_bytes": 32_000_000},
+        "executor": {"workers": workers},
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    command = [sys.executable, "-m", "recipes.cli", "corpus", str(folder / "recipe.yaml")]
+    started = time.monotonic()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        peak = watch(process)
+        if process.returncode:
+            raise SystemExit(process.stderr.read().decode() if process.stderr else "the build failed")
+    seconds = time.monotonic() - started
+    run = folder / "runs/scale"
+    stages = [json.loads(text) for text in (run / "log.jsonl").read_text().splitlines()]
+    return {
+        "pages": pages,
+        "html_bytes": size,
+        "seconds": round(seconds, 1),
+        "documents_per_core_second": round(pages / seconds / workers, 2),
+        "peak_bytes": peak,
+        **{f"{entry['stage']}_seconds": entry["seconds"] for entry in stages if entry["event"] == "stage"},
+    }
+
+
+def watch(process: subprocess.Popen[bytes]) -> int:
+    """Peak resident bytes of the process and its children, until it ends."""
+    peak = 0
+    parent = psutil.Process(process.pid)
+    while process.poll() is None:
+        total = 0
+        for member in [parent, *_children(parent)]:
+            try:
+                total += member.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        peak = max(peak, total)
+        time.sleep(0.2)
+    return peak
+
+
+def _children(parent: psutil.Process) -> list[psutil.Process]:
+    try:
+        return parent.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def write_pages(folder: Path, pages: int) -> int:
+    """Write the pages in WARC files of PAGES_PER_FILE. Returns the bytes of HTML."""
+    folder.mkdir(parents=True)
+    sentences = prose()
+    size = 0
+    for first in range(0, pages, PAGES_PER_FILE):
+        with (folder / f"{first // PAGES_PER_FILE:05d}.warc.gz").open("wb") as file:
+            writer = WARCWriter(file, gzip=True)
+            for number in range(first, min(pages, first + PAGES_PER_FILE)):
+                body = page(number, sentences)
+                size += len(body)
+                headers = StatusAndHeaders("200 OK", [("Content-Type", "text/html; charset=utf-8")], "HTTP/1.1")
+                writer.write_record(
+                    writer.create_warc_record(
+                        f"https://site{number % 97}.example/{number}", "response", BytesIO(body), http_headers=headers
+                    )
+                )
+    return size
+
+
+def prose() -> list[str]:
+    """Sentences of the sample corpus's English prose."""
+    sys.path.insert(0, str(ROOT))
+    from data.prose import read_language
+
+    paragraphs = [paragraph for page in read_language("en")[1] for paragraph in page.paragraphs()]
+    return [sentence.strip() + "." for text in paragraphs for sentence in text.split(".") if len(sentence) > 30]
+
+
+def page(number: int, sentences: list[str]) -> bytes:
+    """Page `number`; each tenth repeats the one before it but for its last paragraph."""
+    seed = number - 1 if number % 10 == 9 else number
+    draw = random.Random(seed)
+    words = [word for sentence in sentences for word in sentence.rstrip(".").split()]
+    # Half of the sentences are the prose's own, half are new ones of its words: few pages share five words in a row.
+    lines = [
+        draw.choice(sentences)
+        if index % 4 == 0
+        else " ".join(draw.choices(words, k=draw.randint(8, 22))).capitalize() + "."
+        for index in range(SENTENCES)
+    ]
+    paragraphs = [" ".join(lines[at : at + 4]) for at in range(0, len(lines), 4)]
+    if seed != number:
+        paragraphs[-1] = f"This is another copy, number {number}, of what stood before."
+    body = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs)
+    menu = "".join(f'<li><a href="/{i}">Part {i}</a></li>' for i in range(30))
+    return (
+        f"<!doctype html><html lang=en><head><title>Page {number}</title></head><body><nav><ul>{menu}</ul></nav>"
+        f"<main><h1>Page {number} of the collection</h1>{body}</main><footer>All pages.</footer></body></html>"
+    ).encode()
+
+
+def line(row: dict[str, float]) -> str:
+    """One size as a line of the table."""
+    stages = "  ".join(f"{key[:-8]} {value:.1f} s" for key, value in row.items() if key.endswith("_seconds"))
+    return (
+        f"{row['pages']:>8,.0f} pages {row['html_bytes'] / 1e6:8.1f} MB  {row['seconds']:7.1f} s"
+        f"  {row['documents_per_core_second']:7.2f} documents/s/core  {row['peak_bytes'] / 1e6:7.0f} MB peak   {stages}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Training speed on a CPU: ours beside a plain PyTorch loop and litgpt, on the same batches in the same run.
+
+    python benchmarks/train_cpu.py [--quick] [--all]
+
+12M parameters (6 layers, 384 wide, vocabulary 4,096, tied or as the peer has it), 16 sequences of 256 tokens a step,
+AdamW and gradient clipping for all. Each contender has a process of its own; they take turns, one step each a round, so
+that a machine that slows down slows all of them; a contender's rate is that of its median step, after three steps of
+warm-up. Data are random tokens: speed does not depend on them.
+
+- `plain fp32`: a GPT-2 as one writes it (LayerNorm, GELU, SDPA, cross-entropy of whole logits), no compilation.
+- `plain bf16`: the same loop under autocast.
+- `litgpt bf16-true` (with `--all` also `bf16-mixed`): litgpt's GPT with Llama's blocks, compiled, its chunked loss, as
+  its `pretrain` command runs it. The bar counts against the faster one.
+- `ours`: `trainer.step`, as `pretrain train` runs it with `precision: bf16`, with AdamW alone, which the bars count;
+  with `--all` also with Muon, whose Newton-Schulz products cost a third more at this batch and buy loss, not speed.
+
+Utilisation is the model's FLOPs (trainer.presets.flops_per_token) over what the best bf16 matrix product of this run
+reaches. Bars: 3.5x plain fp32, 1.35x plain bf16, 1.3x litgpt bf16, 40 % of the matrix product. The first is hard to
+reach where bf16 products are 2.3x as fast as fp32 ones (a CPU without AMX); the run prints that ratio too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.config import ModelConfig, OptimizerConfig
+from trainer.model import Transformer
+from trainer.optimizer import Optimizer
+from trainer.presets import flops_per_token
+from trainer.runtime import compile_model, keep_memory
+from trainer.step import Stepper
+
+LAYERS, WIDTH, HEADS, VOCABULARY, CONTEXT, BATCH, THREADS = 6, 384, 6, 4096, 256, 16, 2
+SHAPE = ModelConfig(
+    vocab_size=VOCABULARY,
+    layers=LAYERS,
+    width=WIDTH,
+    heads=HEADS,
+    kv_heads=HEADS,
+    head_dim=WIDTH // HEADS,
+    ffn=1024,
+    context=CONTEXT,
+    tied=True,
+)
+Step = Callable[[Tensor, Tensor], None]
+
+
+class PlainBlock(nn.Module):
+    """GPT-2's block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, _ = x.shape
+        q, k, v = (
+            part.view(batch, tokens, HEADS, -1).transpose(1, 2) for part in self.qkv(self.norm1(x)).split(WIDTH, dim=2)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, tokens, WIDTH))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class PlainGPT(nn.Module):
+    """GPT-2: learned positions, tied head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(CONTEXT, WIDTH)
+        self.blocks = nn.Sequential(*(PlainBlock() for _ in range(LAYERS)))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+        self.head.weight = self.tokens.weight
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
+        return F.cross_entropy(self.head(self.norm(self.blocks(x))).flatten(0, 1), targets.flatten())
+
+
+def plain(precision: str) -> Step:
+    """One step of the loop that everybody writes."""
+    torch.manual_seed(1)
+    model = PlainGPT()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
+
+    def step(tokens: Tensor, targets: Tensor) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = model(tokens, targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def litgpt(precision: str) -> Step:
+    """litgpt's model and step, as `litgpt pretrain` has them (Fabric, torch.compile, chunked cross-entropy)."""
+    import lightning
+    from litgpt.config import Config
+    from litgpt.model import GPT
+    from litgpt.utils import chunked_cross_entropy
+
+    fabric = lightning.Fabric(accelerator="cpu", devices=1, precision=precision)
+    config = Config(
+        block_size=CONTEXT,
+        n_layer=LAYERS,
+        n_embd=WIDTH,
+        n_head=HEADS,
+        vocab_size=VOCABULARY,
+        padded_vocab_size=VOCABULARY,
+        rotary_percentage=1.0,
+        parallel_residual=False,
+        bias=False,
+        norm_class_name="RMSNorm",
+        mlp_class_name="LLaMAMLP",
+        intermediate_size=1024,
+    )
+    torch.manual_seed(1)
+    with fabric.init_module():
+        model = GPT(config)
+    model = fabric.setup(torch.compile(model))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=False)
+    optimizer = fabric.setup_optimizers(optimizer)
+
+    def step(tokens: Tensor, targets: Tensor) -> None:
+        loss = chunked_cross_entropy(model(tokens), targets)
+        fabric.backward(loss)
+        fabric.clip_gradients(model, optimizer, max_norm=1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def ours(optimizer_name: str) -> Step:
+    """A step of `pretrain train` in bf16."""
+    keep_memory()
+    model = Transformer(SHAPE, seed=1, compute_dtype=torch.bfloat16)
+    config = OptimizerConfig(name=optimizer_name)
+    optimizer = Optimizer(model, config, lr=3e-4, muon_lr=3e-4)
+    if problem := compile_model(model):
+        sys.exit(problem)
+
+    stepper = Stepper(model, optimizer)
+
+    def step(tokens: Tensor, targets: Tensor) -> None:
+        stepper.update([(tokens, targets, None)], rate=1.0)
+
+    return step
+
+
+def product_rate(dtype: torch.dtype, seconds: float) -> float:
+    """FLOP/s of the best matrix product found: the model's own shapes and large squares."""
+    rows = BATCH * CONTEXT
+    best = 0.0
+    for m, k, n in ((rows, WIDTH, 1024), (rows, 1024, WIDTH), (2048, 2048, 2048), (4096, 4096, 4096)):
+        left, right = torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype)
+        left @ right
+        times = []
+        end = time.perf_counter() + seconds / 4
+        while not times or time.perf_counter() < end:
+            begun = time.perf_counter()
+            left @ right
+            times.append(time.perf_counter() - begun)
+        best = max(best, 2 * m * k * n / statistics.median(times))
+    return best
+
+
+def report(rates: dict[str, float], fp32: float, bf16: float) -> int:
+    """Print the table and the bars; 1 where one falls short."""
+    print(f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, 2 threads")
+    print(f"best matrix product: fp32 {fp32 / 1e9:,.0f} GFLOP/s, bf16 {bf16 / 1e9:,.0f} GFLOP/s ({bf16 / fp32:.2f}x)")
+    per_token = flops_per_token(SHAPE)
+    print(f"{'':20}{'tokens/s':>10}{'of bf16 product':>17}{'ours is':>10}")
+    for name, rate in rates.items():
+        print(f"{name:20}{rate:10,.0f}{rate * per_token / bf16:17.1%}{rates['ours'] / rate:9.2f}x")
+    litgpt_rate = max(rate for name, rate in rates.items() if name.startswith("litgpt"))
+    measured = {
+        "times plain fp32": (rates["ours"] / rates["plain fp32"], 3.5),
+        "times plain bf16": (rates["ours"] / rates["plain bf16"], 1.35),
+        "times litgpt bf16": (rates["ours"] / litgpt_rate, 1.3),
+        "share of the bf16 product": (rates["ours"] * per_token / bf16, 0.4),
+    }
+    bars = {
+        name: {"value": round(value, 3), "bar": bar, "holds": value >= bar} for name, (value, bar) in measured.items()
+    }
+    print(json.dumps({"name": "train_cpu", "bars": bars}))
+    return int(not all(bar["holds"] for bar in bars.values()))
+
+
+def serve(connection: Connection, contender: Callable[[str], Step], argument: str) -> None:
+    """A contender's process: after warm-up, one step for each message; answers with the seconds it took."""
+    torch.set_num_threads(THREADS)
+    generator = np.random.default_rng(1)
+    samples = torch.from_numpy(generator.integers(0, VOCABULARY, (BATCH, CONTEXT + 1)))
+    batch = samples[:, :-1].contiguous(), samples[:, 1:].contiguous()
+    step = contender(argument)
+    for _ in range(3):
+        step(*batch)
+    connection.send("ready")
+    while connection.recv():
+        begun = time.perf_counter()
+        step(*batch)
+        connection.send(time.perf_counter() - begun)
+
+
+def main() -> int:
+    """Time all contenders in turns and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three rounds instead of eight")
+    parser.add_argument("--all", action="store_true", help="also litgpt in bf16-mixed, and ours with Muon")
+    arguments = parser.parse_args()
+    contenders: dict[str, tuple[Callable[[str], Step], str]] = {
+        "plain fp32": (plain, "fp32"),
+        "plain bf16": (plain, "bf16"),
+        "litgpt bf16-true": (litgpt, "bf16-true"),
+        "ours": (ours, "adamw"),
+    }
+    if arguments.all:
+        contenders |= {"litgpt bf16-mixed": (litgpt, "bf16-mixed"), "ours, Muon": (ours, "muon")}
+    spawn = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    children = []
+    for name, job in contenders.items():
+        pipes[name], theirs = spawn.Pipe()
+        children.append(spawn.Process(target=serve, args=(theirs, *job), daemon=True))
+        children[-1].start()
+        pipes[name].recv()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(3 if arguments.quick else 8):
+        for name, pipe in pipes.items():
+            pipe.send(True)
+            times[name].append(pipe.recv())
+            time.sleep(0.05)  # its idle threads stop spinning
+    for pipe, child in zip(pipes.values(), children, strict=True):
+        pipe.send(False)
+        child.join()
+    torch.set_num_threads(THREADS)
+    rates = {name: BATCH * CONTEXT / statistics.median(taken) for name, taken in times.items()}
+    fp32, bf16 = (product_rate(dtype, 4.0) for dtype in (torch.float32, torch.bfloat16))
+    return report(rates, fp32, bf16)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

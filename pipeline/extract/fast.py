@@ -1,0 +1,63 @@
+"""Extractor `fast`: main text by a trained model over blocks, in numba from the page's bytes to the text's.
+
+tree.py reads the page, blocks.py describes its blocks, model.py scores them, render.py writes the chosen ones.
+Where the model leaves nearly nothing of a page that has text, a wider choice is made (`wide`); a page with
+more elements than MAX_ELEMENTS is decided by link density alone (`budget`). No time-out, no state: the same page
+always gives the same text. Figures: docs/benchmarks.md, benchmarks/extraction.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from pipeline.extract.blocks import Blocks, cut_blocks, describe
+from pipeline.extract.model import load, score
+from pipeline.extract.render import render
+from pipeline.extract.tree import parse
+
+Array = np.ndarray[Any, Any]
+MAX_ELEMENTS = 300_000
+FEW_BYTES = 200  # below this, less than WIDE_SHARE of the page's text is too little to be its main text
+WIDE_SHARE = 0.3
+WIDE_SCORE = 0.15
+PROSE_BYTES = 40  # shortest block that counts where nothing but link density decides
+
+Path = Literal["model", "wide", "budget"]
+
+
+class Extraction(NamedTuple):
+    """Text, and by which way it was found."""
+
+    text: str
+    path: Path
+
+
+def extract(page: str) -> Extraction:
+    """Main text of a decoded HTML page; "" where the page has no text."""
+    data = np.frombuffer(page.encode("utf-8", "replace"), np.uint8)
+    tree = parse(data)
+    blocks = cut_blocks(data, tree)
+    if len(tree.tag) > MAX_ELEMENTS:
+        return Extraction(render(data, tree, blocks, _prose(blocks)), "budget")
+    scores = score(tree, blocks, describe(data, tree, blocks))
+    chosen, path = choose(blocks, scores, load()[2])
+    return Extraction(render(data, tree, blocks, chosen), path)
+
+
+def choose(blocks: Blocks, scores: Array, threshold: float) -> tuple[Array, Path]:
+    """Blocks scored as main text, or a wider choice where they are too little of the page."""
+    chosen = scores >= threshold
+    size, total = int(blocks.bytes[chosen].sum()), int(blocks.bytes.sum())
+    if size >= FEW_BYTES or size >= WIDE_SHARE * total:
+        return chosen, "model"
+    wide = chosen | (scores >= WIDE_SCORE)
+    if int(blocks.bytes[wide].sum()) < FEW_BYTES:
+        wide |= _prose(blocks)
+    return wide, "wide"
+
+
+def _prose(blocks: Blocks) -> Array:
+    """Blocks of some length that are not mostly links."""
+    return (blocks.bytes >= PROSE_BYTES) & (blocks.links * 2 < blocks.bytes)

@@ -1,0 +1,120 @@
+"""Overlap with evaluation data: word n-grams that a text shares with a set of evaluation texts.
+
+Words are folded as for MinHash (case, accents and punctuation do not count, digits fall together), hashed, and
+compared n at a time by 64-bit hashes: one pass over a text, linear, some 100 MB/s. Evaluation texts of fewer than n
+words cannot be found and are counted. (13-grams: Brown et al. 2020, appendix C.)
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from pipeline.errors import PipelineError
+from pipeline.minhash import fold_table
+from pipeline.signals import code_points
+
+Array = np.ndarray[Any, Any]
+_ALONE = np.uint32(1 << 31)
+_PRIME = np.uint64(0x100000001B3)
+_SEED = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Contamination:
+    """The n-grams of evaluation texts.
+
+    >>> Contamination(["to be or not to be that is the question"], 5).find(["It's to be, or not: to be!"])
+    [(2, 'to be, or not: to')]
+    """
+
+    def __init__(self, evaluations: Sequence[str], ngram: int = 13) -> None:
+        self.ngram = ngram
+        found = [self._hashes(text)[0] for text in evaluations]
+        self.untested = sum(len(hashes) == 0 for hashes in found)
+        self._known = np.unique(np.concatenate([*found, np.empty(0, np.uint64)]))
+
+    def find(self, texts: Sequence[str]) -> list[tuple[int, str]]:
+        """For each text how many of its n-grams are known, and the first of these as it stands there."""
+        return [self._find(text) for text in texts]
+
+    def _find(self, text: str) -> tuple[int, str]:
+        hashes, spans = self._hashes(text)
+        if not len(hashes) or not len(self._known):
+            return 0, ""
+        at = np.searchsorted(self._known, hashes)
+        hits = np.flatnonzero(self._known[np.minimum(at, len(self._known) - 1)] == hashes)
+        return len(hits), text[spans[hits[0], 0] : spans[hits[0], 1]] if len(hits) else ""
+
+    def _hashes(self, text: str) -> tuple[Array, Array]:
+        points, _ = code_points([text])
+        hashes, spans = np.empty(len(points), np.uint64), np.empty((len(points), 2), np.int64)
+        words = _words(points, fold_table(), hashes, spans)
+        count = max(words - self.ngram + 1, 0)
+        ngrams = np.empty(count, np.uint64)
+        _join(hashes[:words], self.ngram, ngrams)
+        return ngrams, np.stack([spans[:count, 0], spans[self.ngram - 1 : self.ngram - 1 + count, 1]], axis=1)
+
+
+def read_evaluations(paths: Sequence[Path]) -> list[str]:
+    """Texts of evaluation files: each text field of each jsonl row, each line of a txt file. Raises PipelineError."""
+    return [text for path in paths for text in _read(path) if text.strip()]
+
+
+def _read(path: Path) -> Iterator[str]:
+    jsonl = path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):  # noqa: B007 - the error names it
+                if not jsonl:
+                    yield line
+                elif line.strip():
+                    yield from _strings(json.loads(line))
+    except (ValueError, EOFError, gzip.BadGzipFile) as error:
+        kind = "JSON lines" if jsonl else "text"
+        raise PipelineError(f"{path}: line {number}: not readable as {kind}: {error}") from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
+
+
+@njit(cache=True)
+def _words(points: Array, table: Array, hashes: Array, spans: Array) -> int:
+    n, word = 0, np.uint64(0)
+    for i in range(points.size + 1):
+        folded = np.uint32(0)
+        if i < points.size:
+            folded = table[points[i]] if points[i] < table.size else _ALONE
+        if word != 0 and (folded == 0 or folded >= _ALONE):
+            hashes[n] = word
+            spans[n, 1] = i
+            n += 1
+            word = np.uint64(0)
+        if folded == 0:
+            continue
+        if word == 0:
+            spans[n, 0] = i
+            word = _SEED
+        word = (word ^ np.uint64(folded)) * _PRIME | np.uint64(1)
+    return n
+
+
+@njit(cache=True)
+def _join(hashes: Array, ngram: int, out: Array) -> None:
+    for i in range(out.size):
+        value = _SEED
+        for k in range(i, i + ngram):
+            value = (value ^ hashes[k]) * _PRIME
+            value ^= value >> np.uint64(29)
+        out[i] = value

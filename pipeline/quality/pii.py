@@ -1,0 +1,79 @@
+"""Personal data in texts, replaced by placeholders that are reserved for documentation.
+
+Addresses count only if they are valid and public (`ipaddress`), IBANs only if their check digits are right. The
+placeholders (RFC 2606, RFC 5737, RFC 3849) are not masked again. Regular expressions without nested repetition: the
+cost is linear, tens of MB/s.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+
+KINDS = ("email", "ip", "phone", "iban")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_EMAIL = re.compile(rf"(?<![\w.%+-])[A-Za-z0-9][\w.%+'-]{{0,63}}@(?:{_LABEL}\.){{1,8}}[A-Za-z]{{2,63}}(?![\w-])")
+_IPV4 = re.compile(r"(?<![\w.-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
+_IPV6 = re.compile(r"(?<![\w:.])(?=[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:)[0-9A-Fa-f:]{3,39}(?![\w:])")
+_PHONE = re.compile(
+    r"(?<![\w+.-])(?:\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}|\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-]|\.\d)"
+)
+_IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)")
+
+
+def mask(text: str, kinds: Sequence[str] = ("email", "ip")) -> tuple[str, dict[str, int]]:
+    """The text with personal data of these kinds (of KINDS) replaced, and how many of each there were.
+
+    >>> mask("Write to jane.doe@mail.org from 8.8.8.8.")
+    ('Write to email@example.com from 192.0.2.1.', {'email': 1, 'ip': 1})
+    """
+    counts: dict[str, int] = {}
+    for kind in kinds:
+        counts[kind] = 0
+        for sign, pattern, replace in _MASKS[kind]:
+            if sign not in text:
+                continue
+
+            def substitute(match: re.Match[str], kind: str = kind, replace: _Replace = replace) -> str:
+                found = replace(match.group())
+                counts[kind] += found is not None
+                return match.group() if found is None else found
+
+            text = pattern.sub(substitute, text)
+    return text, counts
+
+
+_Replace = Callable[[str], str | None]
+
+
+def _email(found: str) -> str | None:
+    return None if found.lower().endswith(("@example.com", "@example.org", "@example.net")) else "email@example.com"
+
+
+def _ip(found: str) -> str | None:
+    try:
+        address = ipaddress.ip_address(found)
+    except ValueError:
+        return None
+    if not address.is_global:
+        return None
+    return "192.0.2.1" if address.version == 4 else "2001:db8::1"
+
+
+def _phone(found: str) -> str | None:
+    return "555-0100" if 8 <= sum(map(str.isdigit, found)) <= 15 else None
+
+
+def _iban(found: str) -> str | None:
+    joined = found.replace(" ", "")
+    digits = "".join(str(int(sign, 36)) for sign in joined[4:] + joined[:4])
+    return "XX00 0000 0000 0000" if 15 <= len(joined) <= 34 and int(digits) % 97 == 1 else None
+
+
+_MASKS: dict[str, tuple[tuple[str, re.Pattern[str], _Replace], ...]] = {
+    "email": (("@", _EMAIL, _email),),
+    "ip": ((".", _IPV4, _ip), (":", _IPV6, _ip)),
+    "phone": (("", _PHONE, _phone),),
+    "iban": (("", _IBAN, _iban),),
+}

@@ -1,0 +1,112 @@
+"""A training run's size, memory, time and likely loss, from the recipe alone. Pure arithmetic, no torch.
+
+Operations per token are the trainer's own count (6 a matrix parameter, and attention: PaLM's convention), so the
+utilisation to give is the one that is published and that `metrics.jsonl` logs. Memory adds up what the trainer holds;
+activations are those that eager PyTorch saves for the backward pass, which `compile` undercuts. The loss is
+Chinchilla's law, E + A / N^a + B / D^b nats a token, in Hoffmann et al.'s fit (2022, arXiv:2203.15556) and in
+Besiroglu et al.'s correction of it (2024, arXiv:2404.10102): their data and tokenizer, so an order, not a promise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.config import ModelConfig, TrainConfig
+from trainer.presets import flops_per_token, matrix_parameters, parameter_count
+
+# Peak dense bf16 operations per second and memory in bytes, by the vendors' data sheets.
+GPUS: dict[str, tuple[float, float]] = {
+    "a100": (312e12, 80e9),
+    "h100": (989e12, 80e9),
+    "h200": (989e12, 141e9),
+    "b200": (2250e12, 180e9),
+    "l40s": (362e12, 48e9),
+    "4090": (165e12, 24e9),
+}
+LOSS_FITS = (
+    (1.69, 406.4, 0.34, 410.7, 0.28),  # Hoffmann et al., approach 3
+    (1.8172, 482.01, 0.3478, 2085.43, 0.3658),  # Besiroglu et al.
+)
+OPTIMAL_TOKENS_PER_PARAMETER = 20.0  # Hoffmann et al.
+# The framework's own: context, kernels' workspaces, fragmentation.
+OVERHEAD_BYTES = 1.5e9
+LOGIT_ROWS_ELEMENTS = 1 << 22  # trainer.loss.CHUNK_ELEMENTS, which cannot be imported without torch
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Sizes in parameters and tokens, memory of one GPU in bytes by part, time in seconds, loss in nats a token."""
+
+    parameters: int
+    tokens: int
+    tokens_per_parameter: float
+    flops: float
+    loss: tuple[float, float]
+    memory: dict[str, float]
+    fits: bool
+    step_seconds: float
+    seconds: float
+    gpu_hours: float
+    checkpoint_bytes: float
+
+
+def plan_training(config: TrainConfig, shape: ModelConfig, *, gpus: int, gpu: str, utilisation: float) -> TrainingPlan:
+    """Plan a run of `config` on `gpus` GPUs of a kind in GPUS at a share `utilisation` of their peak."""
+    peak, capacity = GPUS[gpu]
+    parameters = parameter_count(shape)
+    tokens = config.steps * config.global_batch_tokens
+    flops = float(flops_per_token(shape)) * tokens
+    seconds = flops / (gpus * peak * utilisation)
+    losses = sorted(e + a / parameters**alpha + b / tokens**beta for e, a, alpha, b, beta in LOSS_FITS)
+    memory = gpu_memory(config, shape, gpus)
+    return TrainingPlan(
+        parameters=parameters,
+        tokens=tokens,
+        tokens_per_parameter=tokens / parameters,
+        flops=flops,
+        loss=(losses[0], losses[-1]),
+        memory=memory,
+        fits=sum(memory.values()) <= capacity,
+        step_seconds=seconds / config.steps,
+        seconds=seconds,
+        gpu_hours=seconds * gpus / 3600,
+        checkpoint_bytes=4.0 * parameters + optimizer_bytes(config, shape),
+    )
+
+
+def gpu_memory(config: TrainConfig, shape: ModelConfig, gpus: int) -> dict[str, float]:
+    """Bytes on one GPU by part. Under FSDP2 the state is divided by the GPUs; under DDP each holds all of it."""
+    parameters = parameter_count(shape)
+    width = 2 if config.precision == "bf16" else 4
+    shares = gpus if getattr(config, "parallel", None) == "fsdp" else 1
+    rows = config.micro_batch * shape.context
+    logits = min(rows, max(256, LOGIT_ROWS_ELEMENTS // shape.vocab_size)) * shape.vocab_size
+    return {
+        "weights (fp32)": 4.0 * parameters / shares,
+        "gradients (fp32)": 4.0 * parameters / shares,
+        "optimizer": optimizer_bytes(config, shape) / shares,
+        "compute copies": float(width * matrix_parameters(shape)) if width == 2 else 0.0,
+        "activations": rows * activation_bytes_per_token(shape, width),
+        "logits": logits * (4.0 + width) + 4.0 * shape.vocab_size * shape.width,
+        "framework": OVERHEAD_BYTES,
+    }
+
+
+def optimizer_bytes(config: TrainConfig, shape: ModelConfig) -> float:
+    """fp32 state: two moments with AdamW, one momentum for the blocks' matrices with Muon."""
+    parameters = parameter_count(shape)
+    muon = matrix_parameters(shape) - shape.vocab_size * shape.width if config.optimizer.name == "muon" else 0
+    return 4.0 * muon + 8.0 * (parameters - muon)
+
+
+def activation_bytes_per_token(shape: ModelConfig, width: int) -> float:
+    """Bytes saved for the backward pass for one token: what the model's operations keep, in `width` bytes a value.
+
+    A block keeps its two inputs and their normalized forms, queries and keys before and after normalization and
+    values, attention's result twice (the kernel's and, transposed, the projection's), and four feed-forward
+    vectors (gate, its SiLU, up, their product).
+    """
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    before_norm = (queries + keys) * shape.qk_norm
+    block = 4 * shape.width + before_norm + (queries + 2 * keys) + 2 * queries + 4 * shape.ffn
+    return float(width * (shape.layers * block + 3 * shape.width))

@@ -1,0 +1,45 @@
+"""`make faults`: rounds of seeded kills in every stage, and their table (docs/determinism.md).
+
+Exits 1 where a rerun's bytes are not those of the undisturbed run. Costs about half a minute a round of ten kills.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.faults.harness import STAGES, Commands, Kill, hashes, judged, kill_round, undisturbed
+
+ROUND = (*STAGES, *["train"] * 5)
+
+
+def main() -> int:
+    """Run the long form."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser.add_argument("--kills", type=int, default=30, help="kills, in rounds of ten; default 30")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    kills: list[Kill] = []
+    with tempfile.TemporaryDirectory() as place, Commands() as commands:
+        expected, seconds = undisturbed(commands, Path(place) / "undisturbed")
+        number = 0
+        while sum(kill.hit != "had ended" for kill in kills) < options.kills:
+            folder = Path(place) / str(number)
+            done = kill_round(commands, folder, ROUND, seconds, random.Random(f"{options.seed}/{number}"))
+            kills += judged(done, hashes(folder) == expected)
+            number += 1
+    print("| kill | aimed at | after | hit | hashes equal |\n|---|---|---|---|---|")
+    for row, kill in enumerate(kills, 1):
+        equal = "yes" if kill.equal else "NO"
+        print(f"| {row} | {kill.stage} | {kill.delay:.2f} s | {kill.hit} | {equal} |")
+    hits = [kill for kill in kills if kill.hit != "had ended"]
+    different = sum(not kill.equal for kill in kills)
+    print(f"\n{len(hits)} kills in {number} rounds, seed {options.seed}; {different} with other bytes than undisturbed")
+    return bool(different)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

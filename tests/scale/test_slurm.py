@@ -1,0 +1,59 @@
+"""A corpus built through sbatch on a real one-node Slurm, one of its jobs cancelled on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.test_runner import build, hashes, inputs, recipe
+from tests.scale.slurm import Slurm, missing
+
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+
+
+@pytest.fixture
+def slurm() -> Iterator[Slurm]:
+    # Not below pytest's folder: munged wants every parent to be closed to other users' writing.
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    cluster = Slurm(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder)
+
+
+def test_slurm_builds_the_same_bytes_although_a_job_is_cancelled(tmp_path: Path, slurm: Slurm) -> None:
+    inputs(tmp_path)
+    build(tmp_path, recipe())
+    settings = recipe(executor={"type": "slurm", "slurm": {"partition": "main", "memory_gb": 1}}).model_dump_json()
+    (tmp_path / "recipe.yaml").write_text(json.dumps(json.loads(settings) | {"runs": str(tmp_path), "name": "slurm"}))
+    command = [sys.executable, "-m", "recipes.cli", "corpus", str(tmp_path / "recipe.yaml")]
+    environment = os.environ | slurm.environment
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as controller:
+        cancelled = _cancel_first(slurm, controller)
+        _, messages = controller.communicate(timeout=600)
+    assert controller.returncode == 0, messages
+    assert cancelled
+    assert hashes(tmp_path, "slurm") == hashes(tmp_path)
+    assert (tmp_path / "slurm/logs/01-extract/extract/attempt-1").is_dir()
+
+
+def _cancel_first(slurm: Slurm, controller: subprocess.Popen[str]) -> bool:
+    """Cancel the first job that appears. False where the controller ended before."""
+    while controller.poll() is None:
+        if jobs := slurm.call("squeue", "--noheader", "--format=%A").split():
+            slurm.call("scancel", jobs[0])
+            return True
+        time.sleep(0.1)
+    return False
