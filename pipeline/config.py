@@ -98,8 +98,8 @@ class LanguageConfig(Model):
 class DedupConfig(Model):
     """Exact, then MinHash-LSH near-duplicates, verified pair by pair."""
 
-    exact: bool = True
-    minhash: bool = True
+    exact: bool = Field(True, description="drop documents whose text is the same but for case and white space")
+    minhash: bool = Field(True, description="drop near-duplicates")
     bands: Count = Field(14, description="LSH bands (FineWeb: 14)")
     rows: Count = Field(8, description="hashes per band (FineWeb: 8)")
     ngram: Count = Field(5, description="words per shingle (FineWeb: 5)")
@@ -108,9 +108,29 @@ class DedupConfig(Model):
         description="Jaccard similarity to detect; datasketch's optimizer then picks bands and rows"
         " within bands x rows hashes",
     )
-    verify: Fraction = Field(0.75, description="lowest estimated Jaccard at which a candidate pair counts")
-    survivor: Literal["first", "longest", "newest"] = "first"
-    scope: Literal["global", "source", "language"] = "global"
+    verify: Fraction = Field(0.75, description="lowest Jaccard similarity at which a candidate pair counts")
+    verify_by: Literal["estimate", "exact"] = Field(
+        "estimate", description="similarity from the signatures, or exact over sets of shingles (more disk, slower)"
+    )
+    survivor: Literal["first", "longest", "newest"] = Field("first", description="which document of a cluster stays")
+    scope: Literal["global", "source", "language"] = Field(
+        "global", description="documents are duplicates only of others of the same source or language"
+    )
+    against: list[str] = Field(
+        [], description="run folders of earlier corpora; documents that they hold are dropped here"
+    )
+    line_documents: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="cut a line that stands in this many kept documents of a site from all of them but one"
+    )
+    partition_bytes: Count = Field(
+        64_000_000, description="memory of one join task, about; fixes the number of join tasks"
+    )
+
+    @model_validator(mode="after")
+    def _indexes_hold_signatures(self) -> Self:
+        if self.against and self.verify_by == "exact":
+            raise ValueError("`against` needs `verify_by: estimate`: an earlier corpus's index holds signatures alone")
+        return self
 
 
 class Rule(Model):
