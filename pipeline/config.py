@@ -38,6 +38,9 @@ class Source(Model):
     weight: Annotated[float, Field(gt=0)] = Field(
         1.0, description="share of this source in training, relative to its tokens (1 = as it comes)"
     )
+    repeat: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="epochs of this source while one with repeat 1 is read once; multiplies its weight"
+    )
     limit: Count | None = Field(None, description="documents read from each of this source's files, at most")
     sample: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="share of the documents read, chosen by hash of their place in the source"
@@ -95,8 +98,8 @@ class LanguageConfig(Model):
 class DedupConfig(Model):
     """Exact, then MinHash-LSH near-duplicates, verified pair by pair."""
 
-    exact: bool = True
-    minhash: bool = True
+    exact: bool = Field(True, description="drop documents whose text is the same but for case and white space")
+    minhash: bool = Field(True, description="drop near-duplicates")
     bands: Count = Field(14, description="LSH bands (FineWeb: 14)")
     rows: Count = Field(8, description="hashes per band (FineWeb: 8)")
     ngram: Count = Field(5, description="words per shingle (FineWeb: 5)")
@@ -105,9 +108,29 @@ class DedupConfig(Model):
         description="Jaccard similarity to detect; datasketch's optimizer then picks bands and rows"
         " within bands x rows hashes",
     )
-    verify: Fraction = Field(0.75, description="lowest estimated Jaccard at which a candidate pair counts")
-    survivor: Literal["first", "longest", "newest"] = "first"
-    scope: Literal["global", "source", "language"] = "global"
+    verify: Fraction = Field(0.75, description="lowest Jaccard similarity at which a candidate pair counts")
+    verify_by: Literal["estimate", "exact"] = Field(
+        "estimate", description="similarity from the signatures, or exact over sets of shingles (more disk, slower)"
+    )
+    survivor: Literal["first", "longest", "newest"] = Field("first", description="which document of a cluster stays")
+    scope: Literal["global", "source", "language"] = Field(
+        "global", description="documents are duplicates only of others of the same source or language"
+    )
+    against: list[str] = Field(
+        [], description="run folders of earlier corpora; documents that they hold are dropped here"
+    )
+    line_documents: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="cut a line that stands in this many kept documents of a site from all of them but one"
+    )
+    partition_bytes: Count = Field(
+        64_000_000, description="memory of one join task, about; fixes the number of join tasks"
+    )
+
+    @model_validator(mode="after")
+    def _indexes_hold_signatures(self) -> Self:
+        if self.against and self.verify_by == "exact":
+            raise ValueError("`against` needs `verify_by: estimate`: an earlier corpus's index holds signatures alone")
+        return self
 
 
 class Rule(Model):
@@ -190,23 +213,59 @@ class TokenizerConfig(Model):
 
     path: str | None = Field(None, description="an existing tokenizer.json; nothing is trained then")
     vocab_size: Annotated[int, Field(ge=257, le=1_000_000)] = 32_000
-    pattern: Literal["gpt2", "cl100k"] = Field("cl100k", description="pre-tokenizer pattern")
+    pattern: Literal["gpt2", "cl100k"] = Field("cl100k", description="pre-tokenizer pattern (cl100k is Llama 3's, too)")
+    digits: Annotated[int, Field(ge=0, le=9)] | None = Field(
+        None, description="most digits in a token, 0 for any number; default: the pattern's own (gpt2 any, cl100k 3)"
+    )
+    special_tokens: Annotated[list[str], Field(min_length=1)] = Field(
+        ["<|endoftext|>"], description="get the first ids; the first one ends documents unless `eos` says otherwise"
+    )
     sample_bytes: Count = Field(200_000_000, description="bytes of text to train on, a deterministic sample")
+    languages: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="factor on a language's share of the sample, e.g. {de: 2.0}; 1 where none is given"
+    )
+
+
+class Phase(Model):
+    """Other weights from a point of the run on, e.g. for annealing."""
+
+    start: Annotated[float, Field(gt=0, lt=1)] = Field(description="share of the run's steps after which it begins")
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        description="source or stream name to weight in this phase (0 leaves it out); others keep their weight"
+    )
 
 
 class TokenizeConfig(Model):
-    """Text to packed sequences in MDS shards."""
+    """Text to packed sequences in MDS shards, and how training mixes them."""
 
     tokenizer: TokenizerConfig = TokenizerConfig()
+    eos: str | None = Field(None, description="token that ends documents; default: <|endoftext|>, </s> or the like")
+    bos: str | None = Field(None, description="token put before documents; default: none")
     sequence_length: Count = 1024
-    packing: Literal["concat", "best_fit"] = "concat"
+    packing: Literal["concat", "best_fit"] = Field(
+        "concat", description="concat: no padding, documents cut anywhere; best_fit: only longer ones are cut"
+    )
     validation: Fraction = Field(0.01, description="share of documents (by duplicate cluster) held out")
     stream_by: Literal["source", "language", "source-language"] = "source"
+    rehydrate: dict[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        description="copies of a training document by size of its duplicate cluster, each from a size on;"
+        " FineWeb-2: {1: 1, 2: 2, 3: 3, 5: 5, 100: 8, 1000: 1}",
+    )
+    phases: list[Phase] = Field([], description="later phases of the mixture; the first has the sources' weights")
     compression: str | None = Field("zstd", description="shard compression, as MDSWriter spells it; null for none")
+    hashes: list[str] = Field(["xxh64"], description="hashes that MDSWriter puts into index.json")
     shard_bytes: Count = Field(64_000_000, description="largest shard in bytes before compression")
     bucket_bytes: Count = Field(
         256_000_000, description="text bytes shuffled in memory at once; fixes the number of shuffle tasks"
     )
+
+    @model_validator(mode="after")
+    def _phases_in_order(self) -> Self:
+        starts = [phase.start for phase in self.phases]
+        if sorted(set(starts)) != starts:
+            raise ValueError(f"`phases` must begin one after the other; they start at {starts}")
+        return self
 
 
 # Words that may stand in a batch script: nothing that a shell would interpret.

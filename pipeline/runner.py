@@ -227,10 +227,11 @@ def _settings(config: CorpusConfig, name: StageName) -> dict[str, Any]:
     settings: dict[str, Any] = getattr(config, name).model_dump(mode="json")
     if name == "extract":
         # Where files lie decides nothing: their keys and contents are hashed with the inputs and external files.
-        settings["sources"] = [source.model_dump(exclude={"weight", "license", "paths"}) for source in config.sources]
+        left_out = {"weight", "repeat", "license", "paths"}
+        settings["sources"] = [source.model_dump(exclude=left_out) for source in config.sources]
         settings |= {lists: len(settings[lists]) for lists in ("blocklist", "allowlist", "url_words")}
     if name == "tokenize":
-        settings["weights"] = {source.name: source.weight for source in config.sources}
+        settings["weights"] = {source.name: source.weight * source.repeat for source in config.sources}
     if name in ("dedup", "tokenize"):
         settings["seed"] = config.seed
     return settings

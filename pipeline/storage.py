@@ -77,17 +77,16 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def list_names(folder: Path) -> list[str]:
+    """Relative paths of every file below `folder` but its manifest and hidden ones, sorted."""
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return sorted(str(name) for name in names if not any(part.startswith(".") for part in name.parts))
+
+
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Every file below `folder` but its manifest and hidden ones: {relative path: {bytes, xxh3}}, sorted."""
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
     return {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "xxh3": hash_file(path)}
-        for path in files
-        if path != folder / MANIFEST
+        name: {"bytes": (folder / name).stat().st_size, "xxh3": hash_file(folder / name)} for name in list_names(folder)
     }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recipes.errors import RecipeError
+from recipes.terminal import set_json
 from trainer.errors import Interrupted, TrainerError
 
 if TYPE_CHECKING:
@@ -29,10 +30,15 @@ Overrides = Annotated[
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, e.g. train.steps=500; repeatable."),
 ]
 First = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Build anew from this stage on.")]
+Json = Annotated[
+    bool, typer.Option("--json", callback=lambda chosen: set_json(chosen) or chosen, help="Print the result as JSON.")
+]
 Last = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")]
 
 
-def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None) -> None:
+def run(
+    recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None, as_json: Json = False
+) -> None:
     """Run a recipe end to end: corpus, then training. What is already done is not done again.
 
     A finished model of an earlier corpus is kept as train.1, train.2, ...; a training run that is under way never
@@ -56,9 +62,12 @@ def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, la
                 _set_aside(output)
             start_over = f"pretrain run {recipe} --from train"
             _train(loaded.recipe.train, shards, output, start_over=start_over, mirror=mirror)
+    _finish(loaded.run, as_json, mirror)
 
 
-def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None) -> None:
+def corpus(
+    recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None, as_json: Json = False
+) -> None:
     """Build a recipe's corpus and shards, without training.
 
     Example: pretrain corpus recipes/fineweb.yaml --set sources.0.limit=1000 --to quality
@@ -70,6 +79,7 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
     mirror = _mirror(loaded)
     with _explained(loaded.run, first):
         _build_corpus(loaded, recipe, mirror, first=first, last=last)
+    _finish(loaded.run, as_json, mirror)
 
 
 def train(
@@ -94,6 +104,7 @@ def train(
             metavar="FIRST:LAST", help="Leave these steps out, going back to before them where they are past."
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Train on shards: a recipe's, or any folder of MDS shards. Started again, it goes on where it was.
 
@@ -110,7 +121,9 @@ def train(
         training = load_training(recipe, overrides)
         remote = "://" in shards
         place = training.run if recipe or remote else Path(os.path.normpath(Path(shards) / ".."))
-        _train(training.recipe.train, shards, output or place / "train", skip_steps=skip_steps)
+        output = output or place / "train"
+        _train(training.recipe.train, shards, output, skip_steps=skip_steps)
+        _finish(output.parent if output.name == "train" else output, as_json)
         return
     if recipe is None:
         raise RecipeError("nothing to train on: give a recipe file or `--shards DIR` (see pretrain train --help)")
@@ -120,8 +133,9 @@ def train(
     mirror = _mirror(loaded)
     if not (loaded.run / "shards" / "manifest.json").is_file():
         raise RecipeError(f"{loaded.run / 'shards'}: no shards yet; build them with `pretrain corpus {recipe}`")
-    output = output or loaded.run / "train"
-    _train(loaded.recipe.train, loaded.run / "shards", output, skip_steps=skip_steps, mirror=mirror)
+    place = output or loaded.run / "train"
+    _train(loaded.recipe.train, loaded.run / "shards", place, skip_steps=skip_steps, mirror=mirror)
+    _finish(output or loaded.run, as_json, mirror)
 
 
 def _check_stages(stages: Sequence[str], first: str | None, last: str | None) -> None:
@@ -173,7 +187,7 @@ def _build_corpus(
     from pipeline.runner import build_corpus
     from recipes.funnel import CorpusView, funnel_table, truth_table
     from recipes.mirror import Pushing
-    from recipes.terminal import messages, results
+    from recipes.terminal import messages, tables
 
     with CorpusView(messages()) as view:
         build_corpus(
@@ -187,7 +201,7 @@ def _build_corpus(
         )
     if mirror:
         mirror.push()
-    console = results()
+    console = tables()
     console.print(funnel_table(view.stats, view.seconds))
     if loaded.recipe.truth:
         from pipeline.truth import score
@@ -238,7 +252,7 @@ def _train(
 ) -> None:
     """Train and print the result. start_over: what to use where an earlier run in `output` cannot go on."""
     from recipes.mirror import Pushing
-    from recipes.terminal import messages, results
+    from recipes.terminal import messages, tables
     from recipes.training import TrainingView, training_summary
     from trainer.train import train as train_model
 
@@ -253,7 +267,28 @@ def _train(
             if resuming and not view.started:
                 error.add_note(f"To train from the start instead and keep the earlier run: {start_over}")
             raise
-    results().print(training_summary(result))
+    tables().print(training_summary(result))
+
+
+def _finish(run: Path, as_json: bool, mirror: Mirror | None = None) -> None:
+    """Write the report of what is done, and print the result as JSON where that was asked for."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    from importlib.util import find_spec
+
+    from recipes.report.runfolder import RunFolder, summary
+    from recipes.terminal import messages, print_json, tables
+
+    if find_spec("plotly") and find_spec("jinja2"):
+        from recipes.report.write import write_report
+
+        tables().print(f"report: {write_report([run])}", soft_wrap=True)
+    else:
+        messages().print("report: left out; it needs the extra `report` (jinja2, plotly)", soft_wrap=True)
+    if mirror:
+        mirror.push()
+    if as_json:
+        print_json(summary(RunFolder(run)))
 
 
 def _require_one_process(message: str) -> None:

@@ -17,14 +17,29 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from pipeline.errors import PipelineError
-from recipes import build, inspect, look, plan, quality_model
+from recipes import (
+    ablate,
+    build,
+    evaluate,
+    export,
+    generate,
+    inspect,
+    look,
+    plan,
+    quality_model,
+    shards,
+    status,
+    terminal,
+    trace,
+)
 from recipes.errors import RecipeError
+from recipes.report import command as report
 from trainer.errors import Interrupted, TrainerError
 
 _OURS = {"pipeline", "trainer", "recipes"}
@@ -39,6 +54,8 @@ class Boundary(TyperGroup):
     """The process boundary: exceptions that are meant for people become a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
+        terminal.set_volume(0)
+        terminal.set_json(False)
         try:
             with _terminable():
                 return super().invoke(ctx)
@@ -60,11 +77,46 @@ class Boundary(TyperGroup):
             _end(stopped, _RESUME, 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT))
 
 
+def _common(
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            expose_value=False,
+            callback=lambda chosen: terminal.set_volume(-1) if chosen else None,
+            help="Tell no progress, only errors.",
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            expose_value=False,
+            callback=lambda chosen: terminal.set_volume(1) if chosen else None,
+            help="Tell more: every rule's drops, every checkpoint.",
+        ),
+    ] = False,
+) -> None:
+    """The options that every command has."""
+
+
+_COMMON = typer.Typer(add_completion=False)
+_COMMON.command()(_common)
+
+
+class Command(TyperCommand):
+    """A command with the options that all have."""
+
+    def __init__(self, name: str | None, *, params: Any = None, **rest: Any) -> None:
+        super().__init__(name, params=[*(params or []), *typer.main.get_command(_COMMON).params], **rest)
+
+
 app = typer.Typer(
     name="pretrain",
     cls=Boundary,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="One recipe turns raw web archives into a base model that runs on your own machine.",
@@ -78,10 +130,19 @@ for command in (
     look.schema,
     look.harvest,
     inspect.inspect,
-    look.generate,
+    trace.trace,
+    export.export,
+    generate.generate,
+    generate.chat,
+    report.report,
+    status.status,
+    ablate.ablate,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
+app.command("eval", cls=Command)(evaluate.evaluate)
+app.command("import", cls=Command)(export.import_model)
 app.add_typer(quality_model.app, name="quality-model")
+app.add_typer(shards.app)
 
 
 def main() -> None:
@@ -116,10 +177,10 @@ def _describe(error: OSError) -> str:
 
 def _end(error: BaseException, message: str, code: int) -> None:
     """Print a message with the error's notes and leave with an exit code."""
-    from recipes.terminal import messages
+    from recipes.terminal import errors
 
     text = "\n".join([message, *getattr(error, "__notes__", [])])
-    messages().print(text, style="red" if code < 128 else None, soft_wrap=True)
+    errors().print(text, style="red" if code < 128 else None, soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from pipeline.progress import Progress
-from recipes.terminal import duration, megabytes, remaining
+from recipes.terminal import View, duration, megabytes, remaining, verbose
 
 _TOP_REASONS = 3
 
 
-class CorpusView:
+class CorpusView(View):
     """Observer of `pipeline.progress` that shows stages as they run and remembers what they did.
 
     A stage may read its input in several passes; the bar then starts anew, and rate and time left are those of
-    the pass. Use as a context manager, so that an error leaves no half-drawn bar behind.
+    the pass.
     """
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        super().__init__(console)
         self.stats: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
-        self._bars: Bars | None = None
         self._pass_began = 0.0
         self._fraction = 0.0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop_bars()
-
     def stage_started(self, stage: str, tasks: int) -> None:
         self._pass_began = self._fraction = 0.0
-        if self.console.is_terminal:
-            columns = TextColumn("{task.description:<9}"), BarColumn(), TextColumn("{task.fields[rate]}")
-            self._bars = Bars(*columns, console=self.console, transient=True)
-            self._bars.add_task(stage, total=1.0, rate="")
-            self._bars.start()
-        else:
-            self._say(f"{stage}: started ({tasks:,} {'task' if tasks == 1 else 'tasks'})")
+        self.start_bar(stage, 1.0)
+        if not self.console.is_terminal:
+            self.say(f"{stage}: started ({tasks:,} {'task' if tasks == 1 else 'tasks'})")
 
     def stage_progress(self, stage: str, progress: Progress) -> None:
-        if self._bars is None:
-            return
         if progress.fraction < self._fraction:
             self._pass_began = progress.seconds
         self._fraction = progress.fraction
@@ -62,25 +44,19 @@ class CorpusView:
             parts.append(f"{progress.documents / seconds:,.0f} documents/s")
             parts.append(f"{progress.bytes / 1e6 / seconds:,.1f} MB/s")
         parts.append(remaining(seconds, progress.fraction))
-        rate = "  ".join(part for part in parts if part)
-        self._bars.update(self._bars.task_ids[0], completed=progress.fraction, rate=rate)
+        self.move_bar(progress.fraction, "  ".join(part for part in parts if part))
 
     def stage_finished(self, stage: str, stats: dict[str, Any], seconds: float) -> None:
-        self._stop_bars()
+        self.stop_bar()
         self.stats[stage], self.seconds[stage] = stats, seconds
-        self._say(f"{stage}: {_kept(stats)}, {megabytes(stats['bytes_kept'])}, {duration(seconds)}")
+        self.say(f"{stage}: {_kept(stats)}, {megabytes(stats['bytes_kept'])}, {duration(seconds)}")
+        if verbose():
+            for rule, count in sorted(stats["dropped"].items(), key=lambda item: (-item[1], item[0])):
+                self.say(f"{stage}:   {rule} dropped {count:,}")
 
     def stage_skipped(self, stage: str, stats: dict[str, Any]) -> None:
         self.stats[stage] = stats
-        self._say(f"{stage}: nothing changed, {_kept(stats)}")
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True)
-
-    def _stop_bars(self) -> None:
-        if self._bars:
-            self._bars.stop()
-            self._bars = None
+        self.say(f"{stage}: nothing changed, {_kept(stats)}")
 
 
 def funnel_table(stats: dict[str, dict[str, Any]], seconds: dict[str, float]) -> Table:

@@ -1,18 +1,20 @@
-"""The commands around a run: `check`, `schema`, `harvest`, `generate`."""
+"""The commands around a run: `check`, `schema`, `harvest`."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recipes.build import Overrides, RecipeFile
+from recipes.build import Json, Overrides, RecipeFile
+from recipes.terminal import print_json
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/demo.", show_default=False)]
 
 
-def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def check(recipe: RecipeFile, overrides: Overrides = None, as_json: Json = False) -> None:
     """Validate a recipe and say everything that is wrong with it, without running anything.
 
     Example: pretrain check recipes/demo.yaml --set train.steps=100
@@ -21,6 +23,9 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     loaded = load_recipe(recipe, overrides or ())
     check_paths(loaded)
+    if as_json:
+        print_json({"recipe": str(recipe), "run": str(loaded.run), "resolved": loaded.recipe.model_dump(mode="json")})
+        return
     train = loaded.recipe.train
     training = f"; trains `{train.preset}` for {train.steps:,} steps" if train else "; corpus only"
     typer.echo(f"{recipe}: valid; {' > '.join(loaded.recipe.stages)}{training}; run folder {loaded.run}")
@@ -43,6 +48,7 @@ def schema() -> None:
 def harvest(
     output: Annotated[Path, typer.Argument(help="Folder for the WARC files.", show_default=False)],
     limit_mb: Annotated[int | None, typer.Option(min=1, help="Stop after this many MB of HTML.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Render the documentation installed on this machine as web pages in WARC files, to try recipes on.
 
@@ -51,29 +57,10 @@ def harvest(
     from pipeline.harvest import harvest as write_pages
 
     report = write_pages(output, limit_bytes=None if limit_mb is None else limit_mb * 1_000_000)
+    if as_json:
+        print_json({"output": str(output), **asdict(report)})
+        return
     typer.echo(
         f"{output}: {report.pages:,} pages of {report.packages:,} packages in {report.files:,} WARC files"
         f" ({report.html_bytes / 1e6:.1f} MB of HTML)"
     )
-
-
-def generate(
-    run: RunFolder,
-    prompt: Annotated[list[str], typer.Option(help="Text to continue; repeatable.", show_default=False)],
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens to add, at most.")] = 100,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Choose among this many tokens.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random choices.")] = 1,
-) -> None:
-    """Continue prompts with a run's newest checkpoint.
-
-    Example: pretrain generate runs/demo --prompt "This function returns" --tokens 50
-    """
-    from recipes.terminal import printable, results
-    from trainer.generate import Sampling
-    from trainer.generate import generate as continue_prompts
-
-    folder = run / "train" if (run / "train").is_dir() else run
-    sampling = Sampling(max_tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)
-    for completion in continue_prompts(folder, prompt, sampling, device="auto"):
-        results().print(printable(completion.prompt + completion.text), soft_wrap=True)

@@ -1,17 +1,42 @@
 """Where the command line writes, and how it writes numbers, sizes, times and other people's text.
 
 Progress and errors go to stderr, results to stdout, so `pretrain run ... > log` keeps the results alone. A
-terminal gets colours and bars; a pipe gets plain lines. Rich honours NO_COLOR, FORCE_COLOR and COLUMNS.
+terminal gets colours and bars; a pipe gets plain lines. Rich honours NO_COLOR, FORCE_COLOR and COLUMNS. Every command
+takes --quiet (no progress, errors still) and -v (more of it).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from types import TracebackType
+from typing import Any, Self
 
 from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, TextColumn
+from rich.progress import Progress as Bars
 
 _PIPE_WIDTH = 120
+_volume = 0
+_json = False
+
+
+def set_volume(level: int) -> None:
+    """How much progress is told: -1 none, 0 as usual, 1 also what only the logs would hold."""
+    global _volume
+    _volume = level
+
+
+def set_json(chosen: bool) -> None:
+    """Whether the result is wanted as JSON instead of tables."""
+    global _json
+    _json = chosen
+
+
+def verbose() -> bool:
+    """Whether more than usual was asked for."""
+    return _volume > 0
 
 
 def results() -> Console:
@@ -19,9 +44,63 @@ def results() -> Console:
     return _console(stderr=False)
 
 
+def tables() -> Console:
+    """Console on stdout for what people read of a result; silent with --json."""
+    console = results()
+    console.quiet = _json
+    return console
+
+
 def messages() -> Console:
-    """Console on stderr, for progress and errors."""
+    """Console on stderr, for progress; silent with --quiet."""
+    console = _console(stderr=True)
+    console.quiet = _volume < 0
+    return console
+
+
+def errors() -> Console:
+    """Console on stderr, for what ended the command; never silent."""
     return _console(stderr=True)
+
+
+class View:
+    """Lines on a console and, on a terminal, one bar below them; as a context manager it leaves no bar behind."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars: Bars | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_bar()
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar if there is one."""
+        self.console.print(line, soft_wrap=True)
+
+    def start_bar(self, name: str, total: float, completed: int = 0, *columns: ProgressColumn) -> None:
+        """Show a bar where the console is a terminal."""
+        if self.console.is_terminal and not self.console.quiet:
+            shown = TextColumn("{task.description:<9}"), BarColumn(), *columns, TextColumn("{task.fields[state]}")
+            self._bars = Bars(*shown, console=self.console, transient=True)
+            self._bars.add_task(name, total=total, completed=completed, state="")
+            self._bars.start()
+
+    def move_bar(self, completed: float, state: str) -> bool:
+        """Move the bar and say beside it how things stand. Returns whether there is a bar."""
+        if self._bars:
+            self._bars.update(self._bars.task_ids[0], completed=completed, state=state)
+        return self._bars is not None
+
+    def stop_bar(self) -> None:
+        """Remove the bar."""
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
 
 
 def printable(text: str) -> str:
@@ -54,6 +133,11 @@ def duration(seconds: float) -> str:
 def remaining(seconds: float, fraction: float) -> str:
     """Time left when `fraction` of the work took `seconds`; empty at the very start and at the end."""
     return f"{duration(seconds * (1 - fraction) / fraction)} left" if 0.01 < fraction < 1 else ""
+
+
+def print_json(value: Any) -> None:
+    """A result for other programs: JSON on stdout, as it is."""
+    results().print(json.dumps(value, indent=1, ensure_ascii=False), soft_wrap=True)
 
 
 def _console(*, stderr: bool) -> Console:

@@ -2,59 +2,41 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bars
+from rich.progress import MofNCompleteColumn
 from rich.table import Table
 from rich.text import Text
 
-from recipes.terminal import clean, duration
+from recipes.terminal import View, clean, duration, verbose
 
 if TYPE_CHECKING:
     from trainer.progress import TrainResult
 
 
-class TrainingView:
-    """Observer of `trainer.progress`: a bar on a terminal, a line for each record in a pipe.
-
-    Use as a context manager, so that an error leaves no half-drawn bar behind.
-    """
+class TrainingView(View):
+    """Observer of `trainer.progress`: a bar on a terminal, a line for each record in a pipe."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        super().__init__(console)
         self.started = False
         self._steps = 0
         self._step_tokens = 0
-        self._bars: Bars | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop_bars()
 
     def training_started(self, info: dict[str, Any]) -> None:
         self.started = True
-        self._stop_bars()  # of before a rollback
+        self.stop_bar()  # of before a rollback
         self._steps, self._step_tokens = info["steps"], info["step_tokens"]
-        self._say(
+        self.say(
             f"train: {info['parameters'] / 1e6:,.1f} M parameters, {self._steps:,} steps of {self._step_tokens:,}"
             f" tokens, {info['optimizer']}, {info['precision']} on {info['device']}"
         )
-        if self.console.is_terminal:
-            columns = TextColumn("train    "), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}")
-            self._bars = Bars(*columns, console=self.console, transient=True)
-            self._bars.add_task("train", total=self._steps, completed=info["step"], state="")
-            self._bars.start()
+        self.start_bar("train", self._steps, info["step"], MofNCompleteColumn())
 
     def resumed(self, step: int) -> None:
-        self._say(f"train: goes on after step {step:,}")
+        self.say(f"train: goes on after step {step:,}")
 
     def step(self, record: dict[str, Any]) -> None:
         left = (self._steps - record["step"]) * self._step_tokens / max(record["tokens_per_second"], 1e-9)
@@ -62,31 +44,21 @@ class TrainingView:
             f"loss {record['loss']:.3f}  lr {record['lr']:.1e}  {record['tokens_per_second']:,.0f} tokens/s"
             f"  {duration(left)} left"
         )
-        if self._bars:
-            self._bars.update(self._bars.task_ids[0], completed=record["step"], state=state)
-        else:
-            self._say(f"train: step {record['step']:,} of {self._steps:,}  {state}")
+        if not self.move_bar(record["step"], state):
+            self.say(f"train: step {record['step']:,} of {self._steps:,}  {state}")
 
     def evaluated(self, record: dict[str, Any]) -> None:
-        self._say(f"train: step {record['step']:,}  validation {_scores(record)}")
+        self.say(f"train: step {record['step']:,}  validation {_scores(record)}")
 
     def checkpointed(self, step: int, path: Any) -> None:
-        if not self._bars:
-            self._say(f"train: step {step:,}  checkpoint {path}")
+        if not self.console.is_terminal or verbose():
+            self.say(f"train: step {step:,}  checkpoint {path}")
 
     def warning(self, message: str) -> None:
-        self._say(f"train: {message}")
+        self.say(f"train: {message}")
 
     def finished(self, result: TrainResult) -> None:
-        self._stop_bars()
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True)
-
-    def _stop_bars(self) -> None:
-        if self._bars:
-            self._bars.stop()
-            self._bars = None
+        self.stop_bar()
 
 
 def training_summary(result: TrainResult) -> Group:

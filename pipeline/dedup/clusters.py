@@ -1,9 +1,11 @@
-"""From signatures to clusters of duplicates: LSH candidates, verification, union-find.
+"""Kernels from signatures to clusters of duplicates: verified pairs, union-find; no I/O.
 
 Documents that share a band key are candidates (Leskovec et al., Mining of Massive Datasets, chapter 3). Within
-a band's bucket each document is compared with the one before it and with the first; only pairs whose
-whole signatures agree on at least `verify` of their hashes become edges, so that a chance collision of one
-band deletes nothing. Sorting dominates: O(bands x n log n) time, O(n) memory beside the signatures.
+such a bucket each document is compared with the bucket's leaders, the documents so far that were like none
+before them; a pair becomes an edge only if its similarity reaches the threshold, so that a chance collision
+of a band deletes nothing, and two groups of duplicates that meet in one bucket stay two. Clusters are the connected
+components of the edges. Cost: a sort per band, and at most LEADERS comparisons a document and bucket; the union-find
+joins tens of millions of edges a second (benchmarks/dedup.py).
 """
 
 from __future__ import annotations
@@ -14,58 +16,130 @@ import numpy as np
 from datasketch.lsh import _optimal_param
 from numba import njit
 
-from pipeline.minhash import EMPTY, U32, MinHasher
+from pipeline.minhash import EMPTY, I64, U32, U64, MinHasher, join_utf8
 
-I64 = np.ndarray[Any, np.dtype[np.int64]]
+LEADERS = 128  # a bucket with more groups than this leaves the rest to the other bands
+_HASHES = 112  # of FineWeb's 14 x 8
 
 
 def find_duplicates(
-    texts: list[str], *, threshold: float = 0.8, bands: int = 14, rows: int = 8, ngram: int = 5, seed: int = 1
+    texts: list[str],
+    *,
+    threshold: float = 0.8,
+    bands: int | None = None,
+    rows: int | None = None,
+    ngram: int = 5,
+    seed: int = 1,
 ) -> I64:
     """Cluster label of each text, int64 (len(texts),): the index of the cluster's first text.
 
-    Texts whose estimated Jaccard similarity over word n-grams reaches `threshold` share a label.
+    Pairs of texts whose estimated Jaccard similarity over word n-grams reaches `threshold` share a label, and so do
+    texts that a chain of such pairs connects. Without `bands` and `rows`, datasketch's optimizer divides 112 hashes
+    for the threshold, weighing a missed pair twenty times a false candidate (which verification rejects);
+    0.8 gives 14 x 8. Texts without any word are like no other. Raises ValueError for a threshold outside 0 to 1.
 
-    >>> find_duplicates(["a b c d e f g h", "x y z u v w r s", "a b c d e f g h"]).tolist()
+    >>> find_duplicates(["a b c d e f g h", "x y z u v w r s", "A b c, d e f g h!"]).tolist()
     [0, 1, 0]
     """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; a Jaccard similarity lies between 0 and 1")
+    if bands is None or rows is None:
+        best = optimal_bands(threshold, _HASHES, missed=0.95)
+        bands, rows = bands or best[0], rows or best[1]
     hasher = MinHasher(bands, rows, ngram, seed)
-    signatures = hasher.signatures(texts)
-    return cluster(signatures, hasher.band_keys(signatures), threshold)
+    signatures = hasher.signatures_utf8(*join_utf8(texts))
+    real = np.flatnonzero((signatures != EMPTY).any(axis=1))
+    keys = hasher.band_keys(signatures)
+    parent = np.arange(len(texts), dtype=np.int64)
+    offsets = np.arange(len(real) + 1, dtype=np.int64) * signatures.shape[1]
+    for band in range(bands):
+        order = real[np.argsort(keys[real, band], kind="stable")]
+        pairs, _ = similar_pairs(keys[order, band], signatures[order].ravel(), offsets, threshold, False)
+        join(parent, order[pairs])
+    return labels(parent)
 
 
-def optimal_bands(threshold: float, hashes: int) -> tuple[int, int]:
-    """(bands, rows) within `hashes` that datasketch's optimizer picks for a Jaccard threshold."""
-    bands, rows = _optimal_param(threshold, hashes, 0.5, 0.5)
+def optimal_bands(threshold: float, hashes: int, missed: float = 0.5) -> tuple[int, int]:
+    """(bands, rows) within `hashes` that datasketch's optimizer picks for a Jaccard threshold.
+
+    missed: weight of missed pairs against false candidates, which weigh 1 - missed.
+    """
+    bands, rows = _optimal_param(threshold, hashes, 1 - missed, missed)
     return int(bands), int(rows)
 
 
-def cluster(signatures: U32, keys: Any, verify: float, known: I64 | None = None) -> I64:
-    """Label of each document from its signature and band keys: the smallest index in its cluster.
+def similar_pairs(keys: U64, values: U32, offsets: I64, threshold: float, exact: bool) -> tuple[I64, I64]:
+    """(verified pairs, leaders of the last bucket) of documents that are sorted by band key.
 
-    signatures: uint32 (n, hashes); keys: uint64 (n, bands); known: labels to start from, e.g. of exact
-    duplicates. Documents without words join nothing new.
+    keys: uint64 (n,), ascending; document i has values[offsets[i] : offsets[i + 1]]: its signature, or with `exact`
+    the sorted set of its shingle hashes. Returns int64 (pairs, 2), (leader, document), and the places of the
+    last bucket's leaders, with which a bucket goes on that does not fit into memory at once.
     """
-    parent = np.arange(len(signatures), dtype=np.int64) if known is None else known.copy()
-    needed = int(np.ceil(verify * signatures.shape[1] - 1e-9))
-    real = np.flatnonzero((signatures != EMPTY).any(axis=1))
-    for band in range(keys.shape[1]):
-        order = real[np.argsort(keys[real, band], kind="stable")]
-        _join(order, np.ascontiguousarray(keys[:, band]), signatures, needed, parent)
-    labels: I64 = _labels(parent)
-    return labels
+    found: tuple[I64, I64] = _similar_pairs(keys, values, offsets, threshold, exact)
+    return found
 
 
-def group_equal(hashes: Any) -> I64:
-    """Label of each document, the smallest index with the same 128-bit hash. hashes: uint64 (n, 2)."""
-    _, first, inverse = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
-    labels: I64 = first[inverse.ravel()].astype(np.int64)
-    return labels
+def similarity(values: U32, offsets: I64, left: I64, right: I64, exact: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Similarity of pairs of documents (`similar_pairs`), float64 (pairs,)."""
+    out = np.empty(len(left))
+    _similarities(values, offsets, left, right, exact, out)
+    return out
 
 
-def agreement(signatures: U32, left: I64, right: I64) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Estimated Jaccard similarity of pairs of documents: the share of equal hashes, float64 (pairs,)."""
-    return np.array([(signatures[i] == signatures[j]).mean() for i, j in zip(left, right, strict=True)])
+def join(parent: I64, edges: I64) -> None:
+    """Unite the ends of `edges`, int64 (n, 2), in the forest `parent`, int64 (nodes,); a root is its tree's least."""
+    _join(parent, edges)
+
+
+def labels(parent: I64) -> I64:
+    """The least node of each node's tree, int64 (nodes,)."""
+    out: I64 = _labels(parent)
+    return out
+
+
+@njit(cache=True)
+def _similarity(values: U32, offsets: I64, i: int, j: int, exact: bool) -> float:
+    """Share of equal hashes of two signatures, or the Jaccard similarity of two sorted sets."""
+    a, a_end, b, b_end = offsets[i], offsets[i + 1], offsets[j], offsets[j + 1]
+    sizes = (a_end - a) + (b_end - b)
+    equal = 0
+    if not exact:
+        for k in range(a_end - a):
+            equal += values[a + k] == values[b + k]
+        return equal / max(a_end - a, 1)
+    while a < a_end and b < b_end:
+        left, right = values[a], values[b]
+        equal += left == right
+        a += left <= right
+        b += right <= left
+    return equal / max(sizes - equal, 1)
+
+
+@njit(cache=True)
+def _similar_pairs(keys: U64, values: U32, offsets: I64, threshold: float, exact: bool) -> tuple[I64, I64]:
+    pairs = np.empty((keys.size, 2), np.int64)
+    leaders = np.empty(LEADERS, np.int64)
+    found, leading = 0, 0
+    for i in range(keys.size):
+        if i == 0 or keys[i] != keys[i - 1]:
+            leading = 0
+        matched = False
+        for k in range(leading):
+            if _similarity(values, offsets, leaders[k], i, exact) >= threshold - 1e-9:
+                pairs[found, 0], pairs[found, 1] = leaders[k], i
+                found += 1
+                matched = True
+                break
+        if not matched and leading < LEADERS:
+            leaders[leading] = i
+            leading += 1
+    return pairs[:found].copy(), leaders[:leading].copy()
+
+
+@njit(cache=True)
+def _similarities(values: U32, offsets: I64, left: I64, right: I64, exact: bool, out: Any) -> None:
+    for k in range(out.size):
+        out[k] = _similarity(values, offsets, left[k], right[k], exact)
 
 
 @njit(cache=True)
@@ -77,35 +151,18 @@ def _find(parent: I64, i: int) -> int:
 
 
 @njit(cache=True)
-def _union(parent: I64, i: int, j: int) -> None:
-    a, b = _find(parent, i), _find(parent, j)
-    if a < b:
-        parent[b] = a
-    elif b < a:
-        parent[a] = b
-
-
-@njit(cache=True)
-def _similar(signatures: U32, i: int, j: int, needed: int) -> bool:
-    equal = 0
-    for k in range(signatures.shape[1]):
-        equal += signatures[i, k] == signatures[j, k]
-    return bool(equal >= needed)
-
-
-@njit(cache=True)
-def _join(order: I64, keys: Any, signatures: U32, needed: int, parent: I64) -> None:
-    first = 0
-    for position in range(1, order.size):
-        i = order[position]
-        if keys[i] != keys[order[first]]:
-            first = position
-            continue
-        for j in (order[position - 1], order[first]):
-            if _find(parent, i) != _find(parent, j) and _similar(signatures, i, j, needed):
-                _union(parent, i, j)
+def _join(parent: I64, edges: I64) -> None:
+    for k in range(edges.shape[0]):
+        a, b = _find(parent, edges[k, 0]), _find(parent, edges[k, 1])
+        if a < b:
+            parent[b] = a
+        elif b < a:
+            parent[a] = b
 
 
 @njit(cache=True)
 def _labels(parent: I64) -> I64:
-    return np.array([_find(parent, i) for i in range(parent.size)], np.int64)
+    out = np.empty(parent.size, np.int64)
+    for i in range(parent.size):
+        out[i] = _find(parent, i)
+    return out

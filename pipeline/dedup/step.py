@@ -1,202 +1,178 @@
-"""Stage `dedup`: signatures per file, clusters over all, then one survivor of each cluster per file again.
+"""Stage `dedup`: signatures, joins, clusters, and one survivor of each cluster (docs/format.md lists the columns).
 
-Adds `cluster` (id of the survivor) and `cluster_size`. Drops by `exact_duplicate` (same text after folding
-case and white space) and `near_duplicate` (value: estimated Jaccard to the survivor); the survivor's id stands
-in `detail`. Documents are named by id throughout; memory of the middle pass is 4 x hashes bytes a document.
+Passes: `signatures` (a task per input file) -> `exact-join`, `band-join` (a task per partition of the keys) ->
+`clusters` (one task) -> `lines`, `line-join` (optional) -> `dedup` (a task per input file). What they share lies in
+`pipeline.dedup.table`; its rows name documents only within one building of the stage, whose fingerprint covers
+the input files, and the last pass checks every row's id. Drops: `exact_duplicate`, `near_duplicate`, and
+`exact_known`, `near_known` where an earlier corpus (`against`) has the document; value: Jaccard similarity
+to the document that stays.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.config import DedupConfig
-from pipeline.dedup.clusters import agreement, cluster, group_equal, optimal_bands
-from pipeline.documents import read_batches, read_rows, text_bytes
-from pipeline.minhash import MinHasher
+from pipeline.dedup.clusters import similarity
+from pipeline.dedup.index import index_files, open_indexes, signature_settings, write_index
+from pipeline.dedup.joins import BandJoinStep, ExactJoinStep, document_values
+from pipeline.dedup.lines import LineJoinStep, LineStep, cut_lines, lines_to_cut, site_of
+from pipeline.dedup.signatures import SignatureStep, make_hasher
+from pipeline.dedup.survivors import ClusterStep, read_clusters
+from pipeline.dedup.table import Table, damaged
+from pipeline.documents import read_rows
+from pipeline.minhash import I64
 from pipeline.stage import Build
-from pipeline.step import CorpusStep, DocumentStep, Heartbeat, TaskReport, Verdicts
-from pipeline.storage import atomic_file
+from pipeline.step import CorpusStep, DocumentStep, Heartbeat, TaskReport, Verdicts, add_counts
 
-ADDED = (pa.field("cluster", pa.string()), pa.field("cluster_size", pa.int64()))
+ADDED = (
+    pa.field("cluster", pa.string()),
+    pa.field("cluster_size", pa.int64()),
+    pa.field("duplicate_of", pa.string()),
+    pa.field("similarity", pa.float64()),
+)
+_AT_ONCE = 8192  # documents whose similarity to their survivors is computed at a time
 
 
 def passes(build: Build) -> Iterator[CorpusStep]:
-    """Signatures (a task per file), clusters (one task), apply (a task per file)."""
-    yield SignatureStep(build)
-    yield ClusterStep(build)
-    yield ApplyStep(build)
+    """The passes in order; the optional ones where the recipe asks for them."""
+    settings: DedupConfig = build.settings
+    hasher = make_hasher(settings, build.seed)
+    hashes = hasher.bands * hasher.rows
+    indexes = open_indexes(settings, build.base, signature_settings(settings, build.seed, hashes))
+    table = Table(build.workdir, [*map(read_rows, build.inputs), *(index.rows for index in indexes)])
+    yield SignatureStep(build, table, indexes)
+    joins: list[CorpusStep] = []
+    exact = ExactJoinStep(build, table) if settings.exact else None
+    if exact:
+        joins.append(exact)
+        yield exact
+    if settings.minhash:
+        joins.append(BandJoinStep(build, table, hasher.bands, hashes, exact))
+        yield joins[-1]
+    yield ClusterStep(build, table, joins)
+    line_tasks = 0
+    if settings.line_documents:
+        yield LineStep(build, table)
+        line_join = LineJoinStep(build, table)
+        line_tasks = line_join.tasks
+        yield line_join
+    yield ApplyStep(build, table, line_tasks)
 
 
 def external_files(settings: DedupConfig, base: Path) -> list[Path]:
-    """None."""
-    return []
+    """The indexes of earlier corpora."""
+    return index_files(settings, base)
 
 
 def manifest(build: Build) -> dict[str, Any]:
-    """Nothing beyond the runner's fields."""
-    return {}
-
-
-def make_hasher(settings: DedupConfig, seed: int) -> MinHasher:
-    """The recipe's hasher; `threshold` picks bands and rows within bands x rows hashes."""
-    bands, rows = settings.bands, settings.rows
-    if settings.threshold is not None:
-        bands, rows = optimal_bands(settings.threshold, bands * rows)
-    return MinHasher(bands, rows, settings.ngram, seed)
-
-
-def text_hash(text: str, scope: str) -> bytes:
-    """blake2b-128 of the text with case and white space folded, within a scope."""
-    folded = " ".join(text.casefold().split())
-    return hashlib.blake2b(f"{scope}\0{folded}".encode(), digest_size=16).digest()
-
-
-class SignatureStep(CorpusStep):
-    """Writes signatures, exact hashes and what survivors are chosen by, one .npz per input file."""
-
-    def __init__(self, build: Build) -> None:
-        super().__init__("signatures", build.workdir, len(build.inputs))
-        self.inputs, self.settings, self.seed = build.inputs, build.settings, build.seed
-
-    def weight(self, rank: int) -> float:
-        return float(self.inputs[rank].stat().st_size)
-
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        hasher = make_hasher(self.settings, self.seed)
-        total, seen = max(read_rows(self.inputs[rank]), 1), 0
-        parts: list[dict[str, Any]] = []
-        for table in read_batches(self.inputs[rank]):
-            texts = table["text"].to_pylist()
-            scopes = self._scopes(table)
-            exact = b"".join(text_hash(text, scope) for text, scope in zip(texts, scopes, strict=True))
-            parts.append(
-                {
-                    "signatures": hasher.signatures(texts),
-                    "exact": np.frombuffer(exact, np.uint64).reshape(-1, 2),
-                    "scopes": np.array([_hash64(scope) for scope in scopes], np.uint64),
-                    "ids": np.frombuffer(bytes.fromhex("".join(table["id"].to_pylist())), np.uint64).reshape(-1, 2),
-                    "lengths": np.array([len(text) for text in texts], np.int64),
-                    "dates": np.array([_date_number(date) for date in table["date"].to_pylist()], np.int64),
-                }
-            )
-            seen += len(texts)
-            heartbeat.beat(len(texts), text_bytes(table), seen / total)
-        columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
-        path = self.workdir / f".scratch/signatures/{rank:05d}.npz"
-        with atomic_file(path) as file:
-            np.savez(file, **columns)
-        return TaskReport(files=[path])
-
-    def _scopes(self, table: pa.Table) -> list[str]:
-        if self.settings.scope == "global" or self.settings.scope not in table.column_names:
-            return [""] * table.num_rows
-        scopes: list[str] = table[self.settings.scope].to_pylist()
-        return scopes
-
-
-class ClusterStep(CorpusStep):
-    """Finds clusters over all documents and writes each one's survivor: .scratch/clusters.parquet."""
-
-    def __init__(self, build: Build) -> None:
-        super().__init__("clusters", build.workdir, 1)
-        self.inputs, self.settings, self.seed = build.inputs, build.settings, build.seed
-
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        data = self._load()
-        labels, exact = self._labels(data)
-        survivors = self._survivors(data, labels)
-        index = np.arange(len(labels))
-        dropped = index != survivors
-        similarity = np.ones(len(labels))
-        similarity[dropped] = agreement(data["signatures"], index[dropped], survivors[dropped])
-        same_text = (exact == exact[survivors]) & dropped
-        ids = [value.tobytes().hex() for value in data["ids"]]
-        table = pa.table(
-            {
-                "id": ids,
-                "cluster": [ids[i] for i in survivors],
-                "cluster_size": np.bincount(labels, minlength=len(labels))[labels],
-                "similarity": similarity,
-                "exact": same_text,
-            }
-        )
-        path = self.workdir / ".scratch/clusters.parquet"
-        with atomic_file(path) as file:
-            pq.write_table(table, file)
-        heartbeat.beat(0, 0, 1.0)
-        return TaskReport(files=[path])
-
-    def _load(self) -> dict[str, Any]:
-        files = [np.load(self.workdir / f".scratch/signatures/{i:05d}.npz") for i in range(len(self.inputs))]
-        files = [file for file in files if file.files]
-        return {key: np.concatenate([file[key] for file in files]) for key in files[0].files}
-
-    def _labels(self, data: dict[str, Any]) -> tuple[Any, Any]:
-        """(label of each document over exact and near duplicates, label over exact duplicates alone)."""
-        alone = np.arange(len(data["lengths"]), dtype=np.int64)
-        exact = group_equal(data["exact"]) if self.settings.exact else alone
-        labels = exact
-        if self.settings.minhash:
-            hasher = make_hasher(self.settings, self.seed)
-            used = data["signatures"][:, : hasher.bands * hasher.rows]
-            keys = hasher.band_keys(used) ^ data["scopes"][:, None]
-            labels = cluster(used, keys, self.settings.verify, exact)
-        return labels, exact
-
-    def _survivors(self, data: dict[str, Any], labels: Any) -> Any:
-        """Index of the survivor of each document's cluster, by the recipe's rule; ties go to the first."""
-        index = np.arange(len(labels))
-        rank = {"first": index * 0, "longest": -data["lengths"], "newest": -data["dates"]}[self.settings.survivor]
-        order = np.lexsort((index, rank, labels))
-        heads = np.ones(len(order), bool)
-        heads[1:] = labels[order[1:]] != labels[order[:-1]]
-        survivor_of_label = np.zeros(len(labels), np.int64)
-        survivor_of_label[labels[order[heads]]] = order[heads]
-        return survivor_of_label[labels]
+    """What the index was made with, for a later corpus's `against`."""
+    hasher = make_hasher(build.settings, build.seed)
+    return {"index": signature_settings(build.settings, build.seed, hasher.bands * hasher.rows)}
 
 
 class ApplyStep(DocumentStep):
-    """Keeps each cluster's survivor."""
+    """Keeps each cluster's survivor, cuts recurring lines, and writes the index of what is kept."""
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, build: Build, table: Table, line_tasks: int) -> None:
         super().__init__("dedup", build.workdir, build.inputs, ADDED)
+        self.build, self.table, self.line_tasks = build, table, line_tasks
         self.settings: DedupConfig = build.settings
-        self._clusters: dict[str, tuple[str, int, float, bool]] = {}
+        self.new = int(table.starts[len(build.inputs)])
+
+    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+        low, high = int(self.table.starts[rank]), int(self.table.starts[rank + 1])
+        self._plan = self._read_plan(low, high)
+        self._cuts = lines_to_cut(self.build, self.line_tasks, low, high)
+        self._next, self._kept, self._lines_cut = low, list[int](), 0
+        report = super().process(rank, heartbeat)
+        if self._kept:
+            report.files.append(write_index(self.workdir / f"index/{rank:05d}.parquet", self._index_parts()))
+        add_counts(report.counts, {"lines_cut": self._lines_cut} if self.line_tasks else {})
+        return report
+
+    def _read_plan(self, low: int, high: int) -> dict[int, tuple[str, int, float, str | None, str]]:
+        """{node: (survivor's id, cluster size, similarity, rule or None, detail)} of nodes that have duplicates."""
+        found = read_clusters(self.build, low, high)
+        nodes, survivors = found["node"], found["survivor"]
+        same = (self.table.rows("exact", nodes) == self.table.rows("exact", survivors)).all(axis=1)
+        same &= self.settings.exact
+        known = survivors >= self.new
+        ids = hex_ids(self.table.rows("id", survivors))
+        addresses = self.table.strings("url", survivors)
+        closeness = self._similarities(nodes, survivors)
+        plan = {}
+        for i, node in enumerate(nodes.tolist()):
+            rule = ("exact" if same[i] else "near") + ("_known" if known[i] else "_duplicate")
+            detail = f"{ids[i]} {addresses[i] or ''}".strip() if known[i] else ids[i]
+            plan[node] = (
+                ids[i],
+                int(found["size"][i]),
+                1.0 if same[i] else float(closeness[i]),
+                rule if node != survivors[i] else None,
+                detail,
+            )
+        return plan
+
+    def _similarities(self, nodes: I64, survivors: I64) -> Any:
+        exact, parts = self.settings.verify_by == "exact", [np.empty(0)]
+        for start in range(0, len(nodes), _AT_ONCE):
+            pair = np.concatenate([nodes[start : start + _AT_ONCE], survivors[start : start + _AT_ONCE]])
+            half = np.arange(len(pair) // 2)
+            values, offsets = document_values(self.table, pair, exact)
+            parts.append(similarity(values, offsets, half, half + len(half), exact))
+        return np.concatenate(parts)
 
     def judge(self, table: pa.Table, rank: int) -> Verdicts:
-        if not self._clusters:
-            rows = pq.read_table(self.workdir / ".scratch/clusters.parquet").to_pydict()
-            self._clusters = dict(
-                zip(
-                    rows["id"],
-                    zip(rows["cluster"], rows["cluster_size"], rows["similarity"], rows["exact"], strict=True),
-                    strict=True,
-                )
-            )
+        nodes = range(self._next, self._next + table.num_rows)
+        self._next += table.num_rows
         ids = table["id"].to_pylist()
-        found = [self._clusters[i] for i in ids]
-        table = table.append_column(ADDED[0], pa.array([row[0] for row in found], pa.string()))
-        table = table.append_column(ADDED[1], pa.array([row[1] for row in found], pa.int64()))
-        rules: list[str | None] = [
-            None if row[0] == i else ("exact_duplicate" if row[3] else "near_duplicate")
-            for i, row in zip(ids, found, strict=True)
+        if ids != hex_ids(self.table.rows("id", np.array(nodes, np.int64))):
+            raise damaged(self.table.folder, f"its ids are not those of {self.inputs[rank]}")
+        single = ("", 1, 1.0, None, "")
+        found = [self._plan.get(node, single) for node in nodes]
+        rules = [entry[3] for entry in found]
+        table, rules = self._cut_lines(table, nodes, rules)
+        self._kept += [node for node, rule in zip(nodes, rules, strict=True) if rule is None]
+        columns: list[list[Any]] = [
+            [entry[0] or i for i, entry in zip(ids, found, strict=True)],
+            [entry[1] for entry in found],
+            [entry[0] if entry[3] else None for entry in found],
+            [entry[2] if entry[3] else None for entry in found],
         ]
-        threshold = [1.0 if rule == "exact_duplicate" else self.settings.verify for rule in rules]
-        return Verdicts(table, rules, [row[2] for row in found], list(threshold), [row[0] for row in found])
+        for added, column in zip(ADDED, columns, strict=True):
+            table = table.append_column(added, pa.array(column, added.type))
+        limits = {"exact": 1.0, "near": self.settings.verify, "recurring": None}
+        thresholds = [limits[rule.split("_")[0]] if rule else None for rule in rules]
+        return Verdicts(table, rules, columns[-1], thresholds, [entry[4] or None for entry in found])
+
+    def _cut_lines(self, table: pa.Table, nodes: range, rules: list[str | None]) -> tuple[pa.Table, list[str | None]]:
+        """The table with recurring lines cut; a document of nothing else is dropped as it was."""
+        if not any(node in self._cuts for node in nodes):
+            return table, rules
+        texts, rules = table["text"].to_pylist(), list(rules)
+        urls, sources = table["url"].to_pylist(), table["source"].to_pylist()
+        for i, node in enumerate(nodes):
+            if node in self._cuts and rules[i] is None:
+                rest = cut_lines(texts[i], site_of(urls[i], sources[i]), self._cuts[node])
+                self._lines_cut += len(self._cuts[node])
+                rules[i] = None if rest else "recurring_lines"
+                texts[i] = rest or texts[i]
+        place = table.column_names.index("text")
+        return table.set_column(place, "text", pa.array(texts, pa.string())), rules
+
+    def _index_parts(self) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(self._kept), _AT_ONCE):
+            nodes = np.array(self._kept[start : start + _AT_ONCE], np.int64)
+            names = ("id", "exact", "scope", "signature")
+            yield {name: self.table.rows(name, nodes) for name in names} | {"url": self.table.strings("url", nodes)}
 
 
-def _hash64(scope: str) -> int:
-    return int.from_bytes(hashlib.blake2b(scope.encode(), digest_size=8).digest(), "little") if scope else 0
-
-
-def _date_number(date: str) -> int:
-    """A sortable number of an ISO or ARC date; 0 where there is none."""
-    digits = "".join(character for character in date if character.isdigit())[:14]
-    return int(digits.ljust(14, "0")) if digits else 0
+def hex_ids(ids: Any) -> list[str]:
+    """Documents' ids as they stand in parquet files, from uint64 (n, 2)."""
+    return [value.tobytes().hex() for value in ids]

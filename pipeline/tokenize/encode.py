@@ -1,25 +1,29 @@
 """Passes 1 and 2 of stage `tokenize`: the tokenizer, and documents as token ids, sorted into buckets.
 
 A document's split, stream and bucket follow from hashes of its id, so that they do not depend on tasks. The
-validation split is drawn by duplicate cluster: no near-duplicate of a held-out document is trained on.
+validation split is drawn by duplicate cluster: no near-duplicate of a held-out document is trained on. A bucket is a
+range of the shuffle's keys that holds about `bucket_bytes` of text, so shuffling it in memory shuffles the whole
+stream however large that is. Both passes hold one batch of documents and `_BUFFER` bytes of tokens in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from pipeline.config import TokenizeConfig
-from pipeline.documents import read_batches, read_rows, text_bytes
+from pipeline.config import TokenizeConfig, TokenizerConfig
+from pipeline.documents import ParquetFile, read_batches, read_rows, read_schema, text_bytes
+from pipeline.errors import PipelineError
 from pipeline.stage import Build
-from pipeline.step import CorpusStep, Heartbeat, TaskReport, add_counts, count_documents
+from pipeline.step import CorpusStep, Counts, Heartbeat, TaskReport, add_counts, count_documents
 from pipeline.storage import atomic_file
 from pipeline.tokenizer import Encoder, load, train
 
@@ -27,6 +31,7 @@ ENCODED = pa.schema(
     [
         ("key", pa.uint64()),  # place in the global shuffle
         ("id", pa.string()),
+        ("copy", pa.int32()),
         ("url", pa.string()),
         ("source", pa.string()),
         ("language", pa.string()),
@@ -34,6 +39,9 @@ ENCODED = pa.schema(
         ("tokens", pa.binary()),
     ]
 )
+UNKNOWN = "und"  # language of documents that no stage identified
+_BUFFER = 64_000_000
+_COLUMNS = ["id", "url", "source", "text", "language", "cluster", "cluster_size"]
 
 
 def draw(seed: int, purpose: str, name: str) -> int:
@@ -41,20 +49,84 @@ def draw(seed: int, purpose: str, name: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}\0{purpose}\0{name}".encode(), digest_size=8).digest(), "little")
 
 
+def copies(cluster_size: int | None, table: dict[int, int] | None) -> int:
+    """How often a document stands in the training split, by the size of its duplicate cluster."""
+    size = cluster_size or 1
+    return next((table[least] for least in sorted(table, reverse=True) if size >= least), 1) if table else 1
+
+
+def stream_name(source: str, language: str, stream_by: str) -> str:
+    """Name of the stream that a document belongs to."""
+    return {"source": source, "language": language, "source-language": f"{source}-{language}"}[stream_by]
+
+
+def measure(inputs: Sequence[Path], settings: TokenizeConfig) -> tuple[Counter[str], Counter[str]]:
+    """Bytes of text by stream (copies counted) and by language. Reads four columns once."""
+    streams: Counter[str] = Counter()
+    languages: Counter[str] = Counter()
+    for path in inputs:
+        for table in read_batches(path, _present(path, ["source", "text", "language", "cluster_size"])):
+            sizes = pc.binary_length(table["text"]).to_pylist()
+            clusters = _column(table, "cluster_size", 1)
+            keys = zip(sizes, table["source"].to_pylist(), _column(table, "language", UNKNOWN), clusters, strict=True)
+            for size, source, language, cluster_size in keys:
+                languages[language] += size
+                stream = stream_name(source, language, settings.stream_by)
+                streams[stream] += size * copies(cluster_size, settings.rehydrate)
+    return streams, languages
+
+
+def sample_rates(languages: Counter[str], settings: TokenizerConfig) -> dict[str, float]:
+    """Share of each language's documents that the tokenizer is trained on.
+
+    Shares of the sample go by size times the recipe's factor; what a language is too small to give goes to others.
+    """
+    rates: dict[str, float] = {}
+    left = {name: settings.languages.get(name, 1.0) for name, size in languages.items() if size}
+    room = float(settings.sample_bytes)
+    while left:
+        scale = room / max(sum(languages[name] * factor for name, factor in left.items()), 1e-9)
+        whole = sorted(name for name, factor in left.items() if factor * scale >= 1)
+        if not whole:
+            return rates | {name: factor * scale for name, factor in left.items()}
+        for name in whole:
+            rates[name] = 1.0
+            room -= languages[name]
+            del left[name]
+    return rates
+
+
+def special_ids(settings: TokenizeConfig, encoder: Encoder) -> tuple[int | None, int]:
+    """Ids of the tokens before (or None) and after each document. Raises PipelineError where there is no such token."""
+    ids = []
+    own_end = settings.tokenizer.special_tokens[0] if settings.tokenizer.path is None else None
+    for field, name in (("bos", settings.bos), ("eos", settings.eos or own_end)):
+        found = encoder.tokenizer.token_to_id(name) if name is not None else None
+        if name is not None and found is None:
+            raise PipelineError(f"tokenize.{field}: the tokenizer has no token {name!r}")
+        ids.append(found)
+    return ids[0], ids[1] if ids[1] is not None else encoder.eos_id
+
+
 class TokenizerStep(CorpusStep):
     """Trains the tokenizer on a sample of the documents drawn by their ids, or copies the given one."""
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, build: Build, languages: Counter[str]) -> None:
         super().__init__("tokenizer", build.workdir, 1)
         self.inputs, self.seed, self.base = build.inputs, build.seed, build.base
-        self.settings = build.settings.tokenizer
+        self.whole: TokenizeConfig = build.settings
+        self.settings = self.whole.tokenizer
+        self.rates = sample_rates(languages, self.settings)
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        if self.settings.path:
-            tokenizer = load(self.base / self.settings.path)
+        settings = self.settings
+        if settings.path:
+            tokenizer = load(self.base / settings.path)
         else:
-            tokenizer = train(self._sample(heartbeat), self.settings.vocab_size, self.settings.pattern)
+            sample = self._sample(heartbeat)
+            tokenizer = train(sample, settings.vocab_size, settings.pattern, settings.digits, settings.special_tokens)
         encoder = Encoder(tokenizer)
+        special_ids(self.whole, encoder)  # a missing token is an error now, not after hours
         paths = [self.workdir / "tokenizer.json", self.workdir / "token_bytes.npy"]
         with atomic_file(paths[0]) as file:
             file.write(tokenizer.to_str(pretty=False).encode())
@@ -64,12 +136,13 @@ class TokenizerStep(CorpusStep):
         return TaskReport(files=paths)
 
     def _sample(self, heartbeat: Heartbeat) -> Iterator[str]:
-        total = sum(text_bytes(table) for path in self.inputs for table in read_batches(path, ["text"]))
-        bar = min(self.settings.sample_bytes / max(total, 1), 1.0) * 2**64
         for number, path in enumerate(self.inputs):
-            for table in read_batches(path, ["id", "text"]):
-                for name, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):
-                    if draw(self.seed, "tokenizer", name) < bar:
+            for table in read_batches(path, _present(path, ["id", "text", "language"])):
+                rows = zip(
+                    table["id"].to_pylist(), table["text"].to_pylist(), _column(table, "language", UNKNOWN), strict=True
+                )
+                for name, text, language in rows:
+                    if draw(self.seed, "tokenizer", name) < self.rates.get(language, 0.0) * 2**64:
                         yield text
             heartbeat.beat(0, 0, 0.5 * (number + 1) / len(self.inputs))
 
@@ -77,61 +150,89 @@ class TokenizerStep(CorpusStep):
 class EncodeStep(CorpusStep):
     """Encodes each input file and files its documents by (split, stream, bucket)."""
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, build: Build, streams: Counter[str]) -> None:
         super().__init__("encode", build.workdir, len(build.inputs))
         self.inputs, self.seed = build.inputs, build.seed
         self.settings: TokenizeConfig = build.settings
-        size = sum(text_bytes(table) for path in self.inputs for table in read_batches(path, ["text"]))
-        self.buckets = max(-(-size // self.settings.bucket_bytes), 1)
+        self.buckets = {name: max(-(-size // self.settings.bucket_bytes), 1) for name, size in streams.items()}
 
     def weight(self, rank: int) -> float:
         return float(self.inputs[rank].stat().st_size)
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
         encoder = Encoder(self.workdir / "tokenizer.json")
-        total, seen = max(read_rows(self.inputs[rank]), 1), 0
+        ends = special_ids(self.settings, encoder)
+        total, seen, held = max(read_rows(self.inputs[rank]), 1), 0, 0
         report = TaskReport()
         groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for table in read_batches(self.inputs[rank]):
-            for row in self._encode(encoder, table):
-                groups[row.pop("group")].append(row)
-            add_counts(report.counts, count_documents("in", table))
-            add_counts(report.counts, count_documents("kept", table))
-            seen += table.num_rows
-            heartbeat.beat(table.num_rows, text_bytes(table), seen / total)
-        for group, rows in sorted(groups.items()):
-            path = self.workdir / f".scratch/encoded/{group}/{rank:05d}.parquet"
-            with atomic_file(path) as file:
-                pq.write_table(pa.Table.from_pylist(rows, schema=ENCODED), file, compression="zstd")
-            report.files.append(path)
+        files: dict[str, ParquetFile] = {}
+        with ExitStack() as stack:
+            for table in read_batches(self.inputs[rank], _present(self.inputs[rank], _COLUMNS)):
+                for row in self._encode(encoder, ends, table, report.counts):
+                    held += len(row["tokens"])
+                    groups[row.pop("group")].append(row)
+                seen += table.num_rows
+                if held > _BUFFER or seen == total:
+                    for group, rows in sorted(groups.items()):
+                        if group not in files:
+                            path = self.workdir / f".scratch/encoded/{group}/{rank:05d}.parquet"
+                            files[group] = stack.enter_context(ParquetFile(path, ENCODED))
+                            report.files.append(path)
+                        files[group].write(pa.Table.from_pylist(rows, schema=ENCODED))
+                    groups.clear()
+                    held = 0
+                heartbeat.beat(table.num_rows, text_bytes(table), seen / total)
         return report
 
-    def _encode(self, encoder: Encoder, table: pa.Table) -> Iterator[dict[str, Any]]:
-        columns = ["id", "url", "source", "text", "language", "cluster"]
-        rows = table.select([name for name in columns if name in table.column_names]).to_pylist()
-        for row, ids in zip(rows, encoder.encode_batch([row["text"] for row in rows]), strict=True):
-            key = draw(self.seed, "shuffle", row["id"])
-            held_out = draw(self.seed, "validation", row.get("cluster") or row["id"])
+    def _encode(
+        self, encoder: Encoder, ends: tuple[int | None, int], table: pa.Table, counts: Counts
+    ) -> Iterator[dict[str, Any]]:
+        add_counts(counts, count_documents("in", table))
+        add_counts(counts, count_documents("kept", table))
+        columns = {name: _column(table, name, None) for name in _COLUMNS}
+        head = [] if ends[0] is None else [np.array([ends[0]], encoder.dtype)]
+        tail = np.array([ends[1]], encoder.dtype)
+        encoded = encoder.encode_batch(columns["text"])
+        for i, ids in enumerate(encoded):
+            name, language = columns["id"][i], columns["language"][i] or UNKNOWN
+            size = len(columns["text"][i].encode())
+            add_counts(counts, {"languages": {language: {"documents": 1, "bytes": size, "tokens": len(ids)}}})
+            held_out = draw(self.seed, "validation", columns["cluster"][i] or name)
             split = "validation" if held_out < self.settings.validation * 2**64 else "train"
-            language = row.get("language") or "und"
-            stream = {
-                "source": row["source"],
-                "language": language,
-                "source-language": f"{row['source']}-{language}",
-            }[self.settings.stream_by]
-            yield {
-                "group": f"{split}/{stream}/{key * self.buckets >> 64:05d}",
-                "key": key,
-                "id": row["id"],
-                "url": row["url"],
-                "source": row["source"],
-                "language": language,
-                "bytes": len(row["text"].encode()),
-                "tokens": np.append(ids, encoder.dtype.type(encoder.eos_id)).tobytes(),
-            }
+            stream = stream_name(columns["source"][i], language, self.settings.stream_by)
+            times = copies(columns["cluster_size"][i], self.settings.rehydrate) if split == "train" else 1
+            tokens = np.concatenate([*head, ids, tail]).tobytes()
+            for copy in range(times):
+                key = draw(self.seed, "shuffle", name if copy == 0 else f"{name}/{copy}")
+                yield {
+                    "group": f"{split}/{stream}/{key * self.buckets[stream] >> 64:05d}",
+                    "key": key,
+                    "id": name,
+                    "copy": copy,
+                    "url": columns["url"][i],
+                    "source": columns["source"][i],
+                    "language": language,
+                    "bytes": size,
+                    "tokens": tokens,
+                }
 
 
-def list_groups(workdir: Path) -> list[str]:
-    """Every `<split>/<stream>/<bucket>` that has documents, sorted."""
+def list_groups(workdir: Path) -> list[tuple[str, int]]:
+    """Every `<split>/<stream>/<bucket>` that has documents, sorted, with the size of its encoded files."""
     root = workdir / ".scratch/encoded"
-    return sorted({str(path.parent.relative_to(root)) for path in root.glob("*/*/*/*.parquet")})
+    sizes: Counter[str] = Counter()
+    for path in root.glob("*/*/*/*.parquet"):
+        sizes[str(path.parent.relative_to(root))] += path.stat().st_size
+    return sorted(sizes.items())
+
+
+def _present(path: Path, names: list[str]) -> list[str]:
+    columns = read_schema(path).names
+    return [name for name in names if name in columns]
+
+
+def _column(table: pa.Table, name: str, default: Any) -> list[Any]:
+    """A column's values, `default` where there is none."""
+    if name not in table.column_names:
+        return [default] * table.num_rows
+    return [default if value is None else value for value in table[name].to_pylist()]

@@ -1,104 +1,103 @@
-"""MinHash against exact Jaccard and its theory; clusters against the definition."""
+"""Clusters of texts in memory: against planted and labelled duplicates, exact Jaccard, and the definition."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import csv
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.dedup import find_duplicates
-from pipeline.dedup.clusters import group_equal, optimal_bands
-from pipeline.minhash import EMPTY, MinHasher
+from pipeline.dedup.clusters import join, labels, optimal_bands, similar_pairs, similarity
+from pipeline.minhash import MinHasher, join_utf8
 from tests.conftest import PROSE
-
-
-def overlapping(words: int, shared: float, seed: int) -> tuple[str, str, float]:
-    """Two texts whose 5-word shingles overlap, and their exact Jaccard similarity."""
-    random = np.random.Generator(np.random.PCG64(seed))
-    left = [f"w{i}" for i in random.integers(0, 10**9, words)]
-    kept = int(words * shared)
-    right = left[:kept] + [f"v{i}" for i in random.integers(0, 10**9, words - kept)]
-    sets = [{tuple(text[i : i + 5]) for i in range(len(text) - 4)} for text in (left, right)]
-    return " ".join(left), " ".join(right), len(sets[0] & sets[1]) / len(sets[0] | sets[1])
-
-
-def test_estimate_is_as_good_as_theory() -> None:
-    # Digits fold together, so the made-up words are spelt in letters.
-    letters = str.maketrans("0123456789", "abcdefghij")
-    hasher = MinHasher()
-    errors, theory = [], []
-    for seed in range(60):
-        left, right, exact = overlapping(300, 0.5 + seed / 130, seed)
-        signatures = hasher.signatures([left.translate(letters), right.translate(letters)])
-        errors.append(abs((signatures[0] == signatures[1]).mean() - exact))
-        theory.append(np.sqrt(exact * (1 - exact) / signatures.shape[1]))
-    assert np.mean(errors) < 1.2 * np.mean(theory)
-
-
-def test_folding() -> None:
-    hasher = MinHasher()
-    one, other = hasher.signatures(["Élan vital, 12 of 7 days!", "elan VITAL 99 of 3 days"])
-    assert (one == other).all()
-
-
-def test_empty_short_and_unspaced_texts() -> None:
-    signatures = MinHasher().signatures(["", "?!", "two words", "川は村の上の湿原から流れ出て"])
-    assert (signatures[:2] == EMPTY).all()
-    assert (signatures[2:] != EMPTY).all()
-
-
-def test_golden_values_hold_in_another_process() -> None:
-    code = (
-        "from pipeline.minhash import MinHasher;"
-        "print(MinHasher().signatures(['a river rises in a bog'])[0,:3].tolist())"
-    )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == "[1118455141, 144450011, 312464739]"
+from tests.pipeline.test_minhash import overlapping
 
 
 def test_find_duplicates() -> None:
     near = PROSE["bread"].replace("hundred grams", "hundred and ten grams")
-    texts = [PROSE["river"], PROSE["bread"], near, PROSE["fox"], PROSE["river"].upper()]
-    assert find_duplicates(texts, threshold=0.7).tolist() == [0, 1, 1, 3, 0]
+    texts = [PROSE["river"], PROSE["bread"], near, PROSE["fox"], PROSE["river"].upper(), "", "", "Part 1", "Part 2"]
+    assert find_duplicates(texts, threshold=0.7).tolist() == [0, 1, 1, 3, 0, 5, 6, 7, 8]
+    assert find_duplicates([]).tolist() == []
+    with pytest.raises(ValueError, match="threshold is 7"):
+        find_duplicates(texts, threshold=7)
 
 
 def test_verification_rejects_what_bands_alone_would_join() -> None:
     left, right, exact = overlapping(400, 0.75, 1)
-    letters = str.maketrans("0123456789", "abcdefghij")
-    texts = [left.translate(letters), right.translate(letters)]
     assert exact < 0.7
-    assert find_duplicates(texts, threshold=0.9, bands=56, rows=2).tolist() == [0, 1]
-    assert find_duplicates(texts, threshold=0.4, bands=56, rows=2).tolist() == [0, 0]
+    assert find_duplicates([left, right], threshold=0.9, bands=56, rows=2).tolist() == [0, 1]
+    assert find_duplicates([left, right], threshold=0.4, bands=56, rows=2).tolist() == [0, 0]
+
+
+def test_two_groups_in_one_bucket_stay_two() -> None:
+    signatures = np.array([[1, 1, 1, 1], [2, 2, 2, 2], [1, 1, 1, 9], [2, 2, 2, 9], [1, 1, 1, 8]], np.uint32)
+    offsets = np.arange(6) * 4
+    pairs, leaders = similar_pairs(np.zeros(5, np.uint64), signatures.ravel(), offsets, 0.75, False)
+    assert pairs.tolist() == [[0, 2], [1, 3], [0, 4]]
+    assert leaders.tolist() == [0, 1]
+
+
+@given(st.lists(st.lists(st.integers(0, 20), unique=True), min_size=2, max_size=2))
+def test_exact_similarity_is_the_jaccard_similarity(sets: list[list[int]]) -> None:
+    values = np.array([*sorted(sets[0]), *sorted(sets[1])], np.uint32)
+    offsets = np.cumsum([0, len(sets[0]), len(sets[1])])
+    one, other = set(sets[0]), set(sets[1])
+    found = similarity(values, offsets, np.array([0]), np.array([1]), True)[0]
+    assert found == pytest.approx(len(one & other) / max(len(one | other), 1))
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=40))
+def test_labels_are_the_connected_components(edges: list[tuple[int, int]]) -> None:
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    parent = np.arange(31)
+    join(parent, np.array(edges, np.int64).reshape(-1, 2))
+    ones, ends = np.ones(len(edges)), np.array(edges, np.int64).reshape(-1, 2)
+    _, truth = connected_components(coo_matrix((ones, (ends[:, 0], ends[:, 1])), (31, 31)), directed=False)
+    assert labels(parent).tolist() == [truth.tolist().index(component) for component in truth]
 
 
 def test_threshold_picks_bands_as_datasketch_does() -> None:
     from datasketch import MinHashLSH
 
-    reference = MinHashLSH(threshold=0.8, num_perm=112)
-    assert optimal_bands(0.8, 112) == (reference.b, reference.r)
-
-
-@given(st.lists(st.integers(0, 5), max_size=30))
-def test_equal_hashes_are_grouped(values: list[int]) -> None:
-    hashes = np.array([[value, value * 7] for value in values], np.uint64).reshape(-1, 2)
-    assert group_equal(hashes).tolist() == [values.index(value) for value in values]
-
-
-@given(st.lists(st.text(max_size=40), min_size=1, max_size=6))
-@settings(deadline=None)
-def test_any_text_has_a_signature(texts: list[str]) -> None:
-    hasher = MinHasher(bands=4, rows=4)
-    together = hasher.signatures(texts)
-    assert together.shape == (len(texts), 16)
-    assert all((hasher.signatures([text])[0] == row).all() for text, row in zip(texts, together, strict=True))
+    for threshold in (0.5, 0.7, 0.8, 0.9):
+        reference = MinHashLSH(threshold=threshold, num_perm=112)
+        assert optimal_bands(threshold, 112) == (reference.b, reference.r)
+    assert optimal_bands(0.8, 112, missed=0.95) == (14, 8)
 
 
 @pytest.mark.parametrize("ngram", [1, 3])
 def test_short_shingles(ngram: int) -> None:
-    assert find_duplicates(["b a c d", "a b c d"], threshold=0.1, ngram=ngram, bands=28, rows=1)[1] == (
-        0 if ngram == 1 else 1
-    )
+    found = find_duplicates(["b a c d", "a b c d"], threshold=0.1, ngram=ngram, bands=28, rows=1)
+    assert found[1] == (0 if ngram == 1 else 1)
+
+
+@pytest.mark.parametrize("size", [1000, 2500])
+def test_labelled_news_are_all_found_and_no_others(shared: Path, size: int) -> None:
+    folder = shared / "eval/dedup/mccormick"
+    rows = [line.split(" ", 1) for line in (folder / f"data/articles_{size}.train").read_text("latin-1").splitlines()]
+    with (folder / f"pairs_{size}.tsv").open() as file:
+        pairs = [row for row in csv.DictReader(file, delimiter="\t") if float(row["jaccard5"]) >= 0.8]
+    truth = {frozenset((row["id_a"], row["id_b"])) for row in pairs}
+    found = find_duplicates([text for _, text in rows], threshold=0.8)
+    names = np.array([name for name, _ in rows])
+    groups = [names[found == label] for label, count in Counter(found.tolist()).items() if count > 1]
+    assert {frozenset(pair) for group in groups for pair in combinations(group.tolist(), 2)} == truth
+
+
+def test_scanned_editions_are_estimated_at_their_similarity(shared: Path) -> None:
+    paths = sorted((shared / "eval/dedup/textreuse/inst/extdata/ats").glob("remember*.txt"))
+    data, ends = join_utf8([path.read_text("utf-8") for path in paths])
+    hasher = MinHasher()
+    first, second = np.array([0]), np.array([1])
+    exact = similarity(*hasher.shingle_sets(data, ends), first, second, True)[0]
+    signatures = hasher.signatures_utf8(data, ends)
+    assert 0.3 < exact < 0.95
+    assert (signatures[0] == signatures[1]).mean() == pytest.approx(exact, abs=0.1)

@@ -1,0 +1,157 @@
+"""WARC to shards: our corpus stages beside datatrove's FineWeb chain, same files, same number of processes.
+
+datatrove: WarcReader, Trafilatura, Gopher repetition and quality, C4 (without the terminal-punctuation rule),
+FineWeb's rules, the four MinHash stages, then tokenization of what is left with the same tokenizer. Its LanguageFilter
+needs another fastText distribution and a download and is left out, so the peer does less. Ours: extract, language,
+quality, dedup, tokenize, every response accounted for.
+
+    python benchmarks/corpus.py [--quick] [--workers N] [--files GLOB] [--extractor fast|trafilatura] [--skip-peer]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BARS = {"fast": 10.0, "trafilatura": 1.5}
+
+
+def archives(pattern, quick, folder):
+    """The WARC files: the given glob, else those beside the checkout, else harvested documentation."""
+    found = sorted((ROOT.parent / "shared/data/web").glob(pattern))
+    if not found:
+        from pipeline.harvest import harvest
+
+        harvest(folder / "harvest", limit_bytes=10_000_000 if quick else 60_000_000)
+        found = sorted((folder / "harvest").glob("*.warc.gz"))
+    return found[:1] if quick else found
+
+
+def ours(files, folder, extractor, workers, tokenizer):
+    """Run our chain in a process of its own. Returns (seconds, stats by stage)."""
+    recipe = {
+        "name": extractor,
+        "runs": str(folder / "runs"),
+        "sources": [{"name": "web", "type": "warc", "paths": [str(path) for path in files]}],
+        "stages": ["extract", "language", "quality", "dedup", "tokenize"],
+        "extract": {"extractor": extractor, "task_bytes": 1_000_000},
+        "tokenize": {"tokenizer": {"path": str(tokenizer)}},
+        "executor": {"workers": workers},
+    }
+    path = folder / f"{extractor}.yaml"
+    path.write_text(json.dumps(recipe), "utf-8")
+    command = [str(Path(sys.executable).parent / "pretrain"), "corpus", str(path)]
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seconds = time.perf_counter() - start
+    run = folder / "runs" / extractor
+    places = [*sorted(run.glob("corpus/*/stats.json")), run / "shards/stats.json"]
+    return seconds, {stats["stage"]: stats for stats in (json.loads(place.read_bytes()) for place in places)}
+
+
+PEER = """
+import sys
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
+from datatrove.pipeline.dedup.minhash import MinhashConfig
+from datatrove.pipeline.extractors import Trafilatura
+from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter
+from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
+from datatrove.pipeline.readers import JsonlReader, WarcReader
+from datatrove.pipeline.tokens import DocumentTokenizer
+from datatrove.pipeline.writers.jsonl import JsonlWriter
+from loguru import logger
+
+logger.remove()
+source, work, tokenizer, tasks, workers = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
+config = MinhashConfig()
+
+
+def run(name, pipeline, tasks=tasks):
+    logs = f"{work}/logs/{name}"
+    LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=min(workers, tasks), logging_dir=logs).run()
+
+
+if __name__ == "__main__":
+    run("read", [
+        WarcReader(source, glob_pattern="*.warc.gz"), Trafilatura(timeout=30), GopherRepetitionFilter(),
+        GopherQualityFilter(), C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter(),
+        JsonlWriter(f"{work}/kept"),
+    ])
+    run("signatures", [JsonlReader(f"{work}/kept"), MinhashDedupSignature(f"{work}/signatures", config=config)])
+    run("buckets", [MinhashDedupBuckets(f"{work}/signatures", f"{work}/buckets", config=config)], config.num_buckets)
+    run("cluster", [MinhashDedupCluster(f"{work}/buckets", f"{work}/remove", config=config)], 1)
+    run("filter", [JsonlReader(f"{work}/kept"), MinhashDedupFilter(f"{work}/remove"), JsonlWriter(f"{work}/unique")])
+    run("tokens", [JsonlReader(f"{work}/unique"), DocumentTokenizer(f"{work}/tokens", tokenizer_name_or_path=tokenizer,
+        eos_token="<|endoftext|>", local_working_dir=f"{work}/local")])
+"""
+
+
+def peer(files, folder, workers, tokenizer):
+    """Run datatrove's chain. Returns (seconds, documents read, documents left)."""
+    source, work = folder / "source", folder / "peer"
+    source.mkdir()
+    for path in files:
+        (source / path.name).symlink_to(path)
+    script = folder / "peer.py"
+    script.write_text(PEER, "utf-8")
+    command = [sys.executable, str(script), str(source), str(work), str(tokenizer), str(len(files)), str(workers)]
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(f"datatrove's chain failed:\n{done.stderr[-2000:]}")
+    statistics = json.loads((work / "logs/read/stats.json").read_bytes())
+    read = statistics[0]["stats"]["documents"]["total"]
+    left = json.loads((work / "logs/filter/stats.json").read_bytes())[-1]["stats"]["total"]["total"]
+    return seconds, read, left
+
+
+def main():
+    """Print the table and the bars; exit 1 where one falls short."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--files", default="*.warc.gz")
+    parser.add_argument("--extractor", choices=BARS, action="append")
+    parser.add_argument("--skip-peer", action="store_true", help="time ours alone; no bar can hold then")
+    arguments = parser.parse_args()
+    from pipeline.tokenizer import train
+    from pipeline.warc import read_records
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        files = archives(arguments.files, arguments.quick, folder)
+        records = sum(1 for path in files for _ in read_records(str(path)))
+        tokenizer = folder / "tokenizer.json"
+        train([(ROOT / "LICENSE").read_text("utf-8")], 2000, "gpt2").save(str(tokenizer))
+        print(f"{len(files)} files, {records:,} responses, {arguments.workers} workers")
+        bars = {}
+        theirs = float("inf")
+        if not arguments.skip_peer:
+            theirs, read, left = peer(files, folder, arguments.workers, tokenizer)
+            print(f"datatrove          {theirs:7.1f} s {records / theirs:8.1f} pages/s, read {read:,}, {left:,} left")
+        for extractor in arguments.extractor or BARS:
+            seconds, stats = ours(files, folder, extractor, arguments.workers, tokenizer)
+            names = list(stats)
+            dropped = sum(stat["documents_dropped"] for stat in stats.values())
+            left = stats[names[-1]]["documents_kept"]
+            whole = stats["extract"]["documents_in"] == records == dropped + left
+            print(f"ours ({extractor:11}) {seconds:7.1f} s {records / seconds:8.1f} pages/s, read"
+                  f" {stats['extract']['documents_in']:,}, {dropped:,} dropped, {left:,} left")  # fmt: skip
+            ratio, bar = round(theirs / seconds, 2) if theirs < float("inf") else 0.0, BARS[extractor]
+            bars[f"times datatrove's pages/s, {extractor}"] = {"value": ratio, "bar": bar, "holds": ratio >= bar}
+            bars[f"responses accounted for, {extractor}"] = {"value": int(whole), "bar": 1, "holds": whole}
+    print(json.dumps({"name": "corpus", "bars": bars}))
+    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""The whole dedup stage: documents/s and peak memory as the corpus grows tenfold, beside datatrove's four stages.
+
+    make bench && python benchmarks/dedup.py [--quick] [--documents 10000 100000 1000000]
+
+Synthetic documents of about 1.2 kB (benchmarks/minhash.py), every fifth a near copy and every tenth an exact copy of an
+earlier one, in parquet files of 5,000. Each size runs in a process of its own, one worker: every pass of ours from
+parquet to parquet (exact, 14 x 8 MinHash, verification, index), and datatrove's signatures, buckets,
+cluster and filter from parquet to parquet on a part of the documents. Memory is the process's peak resident
+set. Union-find is timed over random edges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FILE_ROWS = 5_000
+PARTITION_BYTES = 16_000_000
+
+
+def write_corpus(folder: Path, count: int) -> None:
+    """Parquet files of `count` documents."""
+    from minhash import documents
+
+    from pipeline.documents import BASE_SCHEMA, document_id
+
+    folder.mkdir()
+    random = np.random.Generator(np.random.PCG64(3))
+    old: list[str] = []
+    for start in range(0, count, FILE_ROWS):
+        texts = documents(min(FILE_ROWS, count - start), words=200, seed=start + 1)
+        old = old or texts
+        for i in range(9, len(texts), 10):
+            texts[i] = old[int(random.integers(len(old)))]
+        for i in range(4, len(texts), 5):
+            words = old[int(random.integers(len(old)))].split(" ")
+            words[int(random.integers(len(words)))] = "changed"
+            texts[i] = " ".join(words) if i % 10 != 9 else texts[i]
+        columns = {name: pa.array([""] * len(texts)) for name in BASE_SCHEMA.names} | {
+            "text": pa.array(texts),
+            "id": pa.array([document_id("web/made", start + i) for i in range(len(texts))]),
+            "source": pa.array(["web"] * len(texts)),
+            "path": pa.array(["web/made"] * len(texts)),
+            "offset": pa.array(range(start, start + len(texts)), pa.int64()),
+        }
+        pq.write_table(pa.table(columns).cast(BASE_SCHEMA), folder / f"{start // FILE_ROWS:05d}.parquet")
+
+
+def run_ours(inputs: Path, work: Path) -> int:
+    """Every pass, task after task; returns the documents kept."""
+    from pipeline.config import DedupConfig, Source
+    from pipeline.dedup.step import passes
+    from pipeline.stage import Build
+
+    files = tuple(sorted(inputs.glob("*.parquet")))
+    sources = (Source(name="web", type="jsonl", paths=["made"]),)
+    build = Build(DedupConfig(partition_bytes=PARTITION_BYTES), sources, 1, work, files, work, "mark")
+    for step in passes(build):
+        for rank in range(step.tasks):
+            step.run(rank=rank)
+    return sum(pq.read_metadata(path).num_rows for path in work.glob("data/*.parquet"))
+
+
+def run_datatrove(inputs: Path, work: Path) -> int:
+    """signatures, buckets, cluster, filter, as datatrove's example has them; returns the documents kept."""
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup.minhash import (
+        MinhashConfig,
+        MinhashDedupBuckets,
+        MinhashDedupCluster,
+        MinhashDedupFilter,
+        MinhashDedupSignature,
+    )
+    from datatrove.pipeline.readers import ParquetReader
+    from datatrove.pipeline.writers import ParquetWriter
+    from loguru import logger
+
+    logger.disable("datatrove")
+    config = MinhashConfig(num_buckets=14, hashes_per_bucket=8)
+    names = {name: str(work / name) for name in ("signatures", "buckets", "remove", "kept")}
+    reader = ParquetReader(str(inputs))
+    stages = [
+        ([reader, MinhashDedupSignature(names["signatures"], config)], 1),
+        ([MinhashDedupBuckets(names["signatures"], names["buckets"], config=config)], 14),
+        ([MinhashDedupCluster(names["buckets"], names["remove"], config=config)], 1),
+        ([reader, MinhashDedupFilter(names["remove"]), ParquetWriter(names["kept"])], 1),
+    ]
+    for number, (steps, tasks) in enumerate(stages):
+        LocalPipelineExecutor(steps, tasks=tasks, workers=1, logging_dir=str(work / f"log{number}")).run()
+    return sum(pq.read_metadata(path).num_rows for path in (work / "kept").glob("*.parquet"))
+
+
+def child(which: str, inputs: str, work: str) -> None:
+    """Run one side and print its time, peak memory and result."""
+    if which == "ours":  # compile or load the kernels outside the clock
+        from pipeline.dedup import find_duplicates
+
+        find_duplicates(["a b c d e f"] * 2)
+    start = time.perf_counter()
+    kept = (run_ours if which == "ours" else run_datatrove)(Path(inputs), Path(work))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "peak_mb": peak, "kept": kept}))
+
+
+def measure(which: str, count: int, folder: Path) -> dict[str, float]:
+    inputs, work = folder / f"in-{count}", folder / f"{which}-{count}"
+    if not inputs.is_dir():
+        write_corpus(inputs, count)
+    work.mkdir()
+    command = [sys.executable, __file__, "--child", which, str(inputs), str(work)]
+    environment = os.environ | {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    rate = count / found["seconds"]
+    print(f"{which:<10}{count:>10,} documents{rate:>12,.0f}/s{found['peak_mb']:>8.0f} MB{found['kept']:>10,.0f} kept")
+    return found | {"rate": rate}
+
+
+def edges_per_second(nodes: int = 2_000_000, edges: int = 10_000_000) -> float:
+    from pipeline.dedup.clusters import join, labels
+
+    random = np.random.Generator(np.random.PCG64(1))
+    ends = random.integers(0, nodes, (edges, 2))
+    parent = np.arange(nodes)
+    join(parent[:2].copy(), ends[:0])
+    labels(parent[:2].copy())
+    start = time.perf_counter()
+    join(parent, ends)
+    labels(parent)
+    return edges / (time.perf_counter() - start)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--quick", action="store_true", help="3,000 and 30,000 documents")
+    arguments.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000])
+    arguments.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.child:
+        child(*given.child)
+        return 0
+    sizes = [3_000, 30_000] if given.quick else given.documents
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ours = [measure("ours", count, folder) for count in sizes]
+        peer = measure("datatrove", 500 if given.quick else 2_000, folder)
+    joined = edges_per_second()
+    print(f"union-find {joined / 1e6:.1f} million edges/s")
+    growth = ours[-1]["peak_mb"] / ours[0]["peak_mb"]
+    factor = ours[-1]["rate"] / peer["rate"]
+    bars = {
+        "edges_per_s": {"value": joined, "bar": 5e6, "holds": joined >= 5e6},
+        "memory_growth": {"value": growth, "bar": 1.25, "holds": growth <= 1.25},
+        "times_datatrove": {"value": factor, "bar": 10.0, "holds": factor >= 10},
+    }
+    print(json.dumps({"name": "dedup", "bars": bars}))
+    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Text to MDS shards and back: the stage's speed end to end, writing, verified, and read by StreamingDataset.
+
+JSON lines -> extract (none) -> tokenize with a given tokenizer -> shards, then every sample through the trainer's
+reader and through StreamingDataset. There is no peer's bar here: the figures say what the stage costs.
+
+    python benchmarks/shards.py [--quick]
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+from pipeline.config import CorpusConfig
+from pipeline.runner import build_corpus
+from pipeline.tokenize.verify import verify
+from pipeline.tokenizer import train
+
+ROOT = Path(__file__).resolve().parent.parent
+warnings.simplefilter("ignore")
+
+
+def texts(limit):
+    """Real texts up to about `limit` bytes: parts of 20,000 characters, every n-th."""
+    parts = []
+    for path in sorted((ROOT.parent / "shared/data/text").glob("*.jsonl.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                text = json.loads(line)["text"]
+                parts += [text[i : i + 20_000] for i in range(0, len(text), 20_000)]
+    if not parts:
+        import pydoc_data.topics
+
+        parts = list(pydoc_data.topics.topics.values())
+    return parts[:: max(1, round(sum(len(part.encode()) for part in parts) / limit))]
+
+
+def main():
+    """Print the table; fails only where shards are not what was written."""
+    limit = 8_000_000 if "--quick" in sys.argv[1:] else 60_000_000
+    rows = texts(limit)
+    size = sum(len(row.encode()) for row in rows) / 1e6
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "corpus.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows), "utf-8")
+        train(rows[:: max(1, len(rows) // 200)], 32_000, "cl100k").save(str(place / "tokenizer.json"))
+        config = CorpusConfig.model_validate(
+            {
+                "name": "shards",
+                "sources": [{"name": "text", "type": "jsonl", "paths": [str(place / "corpus.jsonl")]}],
+                "stages": ["extract", "tokenize"],
+                "extract": {"extractor": "none"},
+                "tokenize": {"tokenizer": {"path": str(place / "tokenizer.json")}, "sequence_length": 2048},
+            }
+        )
+        build_corpus(config, place / "run", Path(), last="extract")
+        start = time.perf_counter()
+        build_corpus(config, place / "run", Path())
+        seconds = {"tokenize stage": time.perf_counter() - start}
+        shards = place / "run/shards"
+        start = time.perf_counter()
+        report = verify(shards)
+        seconds["verify"] = time.perf_counter() - start
+        seconds["StreamingDataset"] = read_streaming(shards / "train/text")
+        print(f"{size:.1f} MB of text, {report.samples:,} samples of 2,049 tokens, {report.tokens:,} tokens")
+        print(f"{'':18} {'seconds':>8} {'MB/s':>8} {'samples/s':>10}")
+        for name, taken in seconds.items():
+            print(f"{name:18} {taken:8.2f} {size / taken:8.1f} {report.samples / taken:10,.0f}")
+    sound = not report.problems
+    bars = {"shards verify": {"value": int(sound), "bar": 1, "holds": sound}}
+    print(json.dumps({"name": "shards", "bars": bars}))
+    return 0 if sound else 1
+
+
+def read_streaming(folder):
+    """Seconds that StreamingDataset takes for every sample of a stream, in storage order, after its start."""
+    from streaming import StreamingDataset
+
+    dataset = StreamingDataset(local=str(folder), shuffle=False, batch_size=1)
+    start = time.perf_counter()
+    for i in range(len(dataset)):
+        dataset[i]
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Passes `exact-join` and `band-join`: from sorted keys to edges between duplicates, a task per partition of the keys.
+
+Equal 128-bit hashes of texts are edges at once. Of each such group only its first document goes on to the
+band join, where documents with an equal band key are compared (`clusters.similar_pairs`). Inside a bucket
+documents stand by id, so edges do not depend on how documents were cut into tasks. The number of partitions
+follows from the number of documents and the recipe's `partition_bytes`, which bounds memory; a bucket larger than that
+is compared part by part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import DedupConfig
+from pipeline.dedup.clusters import similar_pairs
+from pipeline.dedup.table import Array, Table, concatenate, load_array, save_array
+from pipeline.minhash import I64, U32, U64
+from pipeline.stage import Build
+from pipeline.step import CorpusStep, Heartbeat, TaskReport
+
+_RECORD_BYTES = 48  # a key, its node, their sorted copies, the order and an id
+_PAIRS = np.empty((0, 2), np.int64)
+
+
+def partitions(documents: int, keys: int, partition_bytes: int) -> int:
+    """Number of partitions that keep `keys` records a document within the bound."""
+    return max(1, -(-documents * keys * _RECORD_BYTES // partition_bytes))
+
+
+class ExactJoinStep(CorpusStep):
+    """Edges between documents with equal text, from the one with the least id to each other."""
+
+    def __init__(self, build: Build, table: Table) -> None:
+        settings: DedupConfig = build.settings
+        super().__init__("exact-join", build.workdir, partitions(len(table), 1, settings.partition_bytes))
+        self.table = table
+
+    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+        keys, nodes = self.table.partition("exact", rank, self.tasks)
+        pairs = _PAIRS
+        if len(nodes):
+            ids = self.table.rows("id", nodes)
+            order = np.lexsort((ids[:, 1], ids[:, 0], keys[:, 1], keys[:, 0]))
+            keys, nodes = keys[order], nodes[order]
+            heads = np.concatenate([[True], (keys[1:] != keys[:-1]).any(axis=1)])
+            first = np.maximum.accumulate(np.where(heads, np.arange(len(nodes)), 0))
+            pairs = np.column_stack([nodes[first], nodes])[~heads]
+        return TaskReport(files=[save_array(edge_file(self.workdir, self.name, rank), pairs)])
+
+
+class BandJoinStep(CorpusStep):
+    """Verified edges between documents that share a band key."""
+
+    def __init__(self, build: Build, table: Table, bands: int, hashes: int, exact: ExactJoinStep | None) -> None:
+        self.settings: DedupConfig = build.settings
+        tasks = partitions(len(table), bands, self.settings.partition_bytes)
+        super().__init__("band-join", build.workdir, tasks)
+        self.table, self.hashes, self.exact = table, hashes, exact
+
+    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+        keys, nodes = self.table.partition("band", rank, self.tasks)
+        chosen = ~self._same_text()[nodes]
+        keys, nodes = _repeated(keys[chosen], nodes[chosen])
+        ids = self.table.rows("id", nodes)
+        order = np.lexsort((ids[:, 1], ids[:, 0], keys)) if len(nodes) else nodes
+        found = self._compare(keys[order], nodes[order], heartbeat)
+        pairs = np.unique(concatenate(found, _PAIRS), axis=0)
+        return TaskReport(files=[save_array(edge_file(self.workdir, self.name, rank), pairs)])
+
+    def _same_text(self) -> Array:
+        """bool (documents,): those for which another document of equal text stands."""
+        mask = np.zeros(len(self.table), bool)
+        if self.exact:
+            for pairs in edges(self.workdir, self.exact):
+                mask[pairs[:, 1]] = True
+        return mask
+
+    def _compare(self, keys: U64, nodes: I64, heartbeat: Heartbeat) -> Iterator[I64]:
+        """Edges of sorted keys, part by part; a bucket that is cut goes on with its leaders."""
+        ends = np.cumsum(self._sizes(nodes))
+        limit = self.settings.partition_bytes // 16  # 4 bytes a value, and as much again while they are gathered
+        start, leaders = 0, np.empty(0, np.int64)
+        while start < len(nodes):
+            before = ends[start - 1] if start else 0
+            end = max(int(np.searchsorted(ends, before + limit, side="right")), start + 1)
+            part = np.concatenate([leaders, np.arange(start, end)])
+            values, offsets = self._values(nodes[part])
+            exact = self.settings.verify_by == "exact"
+            pairs, last = similar_pairs(keys[part], values, offsets, self.settings.verify, exact)
+            yield nodes[part[pairs]]
+            same = end < len(nodes) and keys[end] == keys[end - 1]
+            leaders = part[last] if same else np.empty(0, np.int64)
+            start = end
+            heartbeat.beat(0, 0, end / len(nodes))
+
+    def _sizes(self, nodes: I64) -> I64:
+        if self.settings.verify_by == "exact":
+            return self.table.rows("shingle_count", nodes)
+        return np.full(len(nodes), self.hashes, np.int64)
+
+    def _values(self, nodes: I64) -> tuple[U32, I64]:
+        return document_values(self.table, nodes, self.settings.verify_by == "exact")
+
+
+def document_values(table: Table, nodes: I64, exact: bool) -> tuple[U32, I64]:
+    """What documents are compared by (`clusters.similar_pairs`): signatures, or sets of shingles."""
+    if exact:
+        return table.shingles(nodes)
+    signatures = table.rows("signature", nodes)
+    width = signatures.shape[1] if signatures.ndim == 2 else 0
+    return signatures.astype(np.uint32, copy=False).ravel(), np.arange(len(nodes) + 1, dtype=np.int64) * width
+
+
+def edge_file(workdir: Path, step: str, rank: int) -> Path:
+    """Where a join task leaves its edges, int64 (n, 2)."""
+    return workdir / f".scratch/{step}/{rank:05d}.npy"
+
+
+def edges(workdir: Path, step: CorpusStep) -> Iterator[I64]:
+    """The edges of every task of a join."""
+    return (load_array(edge_file(workdir, step.name, rank)) for rank in range(step.tasks))
+
+
+def _repeated(keys: U64, nodes: I64) -> tuple[U64, I64]:
+    """The records whose key stands more than once, sorted by key."""
+    order = np.argsort(keys, kind="stable")
+    keys, nodes = keys[order], nodes[order]
+    same = keys[1:] == keys[:-1]
+    chosen = np.zeros(len(keys), bool)
+    chosen[1:] |= same
+    chosen[:-1] |= same
+    return keys[chosen], nodes[chosen]

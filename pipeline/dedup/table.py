@@ -1,0 +1,149 @@
+"""The columns of all documents that the passes of `dedup` share, on disk, read by node.
+
+The signatures pass writes segments of at most SEGMENT documents, each a folder of .npy columns: memory stays bounded
+however large an input file is. A node is a document's place in this table and names it between the
+passes of one building alone; what leaves the stage carries ids, and `apply` checks them. Sorted columns of
+(key, row) are cut into partitions by the key's upper bits, so that every partition is a slice of each segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import PipelineError
+from pipeline.minhash import I64, U32
+from pipeline.storage import atomic_file
+
+SEGMENT = 16_384
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Table:
+    """Documents of the stage's inputs and, after them, of the indexes of earlier corpora.
+
+    counts: documents of each signature task, in order.
+    """
+
+    def __init__(self, workdir: Path, counts: list[int]) -> None:
+        self.folder = workdir / ".scratch/documents"
+        sizes = [(task, part, min(SEGMENT, count - part * SEGMENT)) for task, count in enumerate(counts)
+                 for part in range(-(-count // SEGMENT))]  # fmt: skip
+        self.segments = [self.folder / f"{task:05d}-{part:05d}" for task, part, _ in sizes]
+        self._starts = np.cumsum([0, *(size for *_, size in sizes)], dtype=np.int64)
+        self.starts = np.cumsum([0, *counts], dtype=np.int64)  # first node of each task
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def rows(self, column: str, nodes: I64) -> Array:
+        """Values of a column for any nodes, in their order. Holds one segment's file at a time."""
+        out: Array | None = None
+        for segment, places, rows in self._by_segment(nodes):
+            values = load_array(segment / f"{column}.npy", mapped=True)[rows]
+            if out is None:
+                out = np.empty((len(nodes), *values.shape[1:]), values.dtype)
+            out[places] = values
+        if out is None:
+            return np.empty((0, 2), np.uint64) if column in ("id", "exact") else np.empty(0, np.int64)
+        return out
+
+    def strings(self, column: str, nodes: I64) -> list[str]:
+        """Values of a text column (`source`, `path`, `url`)."""
+        out = [""] * len(nodes)
+        for segment, places, rows in self._by_segment(nodes):
+            values = _read_parquet(segment / "names.parquet", column).take(pa.array(rows)).to_pylist()
+            for place, value in zip(places.tolist(), values, strict=True):
+                out[place] = value
+        return out
+
+    def shingles(self, nodes: I64) -> tuple[U32, I64]:
+        """Shingle sets of any nodes, joined, and their offsets (nodes + 1,)."""
+        sets: list[Array] = [np.empty(0, np.uint32)] * len(nodes)
+        for segment, places, rows in self._by_segment(nodes):
+            ends = load_array(segment / "shingle_ends.npy")
+            values = load_array(segment / "shingles.npy", mapped=True)
+            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+                sets[place] = np.array(values[ends[row] : ends[row + 1]])
+        offsets = np.cumsum([0, *(len(values) for values in sets)], dtype=np.int64)
+        return np.concatenate([np.empty(0, np.uint32), *sets]), offsets
+
+    def partition(self, name: str, number: int, partitions: int) -> tuple[Array, I64]:
+        """(keys, nodes) of one partition of the sorted column pair `<name>_key`, `<name>_row`."""
+        low = -(-(number << 64) // partitions)
+        high = -(-((number + 1) << 64) // partitions) - 1
+        keys, nodes = [], []
+        for segment, start in zip(self.segments, self._starts[:-1], strict=True):
+            column = load_array(segment / f"{name}_key.npy", mapped=True)
+            first = column if column.ndim == 1 else column[:, 0]
+            begin = int(np.searchsorted(first, np.uint64(low), side="left"))
+            cut = slice(begin, int(np.searchsorted(first, np.uint64(high), side="right")))
+            if not _within(first[cut], low, high):
+                raise damaged(segment / f"{name}_key.npy", "its keys are not in order")
+            keys.append(np.array(column[cut]))
+            nodes.append(load_array(segment / f"{name}_row.npy", mapped=True)[cut].astype(np.int64) + start)
+        if not keys:
+            return np.empty(0, np.uint64), np.empty(0, np.int64)
+        return np.concatenate(keys), np.concatenate(nodes)
+
+    def _by_segment(self, nodes: I64) -> Iterator[tuple[Path, I64, I64]]:
+        """(segment, places in `nodes`, rows in the segment) for each segment that holds some of the nodes."""
+        order = np.argsort(nodes, kind="stable")
+        owner = np.searchsorted(self._starts, nodes[order], side="right") - 1
+        bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
+        for low, high in pairwise(bounds.tolist()):
+            number = owner[low]
+            places = order[low:high]
+            yield self.segments[number], places, nodes[places] - self._starts[number]
+
+
+def _within(keys: Array, low: int, high: int) -> bool:
+    """Whether keys ascend from `low` to `high`."""
+    inside = not len(keys) or (int(keys[0]) >= low and int(keys[-1]) <= high)
+    return inside and bool((keys[1:] >= keys[:-1]).all())
+
+
+def save_array(path: Path, array: Array) -> Path:
+    """Write a .npy file atomically; returns its path."""
+    with atomic_file(path) as file:
+        np.save(file, array)
+    return path
+
+
+def load_array(path: Path, *, mapped: bool = False) -> Array:
+    """Read a .npy file. Raises PipelineError that names a damaged one."""
+    try:
+        array: Array = np.load(path, mmap_mode="r" if mapped else None)
+    except (OSError, ValueError, EOFError) as error:
+        raise damaged(path, str(error)) from error
+    return array
+
+
+def save_strings(path: Path, columns: dict[str, list[str]]) -> Path:
+    """Write text columns as parquet, atomically; returns the path."""
+    with atomic_file(path) as file:
+        pq.write_table(pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}), file)
+    return path
+
+
+def concatenate(parts: Iterable[Array], empty: Array) -> Array:
+    """Like np.concatenate, also of no arrays."""
+    return np.concatenate([empty, *parts])
+
+
+def damaged(path: Path, found: str) -> PipelineError:
+    """The error for an intermediate file that is not what a pass wrote."""
+    return PipelineError(f"{path}: damaged intermediate file ({found}); run the recipe again, which rebuilds it")
+
+
+def _read_parquet(path: Path, column: str) -> pa.ChunkedArray:
+    try:
+        return pq.read_table(path, columns=[column])[column]
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise damaged(path, str(error)) from error

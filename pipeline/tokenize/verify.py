@@ -1,0 +1,180 @@
+"""Read a shards folder (docs/format.md) and say everything that is wrong with it.
+
+Files against the manifest's sizes and hashes, shards against the hashes in index.json, every sample decoded and
+compared with the sequence length and the vocabulary, and all counts (samples, tokens, padding, pieces) against the
+manifest and documents.parquet. Cost: the files are read twice and each sample is decoded once; one shard at a time
+is unpacked to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import PipelineError
+from pipeline.storage import hash_file, list_names, read_json
+from pipeline.tokenizer import Encoder
+
+FORMAT = 1
+
+
+@dataclass
+class Report:
+    """What was read, and what was found wrong: one line each, naming the file."""
+
+    files: int = 0
+    bytes: int = 0
+    samples: int = 0
+    tokens: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def open_manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json of a shards folder. Raises PipelineError where it is none, unfinished or of another format."""
+    if not folder.is_dir():
+        raise PipelineError(f"{folder}: no such folder; expected a folder of shards, e.g. runs/demo/shards")
+    if not (folder / "manifest.json").is_file():
+        found = "unfinished shards" if (folder / "token_bytes.npy").is_file() else "not a folder of shards"
+        raise PipelineError(f"{folder}: {found}: there is no manifest.json, which is written last; build it (again)")
+    manifest: dict[str, Any] = read_json(folder / "manifest.json")
+    if manifest.get("format") != FORMAT or "streams" not in manifest:
+        raise PipelineError(f"{folder}/manifest.json: not a manifest of shards of format {FORMAT}")
+    if not manifest["streams"]:
+        raise PipelineError(f"{folder}: the manifest lists no stream: there is nothing to train on")
+    return manifest
+
+
+def verify(folder: Path) -> Report:
+    """Check a shards folder. Raises PipelineError where it is none."""
+    manifest, report = open_manifest(folder), Report()
+    for name, entry in manifest["files"].items():
+        report.files += 1
+        report.bytes += entry["bytes"]
+        if problem := _file_problem(folder / name, entry):
+            report.problems.append(problem)
+    for name in sorted(set(list_names(folder)) - set(manifest["files"])):
+        report.problems.append(f"{folder / name}: not listed in manifest.json")
+    report.problems += _tokenizer_problems(folder, manifest)
+    pieces = _count_pieces(folder / "documents.parquet", report)
+    for name, counts in manifest["streams"].items():
+        found = Counter[str]()
+        for entry in read_index(folder / name, report.problems):
+            report.problems += _shard_problems(folder / name, entry, manifest, found)
+        report.samples += found["samples"]
+        report.tokens += found["tokens"]
+        places = [("index.json", {key: found[key] for key in ("samples", "tokens", "padding")})]
+        if pieces is not None:
+            places.append(("../../documents.parquet", {"tokens": pieces[name]}))
+        for file, values in places:
+            for key, value in values.items():
+                if value != counts[key]:
+                    place = (folder / name / file).resolve()
+                    report.problems.append(f"{place}: {value} {key} in `{name}`, manifest.json counts {counts[key]}")
+    return report
+
+
+def read_index(stream: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Shard entries of a stream's index.json; what is wrong with it goes to `problems`."""
+    path = stream / "index.json"
+    try:
+        entries: list[dict[str, Any]] = read_json(path)["shards"]
+        if all(isinstance(entry, dict) and entry.get("format") == "mds" for entry in entries):
+            return entries
+        problems.append(f"{path}: lists shards that are not MDS")
+    except FileNotFoundError:
+        problems.append(f"{path}: missing")
+    except (PipelineError, KeyError, TypeError) as error:
+        problems.append(f"{path}: not an MDS index: {error}")
+    return []
+
+
+def _file_problem(path: Path, entry: dict[str, Any]) -> str | None:
+    if not path.is_file():
+        return f"{path}: missing"
+    if path.stat().st_size != entry["bytes"]:
+        return f"{path}: {path.stat().st_size} bytes, manifest.json lists {entry['bytes']}"
+    if (found := hash_file(path)) != entry["xxh3"]:
+        return f"{path}: corrupted: its xxh3 is {found}, manifest.json lists {entry['xxh3']}"
+    return None
+
+
+def _tokenizer_problems(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return
+    if hashlib.sha256(path.read_bytes()).hexdigest() != manifest["tokenizer_sha256"]:
+        yield f"{path}: not the tokenizer of these shards (its SHA-256 differs from manifest.json's)"
+    try:
+        size = Encoder(path).vocab_size
+    except PipelineError as error:
+        yield str(error)
+        return
+    if size != manifest["vocab_size"]:
+        yield f"{path}: a vocabulary of {size}, the shards were made with {manifest['vocab_size']}"
+
+
+def _count_pieces(path: Path, report: Report) -> Counter[str] | None:
+    """Tokens by stream in documents.parquet, None where it cannot be read."""
+    counts: Counter[str] = Counter()
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=["split", "stream", "tokens"]):
+                rows = pa.Table.from_batches([batch]).group_by(["split", "stream"]).aggregate([("tokens", "sum")])
+                for row in rows.to_pylist():
+                    counts[f"{row['split']}/{row['stream']}"] += row["tokens_sum"]
+    except (pa.ArrowException, OSError) as error:
+        report.problems.append(f"{path}: cannot be read: {error}")
+        return None
+    return counts
+
+
+def _shard_problems(
+    stream: Path, entry: dict[str, Any], manifest: dict[str, Any], found: Counter[str]
+) -> Iterator[str]:
+    """Decode every sample of a shard and count into `found`."""
+    from pipeline.tokenize.shards import BROKEN, file_hash, read_shard
+
+    path = stream / "index.json"  # until the entry tells the shard's name
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            data = entry.get("zip_data") or entry["raw_data"]
+            path = stream / data["basename"]
+            if not path.is_file():
+                yield f"{path}: missing, but index.json lists it"
+                return
+            for algorithm, expected in data["hashes"].items():
+                if file_hash(algorithm, path) != expected:
+                    yield f"{path}: corrupted: its {algorithm} is not the one in index.json"
+                    return
+            reader = read_shard(stream, entry, Path(scratch))
+            for number in range(len(reader)):
+                problem = _sample_problem(reader[number], manifest, found)
+                if problem:
+                    yield f"{path}: sample {number}: {problem}"
+                    return
+        except BROKEN as error:
+            yield f"{path}: cannot be decoded: {error!r}"
+
+
+def _sample_problem(sample: dict[str, Any], manifest: dict[str, Any], found: Counter[str]) -> str | None:
+    tokens, lengths, ids = sample["tokens"], sample["doc_lengths"], sample["doc_ids"]
+    size, real = manifest["sequence_length"] + 1, int(lengths.sum())
+    if tokens.shape != (size,):
+        return f"{tokens.shape[0]} tokens, expected sequence_length + 1 = {size}"
+    if int(tokens.max()) >= manifest["vocab_size"]:
+        return f"token {int(tokens.max())} is outside the vocabulary of {manifest['vocab_size']}"
+    if ids.shape != (len(lengths), 16) or not 0 < real <= size:
+        return f"{len(lengths)} pieces of {real} tokens and {len(ids)} ids do not fit {size} tokens"
+    if not np.all(tokens[real:] == manifest["eos_id"]):
+        return "padding is not the end token"
+    found.update({"samples": 1, "tokens": real, "padding": size - real})
+    return None

@@ -1,0 +1,73 @@
+r"""Pre-tokenization patterns that the kernel knows, and the Unicode classes that they are made of.
+
+A pattern is a family (`gpt2`, or `cl100k`, which Llama 3 and Qwen 2 share) and the most digits of a number that
+stay together. The classes \p{L}, \p{N} and \s are learned by asking `tokenizers` about every code point, so they
+are those of the Unicode version that it was built with. Cost: about 0.4 s, once a process.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
+
+OTHER, LETTER, NUMBER, SPACE, NEWLINE = range(5)
+FAMILIES = ("gpt2", "cl100k")
+# Letters, numbers and white space beyond this code point: none in Unicode 17 (tests/pipeline/tokenizer looks).
+_LAST = 0x33480
+_SURROGATES = range(0xD800, 0xE000)
+
+
+class Pattern(NamedTuple):
+    """What the pre-tokenizer splits by. digits: most digits in one piece; 0 for any number."""
+
+    family: str
+    digits: int
+
+    @property
+    def regex(self) -> str:
+        """The regular expression (OpenAI's published ones, r50k_base and cl100k_base, but for the digits)."""
+        return _spell(self, _CONTRACTIONS[self.family][0])
+
+
+DEFAULT_DIGITS = {"gpt2": 0, "cl100k": 3}
+# Spellings of the same thing in tokenizer.json files; the first is ours.
+_CONTRACTIONS = {
+    "gpt2": (r"'(?:[sdmt]|ll|ve|re)", r"'s|'t|'re|'ve|'m|'ll|'d"),
+    "cl100k": (r"(?i:'(?:[sdmt]|ll|ve|re))", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"'(?i:[sdmt]|ll|ve|re)"),
+}
+_REST = {
+    "gpt2": r"{}| ?\p{{L}}+|{}| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+",
+    "cl100k": r"{}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+
+
+def _spell(pattern: Pattern, contractions: str) -> str:
+    digits = {0: r" ?\p{N}+" if pattern.family == "gpt2" else r"\p{N}+", 1: r"\p{N}"}
+    number = digits.get(pattern.digits, rf"\p{{N}}{{1,{pattern.digits}}}")
+    return _REST[pattern.family].format(contractions, number)
+
+
+@cache
+def known_patterns() -> dict[str, Pattern]:
+    """Every regular expression that the kernel can stand in for."""
+    patterns = [Pattern(family, digits) for family in FAMILIES for digits in range(10)]
+    return {_spell(pattern, words): pattern for pattern in patterns for words in _CONTRACTIONS[pattern.family]}
+
+
+@cache
+def character_classes() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """uint8 (0x110000,): class of each code point, as the regular expressions of `tokenizers` see it."""
+    classes = np.full(0x110000, OTHER, np.uint8)
+    points = np.array([point for point in range(_LAST) if point not in _SURROGATES])
+    text = "".join(map(chr, points.tolist()))
+    for expression, number in ((r"\p{L}+", LETTER), (r"\p{N}+", NUMBER), (r"\s+", SPACE), (r"[\r\n]", NEWLINE)):
+        rest = Split(Regex(expression), "removed").pre_tokenize_str(text)
+        inside = np.ones(len(points), bool)
+        for _, (start, end) in rest:
+            inside[start:end] = False
+        classes[points[inside]] = number
+    return classes

@@ -1,0 +1,107 @@
+"""The commands `pretrain shards verify | show | from-jsonl`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Folder = Annotated[Path, typer.Argument(help="Shards folder, e.g. runs/demo/shards.", show_default=False)]
+
+app = typer.Typer(name="shards", no_args_is_help=True, help="Check shards, look into them, or make them of your text.")
+
+
+@app.command()
+def verify(folder: Folder) -> None:
+    """Check every hash, decode every sample, and compare all counts.
+
+    Example: pretrain shards verify runs/demo/shards
+    """
+    from pipeline.errors import PipelineError
+    from pipeline.tokenize.verify import verify as check
+    from recipes.terminal import errors
+
+    report = check(folder)
+    for problem in report.problems:
+        errors().print(problem, style="red", soft_wrap=True)
+    if report.problems:
+        count = len(report.problems)
+        raise PipelineError(f"{folder}: {count} problem{'s' if count > 1 else ''}; build or copy the shards again")
+    typer.echo(
+        f"{folder}: {report.files:,} files ({report.bytes / 1e6:,.1f} MB), {report.samples:,} samples,"
+        f" {report.tokens:,} tokens: all as written"
+    )
+
+
+@app.command()
+def show(
+    folder: Folder,
+    sample: Annotated[int, typer.Option(min=0, help="Number of the sample within its stream.")] = 0,
+    stream: Annotated[str | None, typer.Option(help="Stream, e.g. train/web; default: the first one.")] = None,
+) -> None:
+    """Print a sample as text, with the boundaries and addresses of its documents.
+
+    Example: pretrain shards show runs/demo/shards --sample 12
+    """
+    from pipeline.tokenize.show import show as read
+    from recipes.terminal import clean, printable, results
+
+    name, parts, padding = read(folder, stream, sample)
+    console = results()
+    console.print(f"{name}, sample {sample}: {len(parts)} documents, {padding} places of padding", style="bold")
+    for part in parts:
+        place = clean(part.url or part.source, 120)
+        extent = "whole" if part.whole else "a piece"
+        console.print(
+            f"\n[{part.offset}, {part.offset + part.tokens}) {part.id} {part.language} {extent}  {place}",
+            style="cyan",
+            soft_wrap=True,
+        )
+        console.print(printable(part.text), soft_wrap=True)
+
+
+@app.command("from-jsonl")
+def from_jsonl(
+    inputs: Annotated[list[str], typer.Argument(help="JSON-lines files or globs (.gz and .zst too).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result; shards lie in OUTPUT/shards.")],
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json; default: one is trained.")] = None,
+    vocab_size: Annotated[int, typer.Option(help="Vocabulary of the tokenizer that is trained.")] = 32_000,
+    sequence_length: Annotated[int, typer.Option(help="Tokens that a training sequence predicts.")] = 1024,
+    packing: Annotated[str, typer.Option(help="concat or best_fit.")] = "concat",
+    validation: Annotated[float, typer.Option(help="Share of documents held out.")] = 0.01,
+    text_key: Annotated[str, typer.Option(help="Field that holds the text.")] = "text",
+    workers: Annotated[int | None, typer.Option(help="Processes; default: the machine's cores.")] = None,
+) -> None:
+    """Make shards of a clean corpus: no filters, only tokenization and packing.
+
+    Example: pretrain shards from-jsonl 'corpus/*.jsonl.gz' --output my-corpus --vocab-size 32000
+    """
+    from pydantic import ValidationError
+
+    from pipeline.config import CorpusConfig
+    from pipeline.runner import build_corpus
+    from recipes.errors import RecipeError
+    from recipes.funnel import CorpusView, funnel_table
+    from recipes.terminal import messages, tables
+
+    source = {"name": "text", "type": "jsonl", "paths": inputs, "text_key": text_key}
+    choice = {"path": str(tokenizer.absolute())} if tokenizer else {"vocab_size": vocab_size}
+    tokenize = {"tokenizer": choice, "sequence_length": sequence_length, "packing": packing, "validation": validation}
+    try:
+        config = CorpusConfig.model_validate(
+            {
+                "name": "text",
+                "sources": [source],
+                "stages": ["extract", "tokenize"],
+                "extract": {"extractor": "none"},
+                "tokenize": tokenize,
+                "executor": {"workers": workers},
+            }
+        )
+    except ValidationError as error:
+        raise RecipeError([f"--{e['loc'][-1]}: {e['msg']}, got {e['input']!r}" for e in error.errors()]) from error
+    with CorpusView(messages()) as view:
+        build_corpus(config, output, Path(), observer=view)
+    tables().print(funnel_table(view.stats, view.seconds))
+    typer.echo(f"{output / 'shards'}: pretrain train --shards {output / 'shards'}")
