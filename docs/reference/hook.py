@@ -36,7 +36,8 @@ def tables() -> Iterator[str]:
             inner = [kind for kind in _models(field.annotation) if kind not in seen]
             is_list = get_origin(field.annotation) is list
             waiting += [(f"{path}{name}.{'0.' if is_list else ''}", kind) for kind in inner]
-            yield f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {field.description or ''} |"
+            meaning = (field.description or "").replace("|", "\\|").replace("<", "&lt;")
+            yield f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |"
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
