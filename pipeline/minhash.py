@@ -156,12 +156,13 @@ def _minimize(shingles: U32, multipliers: U32, offsets: U32, row: U32) -> None:
 @njit(cache=True)
 def _decode(data: U8, i: int) -> tuple[int, int]:
     """(code point, bytes) of the two- to four-byte sequence at data[i]."""
-    lead = np.int64(data[i])
+    lead, second = np.int64(data[i]), np.int64(data[i + 1]) & 0x3F
     if lead < 0xE0:
-        return (lead & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
+        return (lead & 0x1F) << 6 | second, 2
+    third = np.int64(data[i + 2]) & 0x3F
     if lead < 0xF0:
-        return (lead & 0x0F) << 12 | (data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
-    return (lead & 0x07) << 18 | (data[i + 1] & 0x3F) << 12 | (data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
+        return (lead & 0x0F) << 12 | second << 6 | third, 3
+    return (lead & 0x07) << 18 | second << 12 | third << 6 | (np.int64(data[i + 3]) & 0x3F), 4
 
 
 @njit(cache=True)

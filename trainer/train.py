@@ -40,6 +40,7 @@ from trainer.errors import Interrupted, TrainerError
 from trainer.evaluate import evaluate
 from trainer.files import to_json, write_atomically
 from trainer.generate import Sampling, generate
+from trainer.initial import load_initial
 from trainer.metrics import Metrics
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
@@ -126,7 +127,10 @@ class _Run:
         config = config.model_copy(update={"precision": find_precision(config.precision, device)})
         self.config, self.shards, self.output, self.observer = config, shards, output, observer
         self.device, self.world, self.resumed = device, world, resumed
+        initial = None
         self.shape = resolve_model(config, shards.vocab_size, shards.sequence_length)
+        if config.initial is not None:
+            self.shape, initial = load_initial(Path(config.initial), shards)
         self.identity = identity.identity(config, shards, self.shape)
         self.settings = identity.settings(config, environment(self.device))
         self.sequences = config.global_batch_tokens // shards.sequence_length
@@ -153,6 +157,8 @@ class _Run:
         )
         self.ahead = ReadAhead(self._read, config.steps)
         self.model = Transformer(self.shape, seed=config.seed, compute_dtype=DTYPES[config.precision]).to(self.device)
+        if initial is not None:
+            self.model.load_weights(initial)  # a checkpoint of this run takes their place
         self.model.recompute = config.recompute
         losses = distribute(self.model, world, config.parallel)
         self.optimizer = Optimizer(self.model, config.optimizer, *learning_rates(config), world)

@@ -61,7 +61,9 @@ def verify(folder: Path) -> Report:
         report.bytes += entry["bytes"]
         if problem := _file_problem(folder / name, entry):
             report.problems.append(problem)
-    for name in sorted(set(list_names(folder)) - set(manifest["files"])):
+    # StreamingDataset leaves unpacked shards beside the compressed ones of a local folder.
+    expected = set(manifest["files"]) | {name.rpartition(".")[0] for name in manifest["files"]}
+    for name in sorted(set(list_names(folder)) - expected):
         report.problems.append(f"{folder / name}: not listed in manifest.json")
     report.problems += _tokenizer_problems(folder, manifest)
     pieces = _count_pieces(folder / "documents.parquet", report)
