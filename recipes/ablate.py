@@ -90,7 +90,7 @@ def list_variants(recipe: Path, overrides: Sequence[str], vary: Sequence[str]) -
     """Every combination of the varied fields' values, as valid recipes. Raises RecipeError."""
     from recipes.load import load_recipe
 
-    choices = []
+    choices: list[list[tuple[str, str]]] = []
     for given in vary:
         field, equals, values = given.partition("=")
         if not equals or len(split_values(values)) < 2:
