@@ -74,7 +74,8 @@ def ablate(
     for number, variant in enumerate(variants):
         messages().print(f"ablate: {variant.name} ({number + 1} of {len(variants)})", soft_wrap=True)
         rows.append(_measure(variant, place, variants[:number], texts, seeds))
-    found = {"held_out_bytes": sum(len(text.encode()) for text in texts), "variants": rows, "verdicts": verdicts(rows)}
+    size = sum(len(text.encode()) for text in texts)
+    found: dict[str, Any] = {"held_out_bytes": size, "variants": rows, "verdicts": verdicts(rows)}
     (place / "ablation.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (place / "report.html").write_text(render(f"{place.name}: variants compared", [], sections(found)), "utf-8")
     if as_json:
