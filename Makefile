@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format lock clean install real-data bench slurm-test ray-test
+.PHONY: demo test check format lock clean install real-data bench slurm-test ray-test faults long
 
 demo: install
 	@$(BIN)/pretrain harvest data/harvest --limit-mb 24
@@ -33,6 +33,14 @@ slurm-test: install
 ray-test: install
 	@$(BIN)/uv pip install -q --python $(BIN)/python -c requirements.lock -e '.[ray]'
 	@$(BIN)/python -m pytest -q -m cluster tests/scale/test_ray.py
+
+# Kills, full disks, damaged files: at least 30 kills, each rerun compared hash by hash.
+faults: install
+	@$(BIN)/python -m tests.faults --kills 30 --seed 1
+
+# Tests that take minutes: object storage behind a faulty proxy, two nodes, and others.
+long: install
+	@$(BIN)/python -m pytest -q -m long
 
 format: install
 	@$(BIN)/ruff check --fix -q .

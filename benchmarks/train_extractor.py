@@ -26,8 +26,9 @@ import numpy as np
 from extraction_pages import evaluation_pages, fold_space, snippet_f1, trained_on
 from made_pages import KINDS, made_pages
 
-from pipeline.extract.blocks import cut_blocks, describe
+from pipeline.extract.blocks import cut_blocks
 from pipeline.extract.fast import choose
+from pipeline.extract.features import describe
 from pipeline.extract.model import WEIGHTS, Trees, context, run_trees
 from pipeline.extract.render import render
 from pipeline.extract.text import decode, tidy
@@ -254,12 +255,11 @@ def main() -> None:
     gold = {n: pair for n, pair in evaluation_pages(arguments.data).items() if trained_on(n)}
     pages = {name: decode(body)[0] for name, (body, _) in gold.items()}
     pages |= {url: decode(body)[0] for url, body in other_pages(arguments.data).items()}
-    if arguments.teachers and arguments.teachers.is_file():
-        taught = pickle.loads(arguments.teachers.read_bytes())  # noqa: S301  # written by this script
-    else:
-        taught = {name: teach(page) for name, page in pages.items()}
-        if arguments.teachers:
-            arguments.teachers.write_bytes(pickle.dumps(taught))
+    cached = arguments.teachers is not None and arguments.teachers.is_file()
+    taught = pickle.loads(arguments.teachers.read_bytes()) if cached else {}  # noqa: S301  # written by this script
+    taught |= {name: teach(page) for name, page in pages.items() if name not in taught}
+    if arguments.teachers:
+        arguments.teachers.write_bytes(pickle.dumps(taught))
     samples: list[Sample] = [
         RealSample(name, page, taught[name], gold[name][1] if name in gold else None) for name, page in pages.items()
     ]

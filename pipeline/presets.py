@@ -24,6 +24,7 @@ class QualityRule(NamedTuple):
 SHORT_WORD_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "km", "my", "yue", "wuu", "ko"})
 ALPHABETIC_ONLY = frozenset({"gopher_min_word_length"})
 NEEDS_STOP_WORDS = frozenset({"gopher_stop_words"})  # off for languages without a list of stop words
+ATTACHED_PARTICLES = frozenset({"ko"})  # most function words are endings there: good prose may show one or none
 # Off until a recipe sets them to true or gives a threshold: variants of the rules that stand before them.
 OPTIONAL = frozenset(
     {

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
 from fastwarc.warc import ArchiveIterator
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
@@ -159,7 +159,7 @@ class _Reading:
         if found > int(again):
             self.fault = ""
 
-    def _make(self, kind: str, raw_headers: dict[str, str], offset: int, reader: IO[bytes], claimed: int) -> Record:
+    def _make(self, kind: str, raw_headers: dict[str, str], offset: int, reader: Any, claimed: int) -> Record:
         headers = {key.lower(): value for key, value in raw_headers.items()}
         block = reader.read(self.max_bytes + HEAD_BYTES)
         if len(block) < min(claimed, self.max_bytes + HEAD_BYTES):

@@ -85,7 +85,11 @@ def corpus(
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe file; its `train` section counts.")] = None,
     shards: Annotated[
-        Path | None, typer.Option(help="Folder of MDS shards, ours or your own; default: the recipe's.")
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of MDS shards, ours or your own, or its address (s3://...); default: the recipe's.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints and metrics; default: `train` in the run folder.")
@@ -115,7 +119,8 @@ def train(
     overrides = [*(overrides or ()), *([f"train.preset={preset}"] if preset else ())]
     if shards is not None:
         training = load_training(recipe, overrides)
-        place = training.run if recipe else Path(os.path.normpath(shards / ".."))
+        remote = "://" in shards
+        place = training.run if recipe or remote else Path(os.path.normpath(Path(shards) / ".."))
         output = output or place / "train"
         _train(training.recipe.train, shards, output, skip_steps=skip_steps)
         _finish(output.parent if output.name == "train" else output, as_json)
@@ -238,7 +243,7 @@ def _set_aside(folder: Path) -> None:
 
 def _train(
     config: TrainConfig,
-    shards: Path,
+    shards: Path | str,
     output: Path,
     *,
     start_over: str = "give another `--output`",

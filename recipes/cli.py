@@ -23,7 +23,21 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pipeline.errors import PipelineError
-from recipes import ablate, build, inspect, look, plan, quality_model, shards, status, terminal
+from recipes import (
+    ablate,
+    build,
+    evaluate,
+    export,
+    generate,
+    inspect,
+    look,
+    plan,
+    quality_model,
+    shards,
+    status,
+    terminal,
+    trace,
+)
 from recipes.errors import RecipeError
 from recipes.report import command as report
 from trainer.errors import Interrupted, TrainerError
@@ -116,12 +130,17 @@ for command in (
     look.schema,
     look.harvest,
     inspect.inspect,
-    look.generate,
+    trace.trace,
+    export.export,
+    generate.generate,
+    generate.chat,
     report.report,
     status.status,
     ablate.ablate,
 ):
     app.command(cls=Command)(command)
+app.command("eval", cls=Command)(evaluate.evaluate)
+app.command("import", cls=Command)(export.import_model)
 app.add_typer(quality_model.app, name="quality-model")
 app.add_typer(shards.app)
 

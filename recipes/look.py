@@ -1,4 +1,4 @@
-"""The commands around a run: `check`, `schema`, `harvest`, `generate`."""
+"""The commands around a run: `check`, `schema`, `harvest`."""
 
 from __future__ import annotations
 
@@ -64,25 +64,3 @@ def harvest(
         f"{output}: {report.pages:,} pages of {report.packages:,} packages in {report.files:,} WARC files"
         f" ({report.html_bytes / 1e6:.1f} MB of HTML)"
     )
-
-
-def generate(
-    run: RunFolder,
-    prompt: Annotated[list[str], typer.Option(help="Text to continue; repeatable.", show_default=False)],
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens to add, at most.")] = 100,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Choose among this many tokens.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random choices.")] = 1,
-) -> None:
-    """Continue prompts with a run's newest checkpoint.
-
-    Example: pretrain generate runs/demo --prompt "This function returns" --tokens 50
-    """
-    from recipes.terminal import printable, results
-    from trainer.generate import Sampling
-    from trainer.generate import generate as continue_prompts
-
-    folder = run / "train" if (run / "train").is_dir() else run
-    sampling = Sampling(max_tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)
-    for completion in continue_prompts(folder, prompt, sampling, device="auto"):
-        results().print(printable(completion.prompt + completion.text), soft_wrap=True)

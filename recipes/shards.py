@@ -20,11 +20,11 @@ def verify(folder: Folder) -> None:
     """
     from pipeline.errors import PipelineError
     from pipeline.tokenize.verify import verify as check
-    from recipes.terminal import messages
+    from recipes.terminal import errors
 
     report = check(folder)
     for problem in report.problems:
-        messages().print(problem, style="red", soft_wrap=True)
+        errors().print(problem, style="red", soft_wrap=True)
     if report.problems:
         count = len(report.problems)
         raise PipelineError(f"{folder}: {count} problem{'s' if count > 1 else ''}; build or copy the shards again")
@@ -83,7 +83,7 @@ def from_jsonl(
     from pipeline.runner import build_corpus
     from recipes.errors import RecipeError
     from recipes.funnel import CorpusView, funnel_table
-    from recipes.terminal import messages, results
+    from recipes.terminal import messages, tables
 
     source = {"name": "text", "type": "jsonl", "paths": inputs, "text_key": text_key}
     choice = {"path": str(tokenizer.absolute())} if tokenizer else {"vocab_size": vocab_size}
@@ -103,5 +103,5 @@ def from_jsonl(
         raise RecipeError([f"--{e['loc'][-1]}: {e['msg']}, got {e['input']!r}" for e in error.errors()]) from error
     with CorpusView(messages()) as view:
         build_corpus(config, output, Path(), observer=view)
-    results().print(funnel_table(view.stats, view.seconds))
+    tables().print(funnel_table(view.stats, view.seconds))
     typer.echo(f"{output / 'shards'}: pretrain train --shards {output / 'shards'}")

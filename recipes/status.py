@@ -1,7 +1,7 @@
 """`pretrain status`: how far a run is, whether it still runs, and what the next command would do.
 
 Everything is read from the run folder, so it works beside the running process, after a crash, and on a copy. Whether a
-corpus is being built is known from the run folder's lock; a training run counts as running while its metrics grow.
+process is at work is known from the locks of the run folder and the training folder, which a killed process loses.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recipes.build import Json
 
-QUIET_SECONDS = 120.0  # a training run that has written nothing for this long, or 5 of its rows, counts as stopped
+if TYPE_CHECKING:
+    from recipes.report.runfolder import RunFolder
 
 
 def status(
@@ -39,7 +40,7 @@ def read_status(run: Path) -> dict[str, Any]:
     from recipes.report.runfolder import RunFolder
 
     folder = RunFolder(run)
-    holder = _holder(run / ".lock")
+    holder, trainer = _holder(run / ".lock"), _holder(folder.train / ".lock")
     wanted = [str(stage) for stage in folder.recipe.get("stages", [])] or list(folder.stages)
     building = {_name(path): path for path in [*run.glob("corpus/.[0-9]*-*.*"), *run.glob(".shards.*")]}
     stages = []
@@ -53,11 +54,12 @@ def read_status(run: Path) -> dict[str, Any]:
             stages.append({"stage": name, "state": "done"} | counts)
         else:
             stages.append({"stage": name, "state": "to do"})
-    training = _training(folder)
+    training = _training(folder, running=trainer is not None)
     states = [stage["state"] for stage in stages] + ([training["state"]] if training else [])
-    running = bool(holder) or "running" in states
-    state = "running" if running else "finished" if all(s in ("done", "finished") for s in states) else "stopped"
-    return {"run": str(run), "state": state, "process": holder, "stages": stages, "training": training}
+    state = (
+        "running" if holder or trainer else "finished" if all(s in ("done", "finished") for s in states) else "stopped"
+    )
+    return {"run": str(run), "state": state, "process": holder or trainer, "stages": stages, "training": training}
 
 
 def _holder(lock: Path) -> str | None:
@@ -90,22 +92,19 @@ def _progress(folder: Path) -> dict[str, Any]:
     return {"pass": current, "tasks_finished": finished, "documents_read": sum(int(value[0]) for value in whole)}
 
 
-def _training(folder: Any) -> dict[str, Any] | None:
+def _training(folder: RunFolder, *, running: bool) -> dict[str, Any] | None:
     """Step, loss, rate, time left, and when the last row was written."""
     from recipes.report.learning import rows_of
 
     rows = rows_of(folder, "train")
     steps = (folder.recipe.get("train") or {}).get("steps")
     if not rows:
-        return {"state": "to do", "steps": steps} if steps else None
+        return {"state": "running" if running else "to do", "steps": steps} if steps else None
     last = rows[-1]
     age = time.time() - (folder.train / "metrics.jsonl").stat().st_mtime
-    row_tokens = last["tokens"] - (rows[-2]["tokens"] if len(rows) > 1 else 0)
     rate = last.get("tokens_per_second") or 0.0
-    row_seconds = row_tokens / rate if rate else 0.0
     finished = bool(folder.result) and folder.result.get("step", 0) >= last["step"]
-    running = not finished and age < max(QUIET_SECONDS, 5 * row_seconds)
-    found = {"state": "finished" if finished else "running" if running else "stopped", "step": last["step"]}
+    found = {"state": "running" if running else "finished" if finished else "stopped", "step": last["step"]}
     found |= {"steps": steps, "loss": last["loss"], "tokens_per_second": rate}
     if steps and rate and not finished:
         found["seconds_left"] = (steps - last["step"]) * last["tokens"] / last["step"] / rate

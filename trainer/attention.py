@@ -157,10 +157,10 @@ def _ungroup(tensor: Tensor, heads: int) -> Tensor:
 def _by_document(query: Tensor, key: Tensor, value: Tensor, bounds: Bounds) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    flat = [each.transpose(1, 2).flatten(0, 1) for each in (query, key, value)]
+    queries, keys, values = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
     options: dict[str, Any] = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
     offsets, longest = bounds
-    mixed: Any = varlen_attn(*flat, offsets, offsets, longest, longest, window_size=(-1, 0), **options)
+    mixed: Any = varlen_attn(queries, keys, values, offsets, offsets, longest, longest, window_size=(-1, 0), **options)
     output: Tensor = mixed.view(query.shape[0], query.shape[2], *mixed.shape[1:]).transpose(1, 2)
     return output
 

@@ -180,6 +180,17 @@ def load_newest(
     return None, damage
 
 
+def load_step(folder: Path, step: int) -> Checkpoint:
+    """The model of one step's checkpoint. Raises TrainerError where it is absent (naming what is there) or damaged."""
+    published = dict(list_checkpoints(folder))
+    if step not in published:
+        there = ", ".join(map(str, published)) or "none"
+        raise TrainerError(f"{folder} has no checkpoint of step {step}; there are: {there}")
+    if (found := _damage(published[step])) is not None:
+        raise TrainerError(f"checkpoint {published[step]} is damaged: {found}")
+    return _load(published[step], step, optimizer=False)
+
+
 def _load(path: Path, step: int, optimizer: bool) -> Checkpoint:
     state: dict[str, Any] = json.loads((path / STATE).read_bytes())
     return Checkpoint(path, step, load_file(path / MODEL), load_file(path / OPTIMIZER) if optimizer else {}, state)

@@ -150,6 +150,11 @@ class TrainConfig(Model):
 
     preset: Literal["tiny", "124m", "350m", "1b", "3b", "8b"] = "tiny"
     model: ModelOverrides = ModelOverrides()
+    initial: str | None = Field(
+        None,
+        description="folder of `pretrain import` (relative to the current directory) whose weights, shape and tokenizer"
+        " training starts from; default: random weights of the preset's shape",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     steps: Count = 1000
     global_batch_tokens: Count = Field(16_384, description="tokens per optimizer step over all processes")

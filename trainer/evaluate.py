@@ -28,7 +28,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass
-class _Sums:
+class Sums:
     """Additive totals: nats and number of all targets, of those with bytes (and the bytes), of early and late ones."""
 
     nats: float = 0.0
@@ -40,12 +40,13 @@ class _Sums:
     late_nats: float = 0.0
     late: int = 0
 
-    def __iadd__(self, other: _Sums) -> _Sums:
+    def __iadd__(self, other: Sums) -> Sums:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
         return self
 
     def scores(self) -> Scores:
+        """Loss in nats a token, bits per byte where bytes are known, the number of tokens."""
         scores: Scores = {"loss": self.nats / max(1, self.tokens)}
         if self.bytes:
             scores["bits_per_byte"] = self.text_nats / math.log(2) / self.bytes
@@ -68,10 +69,10 @@ def evaluate(
         return None
     languages = _Languages(shards)
     streams: Scores = {}
-    by_language: dict[str, _Sums] = {}
-    overall = _Sums()
+    by_language: dict[str, Sums] = {}
+    overall = Sums()
     for number, stream in enumerate(shards.validation):
-        sums = _Sums()
+        sums = Sums()
         samples = min(len(stream.data), batches * micro_batch)
         for start in range(0, samples, micro_batch):
             rows = np.arange(start, min(start + micro_batch, samples))
@@ -81,7 +82,7 @@ def evaluate(
             sums += _sum(losses, batch.targets, positions, shards.token_bytes)
             for language, mask in languages.masks(stream.name, rows, batch.targets.shape[1]):
                 targets = np.where(mask, batch.targets, IGNORE)
-                found = by_language.setdefault(language, _Sums())
+                found = by_language.setdefault(language, Sums())
                 found += _sum(losses, targets, positions, shards.token_bytes)
         streams[stream.name] = sums.scores()
         overall += sums
@@ -110,11 +111,11 @@ def _positions(batch: Samples) -> Array:
     return positions
 
 
-def _sum(losses: Floats, targets: Array, positions: Array, token_bytes: Array | None) -> _Sums:
+def _sum(losses: Floats, targets: Array, positions: Array, token_bytes: Array | None) -> Sums:
     kept = targets != IGNORE
     length = targets.shape[1]
     early, late = kept & (positions < length // 8), kept & (positions >= length // 2)
-    sums = _Sums(nats=float(losses[kept].sum()), tokens=int(kept.sum()))
+    sums = Sums(nats=float(losses[kept].sum()), tokens=int(kept.sum()))
     sums.early_nats, sums.early = float(losses[early].sum()), int(early.sum())
     sums.late_nats, sums.late = float(losses[late].sum()), int(late.sum())
     if token_bytes is not None:

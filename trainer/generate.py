@@ -1,12 +1,17 @@
 """Continue prompts with a trained model.
 
-The prompts run as one batch over a key-value cache: one pass over the prompts, then one token a step for each. Every
-sequence has its own random stream (seed, row), so a sample does not depend on what it is batched with. Sampling draws
-on the CPU in float64, in the order temperature, top-k, top-p.
+The prompts run as one batch over a key-value cache: one pass over the prompts, then one token a step for each that is
+not finished. Every sequence has its own random stream (seed, row), so a sample does not depend on what it is batched
+with, up to the rounding of differently shaped matrix products. Choosing happens on the CPU in float64, in the order
+and by the definitions of `transformers`: repetition penalty, temperature, top-k, top-p, min-p.
+
+Costs: a token's pass reads every weight and the cache once, where generation without a cache would pass over the
+whole text again. `benchmarks/generate.py` measures the difference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +19,33 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
 
-from trainer.checkpoint import load_newest
+from trainer.checkpoint import load_newest, load_step
 from trainer.config import ModelConfig
 from trainer.errors import TrainerError
 from trainer.files import sha256
 from trainer.model import Cache, Transformer
 from trainer.runtime import find_device
 
+Scores = np.ndarray[Any, np.dtype[np.float64]]
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. Temperature 0 takes the likeliest; top_k and top_p keep that many, or that much mass."""
+    """How tokens are chosen.
+
+    temperature: 0 takes the likeliest. top_k keeps that many tokens, top_p the likeliest that hold that much mass
+    (arXiv:1904.09751), min_p those at least that many times as likely as the likeliest (arXiv:2407.01082).
+    repetition_penalty: divides positive and multiplies negative logits of tokens that occurred (arXiv:1909.05858).
+    """
 
     max_tokens: int = 128
     temperature: float = 0.8
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -40,6 +55,8 @@ class Sampling:
             "temperature": (self.temperature >= 0, "0 (greedy) or more"),
             "top_k": (self.top_k is None or self.top_k > 0, "at least 1"),
             "top_p": (self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
+            "min_p": (self.min_p is None or 0 <= self.min_p <= 1, "0 to 1"),
+            "repetition_penalty": (self.repetition_penalty > 0, "above 0 (1 changes nothing)"),
         }
         for name, (holds, expected) in allowed.items():
             if not holds:
@@ -56,12 +73,16 @@ class Completion:
     finish: str
 
 
-def load_model(train_dir: Path, device: str = "cpu") -> tuple[Transformer, dict[str, Any]]:
+def load_model(train_dir: Path, device: str = "cpu", step: int | None = None) -> tuple[Transformer, dict[str, Any]]:
     """The newest whole checkpoint of a training folder as a model in its training precision, and its state.json.
 
-    Raises TrainerError where there is no checkpoint, or none that is whole.
+    step: that checkpoint instead. Raises TrainerError where there is no checkpoint, or none that is whole.
     """
-    checkpoint, damage = load_newest(train_dir / "checkpoints", optimizer=False)
+    folder, damage = train_dir / "checkpoints", list[str]()
+    if step is None:
+        checkpoint, damage = load_newest(folder, optimizer=False)
+    else:
+        checkpoint = load_step(folder, step)
     if checkpoint is None:
         raise TrainerError(f"{train_dir} holds no checkpoint; train first, or give the folder of a training run")
     meta = checkpoint.state | {"warnings": damage}
@@ -96,11 +117,13 @@ def generate(
     *,
     tokenizer: Path | None = None,
     device: str = "cpu",
+    on_text: Callable[[int, str], None] | None = None,
 ) -> list[Completion]:
     """Continue each prompt with the newest checkpoint of a training folder.
 
-    An empty prompt starts a new document. Raises TrainerError where checkpoint or tokenizer is missing or wrong, or a
-    prompt leaves no room in the model's context.
+    An empty prompt starts a new document. `on_text` is called with a prompt's number and each piece of text as it is
+    written; the pieces make up the completion's text. Raises TrainerError where checkpoint or tokenizer is missing or
+    wrong, or a prompt leaves no room in the model's context.
     """
     sampling = sampling or Sampling()
     model, meta = load_model(train_dir, device)
@@ -111,24 +134,48 @@ def generate(
         if not ids and eos is None:
             raise TrainerError("a prompt is empty, and without an end-of-document token there is nothing to start from")
         encoded[row] = ids or [eos]
-    finished = continue_tokens(model, encoded, sampling, eos)
-    return [
-        Completion(prompt, codec.decode(tokens), len(tokens), finish)
-        for prompt, (tokens, finish) in zip(prompts, finished, strict=True)
-    ]
+    written: list[list[int]] = [[] for _ in prompts]
+    finishes = [""] * len(prompts)
+    decoders = [DecodeStream(skip_special_tokens=True) for _ in prompts]
+    sent = [""] * len(prompts)
+    for row, token, finish in stream_tokens(model, encoded, sampling, eos):
+        if token is not None:
+            written[row].append(token)
+            if on_text and (piece := decoders[row].step(codec, token)):
+                sent[row] += piece
+                on_text(row, piece)
+        finishes[row] = finish or ""
+    texts = [codec.decode(tokens) for tokens in written]
+    for row, text in enumerate(texts):
+        if on_text and len(text) > len(sent[row]):
+            on_text(row, text[len(sent[row]) :])  # a character of which only the first bytes were written
+    return [Completion(*parts) for parts in zip(prompts, texts, map(len, written), finishes, strict=True)]
 
 
-@torch.no_grad()
 def continue_tokens(
     model: Transformer, prompts: list[list[int]], sampling: Sampling, eos: int | None
 ) -> list[tuple[list[int], str]]:
     """Tokens after each (non-empty) prompt, without EOS, and why each stopped: eos, length or context."""
+    written: list[list[int]] = [[] for _ in prompts]
+    finishes = [""] * len(prompts)
+    for row, token, finish in stream_tokens(model, prompts, sampling, eos):
+        if token is not None:
+            written[row].append(token)
+        finishes[row] = finish or ""
+    return list(zip(written, finishes, strict=True))
+
+
+@torch.no_grad()
+def stream_tokens(
+    model: Transformer, prompts: list[list[int]], sampling: Sampling, eos: int | None
+) -> Iterator[tuple[int, int | None, str | None]]:
+    """(prompt's number, token, None or why it ends) as tokens are written; the token is None where EOS ends it."""
     context = model.config.context
     longest = max((len(prompt) for prompt in prompts), default=0)
     if longest >= context:
         raise TrainerError(f"a prompt has {longest} tokens; the model's context of {context} leaves no room after it")
     if not prompts:
-        return []
+        return
     device = model.embed_tokens.weight.device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     padded = torch.tensor([prompt + [0] * (longest - len(prompt)) for prompt in prompts], device=device)
@@ -136,39 +183,63 @@ def continue_tokens(
     hidden = model.extend(padded, torch.arange(longest, device=device).expand_as(padded), cache)
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
     draws = [np.random.default_rng([sampling.seed, row]) for row in range(len(prompts))]
-    written: list[list[int]] = [[] for _ in prompts]
-    finish: list[str | None] = [None] * len(prompts)
+    texts = [list(prompt) for prompt in prompts]
+    rows = list(range(len(prompts)))  # those that are not finished, in the order of the cache
     while True:
         scores = model.logits(hidden).double().cpu().numpy()
-        for row, tokens in enumerate(written):
-            if finish[row] is not None:
-                continue
-            token = choose(scores[row], sampling, draws[row])
+        going = []
+        for place, row in enumerate(rows):
+            token = choose(scores[place], sampling, draws[row], texts[row])
             if token == eos:
-                finish[row] = "eos"
+                yield row, None, "eos"
                 continue
-            tokens.append(token)
-            if len(tokens) == sampling.max_tokens:
-                finish[row] = "length"
-            elif len(prompts[row]) + len(tokens) == context:
-                finish[row] = "context"
-        if all(finish):
-            return [(tokens, reason or "") for tokens, reason in zip(written, finish, strict=True)]
-        latest = torch.tensor([[tokens[-1] if tokens else 0] for tokens in written], device=device)
-        places = torch.tensor([[len(p) + max(0, len(w) - 1)] for p, w in zip(prompts, written, strict=True)])
-        hidden = model.extend(latest, places.to(device), cache)[:, 0]
+            texts[row].append(token)
+            finish = None
+            if len(texts[row]) - len(prompts[row]) == sampling.max_tokens:
+                finish = "length"
+            elif len(texts[row]) == context:
+                finish = "context"
+            yield row, token, finish
+            if finish is None:
+                going.append(place)
+        if not going:
+            return
+        if len(going) < len(rows):
+            kept = torch.tensor(going, device=device)
+            cache.layers = [(keys[kept], values[kept]) for keys, values in cache.layers]
+            rows = [rows[place] for place in going]
+        latest = torch.tensor([[texts[row][-1]] for row in rows], device=device)
+        places = torch.tensor([[len(texts[row]) - 1] for row in rows], device=device)
+        hidden = model.extend(latest, places, cache)[:, 0]
 
 
-def choose(scores: np.ndarray[Any, np.dtype[np.float64]], sampling: Sampling, draw: np.random.Generator) -> int:
-    """One token from unnormalized log-probabilities (vocabulary,)."""
+def choose(scores: Scores, sampling: Sampling, draw: np.random.Generator, seen: Sequence[int] = ()) -> int:
+    """One token from logits (vocabulary,); `seen` are the tokens before it, for the repetition penalty."""
+    if sampling.repetition_penalty != 1.0 and len(seen):
+        scores, before = scores.copy(), np.unique(seen)
+        factor = np.where(scores[before] < 0, sampling.repetition_penalty, 1 / sampling.repetition_penalty)
+        scores[before] *= factor
     if sampling.temperature == 0:
         return int(scores.argmax())
-    order = np.argsort(-scores, kind="stable")[: sampling.top_k]
-    scaled = scores[order] / sampling.temperature
-    mass = np.exp(scaled - scaled[0])
-    mass /= mass.sum()
-    if sampling.top_p is not None:
-        # the token that crosses the bound is kept, so at least one always is
-        mass = mass[: int(np.searchsorted(np.cumsum(mass), sampling.top_p)) + 1]
+    order, mass = candidates(scores, sampling)
     reached = np.searchsorted(np.cumsum(mass), draw.random() * mass.sum(), side="right")
     return int(order[min(int(reached), len(mass) - 1)])
+
+
+def candidates(scores: Scores, sampling: Sampling) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Scores]:
+    """Tokens that may be drawn and their unnormalized probabilities; sorted, likeliest first, only where needed."""
+    order = np.arange(len(scores))
+    if sampling.top_k is not None and sampling.top_k < len(scores):
+        order = np.sort(np.argpartition(-scores, sampling.top_k - 1)[: sampling.top_k])
+    if sampling.top_p is not None:
+        order = order[np.argsort(-scores[order], kind="stable")]
+    scaled = scores[order] / sampling.temperature
+    mass = np.exp(scaled - scaled.max())
+    if sampling.top_p is not None:
+        # the token that crosses the bound is kept, so at least one always is
+        kept = int(np.searchsorted(np.cumsum(mass), sampling.top_p * mass.sum())) + 1
+        order, mass = order[:kept], mass[:kept]
+    if sampling.min_p is not None:
+        likely = mass >= sampling.min_p * mass.max()
+        order, mass = order[likely], mass[likely]
+    return order, mass

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ import xxhash
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from trainer.cache import Cache, Needed, Prefetcher, Remote
 from trainer.errors import TrainerError
 from trainer.files import sha256
 from trainer.loss import IGNORE
 from trainer.mds import Array, MdsDataset, check_hash, read_index
-from trainer.sampler import Phase
+from trainer.sampler import Phase, Sampler
 
 FORMAT = 1
 HELD_OUT = {"val", "validation", "valid", "eval", "test"}
@@ -80,6 +82,8 @@ class Shards:
     train: tuple[Stream, ...]
     validation: tuple[Stream, ...]
     mixture: tuple[tuple[float, Mapping[str, float]], ...]  # (start as a share of the run's steps, weight by stream)
+    cache: Cache
+    remote: bool
 
     @property
     def has_documents(self) -> bool:
@@ -90,6 +94,17 @@ class Shards:
         """The mixture of a run of `steps` steps: a phase begins at its share of them, rounded to a whole step."""
         weights = {round(start * steps): weights for start, weights in self.mixture}  # of equal starts the last holds
         return [Phase(start, [here[stream.name] for stream in self.train]) for start, here in weights.items()]
+
+    def prefetcher(self, sampler: Sampler) -> Prefetcher:
+        """What brings the shards of the coming steps here."""
+
+        def shards(step: int) -> list[Needed]:
+            ids = sampler.batch(step).tolist()
+            found = {(stream, self.train[stream].data.shard_of(index)) for stream, index in ids}
+            places = [(key, self.train[key[0]].data) for key in sorted(found)]
+            return [Needed(key, data.shard_bytes(key[1]), partial(data.open, key[1])) for key, data in places]
+
+        return Prefetcher(self.cache, shards)
 
     def read(self, streams: tuple[Stream, ...], ids: Array) -> Samples:
         """Samples by (stream, sample) number, `ids` (n, 2) int64, in that order.
@@ -144,12 +159,16 @@ def sample_tokens(sample: Mapping[str, Any]) -> Array:
     return tokens
 
 
-def open_shards(folder: Path, cache: Path) -> Shards:
-    """Open a shards folder; compressed shards are unpacked under `cache` when first read.
+def open_shards(location: Path | str, cached: Path, limit: int = 32 * 10**9) -> Shards:
+    """Open a shards folder, or a remote one by its address; remote and compressed shards lie under `cached`.
 
-    Raises TrainerError where the folder is missing, unfinished, not MDS, of another format, empty, or where a
-    file is not what the manifest says.
+    limit: bytes of shards that may lie there at a time. Raises TrainerError where the folder is missing, unfinished,
+    not MDS, of another format, empty, or where a file is not what the manifest says.
     """
+    cache = Cache(cached, limit)
+    if "://" in str(location):
+        return _open_remote(Remote(str(location), cached / "remote"), cache)
+    folder = Path(location)
     if not folder.is_dir():
         raise TrainerError(f"{folder} does not exist or is not a folder; expected a folder of MDS shards")
     if (folder / "manifest.json").is_file():
@@ -161,7 +180,18 @@ def open_shards(folder: Path, cache: Path) -> Shards:
     return _open_plain(folder, cache)
 
 
-def _open_manifest(folder: Path, cache: Path) -> Shards:
+def _open_remote(remote: Remote, cache: Cache) -> Shards:
+    """Mirror the small files, and leave the shards where they are until they are read."""
+    names = remote.names()
+    small = [name for name in names if name.endswith(("manifest.json", *CHECKED_AT_ONCE))]
+    for name in small:
+        remote.fetch(name)
+    if "manifest.json" in names:
+        return _open_manifest(remote.mirror, cache, remote)
+    return _open_plain(remote.mirror, cache, remote)
+
+
+def _open_manifest(folder: Path, cache: Cache, remote: Remote | None = None) -> Shards:
     path = folder / "manifest.json"
     manifest = _json_object(path)
     if manifest.get("format") != FORMAT:
@@ -179,6 +209,8 @@ def _open_manifest(folder: Path, cache: Path) -> Shards:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TrainerError(f"{path} is not a shards manifest (docs/format.md): {error!r}") from None
     for name, (size, expected) in files.items():
+        if remote is not None and not name.endswith(CHECKED_AT_ONCE):
+            continue
         found = (folder / name).stat().st_size if (folder / name).is_file() else None
         if found != size:
             state = "is missing" if found is None else f"has {found} bytes"
@@ -199,7 +231,8 @@ def _open_manifest(folder: Path, cache: Path) -> Shards:
             for file, (_, digest) in files.items()
             if file.startswith(f"{full_name}/")
         }
-        streams[split].append(Stream(name, MdsDataset(folder / full_name, cache / full_name, hashes), weight))
+        data = _data_set(folder, full_name, hashes, cache, remote)
+        streams[split].append(Stream(name, data, weight))
     if not streams["train"]:
         raise TrainerError(f"{path} lists no training samples: the corpus is empty; look at its funnel table")
     return Shards(
@@ -212,10 +245,21 @@ def _open_manifest(folder: Path, cache: Path) -> Shards:
         train=tuple(streams["train"]),
         validation=tuple(streams["validation"]),
         mixture=mixture,
+        cache=cache,
+        remote=remote is not None,
     )
 
 
-def _open_plain(folder: Path, cache: Path) -> Shards:
+def _data_set(folder: Path, name: str, hashes: Mapping[str, str], cache: Cache, remote: Remote | None) -> MdsDataset:
+    fetch = None if remote is None else partial(_fetch_shard, remote, name)
+    return MdsDataset(folder / name, cache.folder / name, hashes, cache, fetch)
+
+
+def _fetch_shard(remote: Remote, stream: str, shard: str) -> Path:
+    return remote.fetch((PurePosixPath(stream) / shard).as_posix())
+
+
+def _open_plain(folder: Path, cache: Cache, remote: Remote | None = None) -> Shards:
     places = sorted(path.parent.relative_to(folder) for path in folder.rglob("index.json"))
     places = [place for place in places if not any(other != place and other in place.parents for other in places)]
     if not places:
@@ -223,7 +267,7 @@ def _open_plain(folder: Path, cache: Path) -> Shards:
     streams: dict[bool, list[Stream]] = {True: [], False: []}
     digest = xxhash.xxh3_128()
     for place in places:
-        data = MdsDataset(folder / place, cache / place, {})
+        data = _data_set(folder, place.as_posix(), {}, cache, remote)
         name = folder.name if place == Path() else place.as_posix()
         streams[bool(HELD_OUT & set(place.parts))].append(Stream(name, data))
         digest.update(json.dumps([place.as_posix(), read_index(folder / place)]).encode())
@@ -243,6 +287,8 @@ def _open_plain(folder: Path, cache: Path) -> Shards:
         train=train,
         validation=validation,
         mixture=((0.0, {stream.name: 1.0 for stream in train}),),
+        cache=cache,
+        remote=remote is not None,
     )
 
 

@@ -40,6 +40,7 @@ from trainer.errors import Interrupted, TrainerError
 from trainer.evaluate import evaluate
 from trainer.files import to_json, write_atomically
 from trainer.generate import Sampling, generate
+from trainer.initial import load_initial
 from trainer.metrics import Metrics
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
@@ -71,12 +72,12 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 def train(
     config: TrainConfig,
-    shards: Path,
+    shards: Path | str,
     output: Path,
     observer: Observer | None = None,
     skip_steps: str | None = None,
 ) -> TrainResult:
-    """Train, or go on training, in the folder `output` on the shards folder `shards`.
+    """Train, or go on training, in the folder `output` on the shards folder `shards` (or a remote one's address).
 
     skip_steps: `FIRST:LAST`, steps to leave out, as metrics.jsonl numbers them; where they lie in the past, the run
     goes back to before them. A finished run is returned as it is. Raises TrainerError where the run cannot start,
@@ -90,7 +91,7 @@ def train(
         with own_folder(world, output) as place, deterministic(config.deterministic), torch.random.fork_rng(devices=[]):
             if skip_steps is not None:
                 Ledger(place / "ledger.json").add(parse_steps(skip_steps))
-            opened = open_shards(shards, output / "shards-cache")
+            opened = open_shards(shards, output / "shards-cache", int(config.data.cache_gb * 1e9))
             observer = observer if observer is not None and world.main else Silent()
             while True:
                 run = _Run(config, opened, place, observer, device, world, output)
@@ -126,7 +127,10 @@ class _Run:
         config = config.model_copy(update={"precision": find_precision(config.precision, device)})
         self.config, self.shards, self.output, self.observer = config, shards, output, observer
         self.device, self.world, self.resumed = device, world, resumed
+        initial = None
         self.shape = resolve_model(config, shards.vocab_size, shards.sequence_length)
+        if config.initial is not None:
+            self.shape, initial = load_initial(Path(config.initial), shards)
         self.identity = identity.identity(config, shards, self.shape)
         self.settings = identity.settings(config, environment(self.device))
         self.sequences = config.global_batch_tokens // shards.sequence_length
@@ -153,6 +157,8 @@ class _Run:
         )
         self.ahead = ReadAhead(self._read, config.steps)
         self.model = Transformer(self.shape, seed=config.seed, compute_dtype=DTYPES[config.precision]).to(self.device)
+        if initial is not None:
+            self.model.load_weights(initial)  # a checkpoint of this run takes their place
         self.model.recompute = config.recompute
         losses = distribute(self.model, world, config.parallel)
         self.optimizer = Optimizer(self.model, config.optimizer, *learning_rates(config), world)
@@ -170,10 +176,13 @@ class _Run:
         rollback = config.anomalies.span if config.anomalies.policy == "rollback" else 0
         retention = Retention(config.checkpoint.keep_last, config.checkpoint.keep_every, rollback)
         self.writer = Writer(output / "checkpoints", retention)
+        self.prefetcher = shards.prefetcher(self.sampler) if shards.remote else None
         self._restore()
 
     def close(self) -> None:
         """Let a checkpoint under way come to its end, and close the files."""
+        if self.prefetcher is not None:
+            self.prefetcher.close()
         self.ahead.close()
         self.writer.close()
         self.trackers.close()
@@ -195,6 +204,8 @@ class _Run:
         self.observer.training_started(self._info())
         if self.step:
             self.observer.resumed(self.step)
+        if self.prefetcher is not None:
+            self.prefetcher.start(self.step)
         with StopSignals() as stop:
             while self.step < self.config.steps:
                 self._update()
@@ -238,6 +249,8 @@ class _Run:
             self._skip(entry)
             return
         begun = time.perf_counter()
+        if self.prefetcher is not None:
+            self.prefetcher.advance(self.step)
         batch = self.ahead.batch(self.step)
         self.data_wait += time.perf_counter() - begun
         micro_batches = range(0, len(batch.tokens), self.config.micro_batch)

@@ -1,7 +1,7 @@
 """Extractor `fast`: main text by a trained model over blocks, in numba from the page's bytes to the text's.
 
-tree.py reads the page, blocks.py describes its blocks, model.py scores them, render.py writes the chosen ones.
-Where the model leaves nearly nothing of a page that has text, a wider choice is made (`wide`); a page with
+tree.py reads the page, blocks.py cuts it, features.py describes the blocks, model.py scores them, render.py writes the
+chosen ones. Where the model leaves nearly nothing of a page that has text, a wider choice is made (`wide`); a page with
 more elements than MAX_ELEMENTS is decided by link density alone (`budget`). No time-out, no state: the same page
 always gives the same text. Figures: docs/benchmarks.md, benchmarks/extraction.py.
 """
@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.extract.blocks import Blocks, cut_blocks, describe
+from pipeline.extract.blocks import Blocks, cut_blocks
+from pipeline.extract.features import describe
 from pipeline.extract.model import load, score
 from pipeline.extract.render import render
 from pipeline.extract.tree import parse

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from pipeline.extract.blocks import LEVELS, Blocks
+from pipeline.extract.blocks import Blocks
+from pipeline.extract.surroundings import LEVELS
 from pipeline.extract.tree import Tree
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +46,8 @@ def score(tree: Tree, blocks: Blocks, features: Array) -> Array:
     """float32 (blocks,): probability that a block is main text."""
     first, second, _ = load()
     alone = run_trees(first, features)
-    return run_trees(second, np.hstack([features, context(tree, blocks, alone)]))
+    scores: Array = run_trees(second, np.hstack([features, context(tree, blocks, alone)]))
+    return scores
 
 
 def context(tree: Tree, blocks: Blocks, scores: Array) -> Array:

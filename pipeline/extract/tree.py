@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from pipeline.extract.vocabulary import BLOCK, KINDS, NAME_GROUPS, RAW, SKIPPED, TAGS, VOID, tag_table, word_table
+from pipeline.extract.attributes import find_slot, is_alpha, is_space, lower, read_attributes
+from pipeline.extract.vocabulary import BLOCK, KINDS, RAW, SKIPPED, TAGS, VOID, tag_table, word_table
 
 Array = np.ndarray[Any, Any]
 LINK, VERBATIM, BREAK, EMPHASIS = 1, 2, 4, 8  # flags of a run
 MAX_DEPTH = 256
 MAX_NAME = 64  # bytes of a tag or attribute word that are read
 
-_BITS = {name: np.uint32(1 << bit) for bit, name in enumerate(NAME_GROUPS)}
-HIDDEN_BIT, ROLE_BIT = _BITS["hidden"], np.uint32(1 << 31)  # ROLE_BIT: role="main"
 _P, _LI, _DT, _DD, _TR, _TD, _TH = (TAGS[name] for name in ("p", "li", "dt", "dd", "tr", "td", "th"))
 _A, _BR, _PRE, _TABLE, _CAPTION, _TITLE = (TAGS[name] for name in ("a", "br", "pre", "table", "caption", "title"))
 _UL, _OL, _DL, _SCRIPT, _TEMPLATE = (TAGS[name] for name in ("ul", "ol", "dl", "script", "script-template"))
@@ -54,7 +53,7 @@ class Tree(NamedTuple):
     run_end: Array
     run_flags: Array
     run_block: Array
-    title: tuple[int, int]
+    title: Array
 
 
 def parse(page: Array) -> Tree:
@@ -62,148 +61,9 @@ def parse(page: Array) -> Tree:
     size = int(np.count_nonzero(page == ord("<"))) + 2
     tag, parent, end, names = (np.zeros(size, kind) for kind in (np.uint8, np.int32, np.int32, np.uint32))
     runs = (np.zeros(2 * size, kind) for kind in (np.int32, np.int32, np.int32, np.uint8, np.int32))
-    room = Tree(tag, parent, end, names, *runs, title=(0, 0))
-    elements, pieces, start, stop = _parse(page, *tag_table(), *word_table(), room)
-    return Tree(*(row[:elements] for row in room[:4]), *(run[:pieces] for run in room[4:9]), title=(start, stop))
-
-
-@njit(cache=True)
-def _lower(byte: int) -> int:
-    return byte + 32 if 65 <= byte <= 90 else byte
-
-
-@njit(cache=True)
-def _is_alpha(byte: int) -> bool:
-    return 97 <= (byte | 32) <= 122
-
-
-@njit(cache=True)
-def _is_space(byte: int) -> bool:
-    return byte == 32 or 9 <= byte <= 13
-
-
-@njit(cache=True)
-def find_slot(keys: Array, value: np.uint32) -> int:
-    """Slot of a hash in an open-addressing table, -1 where it is not."""
-    slot = np.int64(value) & (len(keys) - 1)
-    while keys[slot] != 0:
-        if keys[slot] == value:
-            return slot
-        slot = (slot + 1) & (len(keys) - 1)
-    return -1
-
-
-@njit(cache=True)
-def _name_groups(page: Array, start: int, end: int, keys: Array, whole: Array, prefix: Array) -> np.uint32:
-    """Groups of the words of an attribute value: parts between non-letters, or from a capital on."""
-    mask = np.uint32(0)
-    value = np.uint32(2166136261)
-    length = 0
-    for at in range(start, end + 1):
-        byte = page[at] if at < end else np.uint8(32)
-        upper = 65 <= byte <= 90
-        starts = upper and length > 0 and 97 <= page[at - 1] <= 122
-        if not _is_alpha(byte) or starts:
-            if length > 1:
-                slot = find_slot(keys, value)
-                if slot >= 0:
-                    mask |= whole[slot]
-            value = np.uint32(2166136261)
-            length = 0
-        if _is_alpha(byte):
-            value = np.uint32((value ^ np.uint32(_lower(byte))) * np.uint32(16777619))
-            length += 1
-            if length > 1:
-                slot = find_slot(keys, value)
-                if slot >= 0:
-                    mask |= prefix[slot]
-    return mask
-
-
-@njit(cache=True)
-def _has(page: Array, start: int, end: int, word: bytes) -> bool:
-    """Whether page[start:end] holds `word` (lower case), whatever its case."""
-    size = len(word)
-    for at in range(start, end - size + 1):
-        found = True
-        for i in range(size):
-            if _lower(page[at + i]) != word[i]:
-                found = False
-                break
-        if found:
-            return True
-    return False
-
-
-@njit(cache=True)
-def _is_name(page: Array, start: int, end: int, word: bytes) -> bool:
-    return end - start == len(word) and _has(page, start, end, word)
-
-
-@njit(cache=True)
-def _read_attributes(
-    page: Array, at: int, keys: Array, whole: Array, prefix: Array
-) -> tuple[int, np.uint32, bool, bool]:
-    """(position behind `>`, mask of groups, whether there is an href, whether `type` is a template's) of a tag."""
-    size = len(page)
-    mask = np.uint32(0)
-    link = template = False
-    while at < size:
-        byte = page[at]
-        if byte == 62:  # >
-            return at + 1, mask, link, template
-        if _is_space(byte) or byte == 47 or byte == 61 or byte == 34 or byte == 39:
-            at += 1
-            continue
-        name = at
-        while at < size and not _is_space(page[at]) and page[at] != 61 and page[at] != 62 and page[at] != 47:
-            at += 1
-        name_end = at
-        while at < size and _is_space(page[at]):
-            at += 1
-        start = end = at
-        if at < size and page[at] == 61:  # =
-            at += 1
-            while at < size and _is_space(page[at]):
-                at += 1
-            start = end = at
-            if at < size and (page[at] == 34 or page[at] == 39):
-                quote = page[at]
-                start = at + 1
-                at += 1
-                while at < size and page[at] != quote:
-                    at += 1
-                end = at
-                at += 1
-            else:
-                while at < size and not _is_space(page[at]) and page[at] != 62:
-                    at += 1
-                end = at
-        length = name_end - name
-        first = _lower(page[name])
-        if (
-            (length == 2 and first == 105 and _lower(page[name + 1]) == 100)
-            or (first == 99 and _is_name(page, name, name_end, b"class"))
-            or (first == 105 and _is_name(page, name, name_end, b"itemprop"))
-        ):  # id
-            mask |= _name_groups(page, start, end, keys, whole, prefix)
-        elif first == 114 and _is_name(page, name, name_end, b"role"):
-            mask |= (
-                ROLE_BIT if _is_name(page, start, end, b"main") else _name_groups(page, start, end, keys, whole, prefix)
-            )
-        elif first == 104 and _is_name(page, name, name_end, b"href"):
-            link = True
-        elif first == 104 and _is_name(page, name, name_end, b"hidden"):
-            mask |= HIDDEN_BIT
-        elif first == 97 and _is_name(page, name, name_end, b"aria-hidden"):
-            if _is_name(page, start, end, b"true"):
-                mask |= HIDDEN_BIT
-        elif first == 115 and _is_name(page, name, name_end, b"style"):
-            if _has(page, start, end, b"display:none") or _has(page, start, end, b"display: none"):
-                mask |= HIDDEN_BIT
-        elif first == 116 and _is_name(page, name, name_end, b"type"):
-            template = _has(page, start, end, b"template") or _is_name(page, start, end, b"text/html")
-    return size, mask, link, template
+    room = Tree(tag, parent, end, names, *runs, np.zeros(2, np.int64))
+    elements, pieces = _parse(page, *tag_table(), *word_table(), room)
+    return Tree(*(row[:elements] for row in room[:4]), *(run[:pieces] for run in room[4:9]), room.title)
 
 
 @njit(cache=True)
@@ -215,7 +75,7 @@ def _skip_raw(page: Array, at: int, name: int, name_end: int) -> tuple[int, int]
         if page[at] == 60 and at + 2 + length <= size and page[at + 1] == 47:
             same = True
             for i in range(length):
-                if _lower(page[at + 2 + i]) != _lower(page[name + i]):
+                if lower(page[at + 2 + i]) != lower(page[name + i]):
                     same = False
                     break
             if same:
@@ -246,7 +106,7 @@ def _closes(tag: int, open_tag: int) -> int:
 @njit(cache=True)
 def _parse(
     page: Array, tag_keys: Array, tag_ids: Array, keys: Array, whole: Array, prefix: Array, out: Tree
-) -> tuple[int, int, int, int]:
+) -> tuple[int, int]:
     size = len(page)
     stack = np.zeros(MAX_DEPTH, np.int32)
     depth = 1
@@ -255,14 +115,13 @@ def _parse(
     block = 0
     link_depth = 0  # depth of the stack at which an open <a href> lies, 0 for none
     paragraphs = verbatim = emphasis = skipped = 0  # open elements of these kinds
-    title_start = title_end = 0
     at = 0
     while at < size:
         start = at
         while at < size and not (
             page[at] == 60
             and at + 1 < size
-            and (_is_alpha(page[at + 1]) or page[at + 1] == 47 or page[at + 1] == 33 or page[at + 1] == 63)
+            and (is_alpha(page[at + 1]) or page[at + 1] == 47 or page[at + 1] == 33 or page[at + 1] == 63)
         ):
             at += 1
         if at > start and skipped == 0:
@@ -293,9 +152,9 @@ def _parse(
         at = name
         value = np.uint32(2166136261)
         dashed = False
-        while at < size and not _is_space(page[at]) and page[at] != 62 and page[at] != 47:
+        while at < size and not is_space(page[at]) and page[at] != 62 and page[at] != 47:
             if at - name < MAX_NAME:
-                value = np.uint32((value ^ np.uint32(_lower(page[at]))) * np.uint32(16777619))
+                value = np.uint32((value ^ np.uint32(lower(page[at]))) * np.uint32(16777619))
             dashed = dashed or page[at] == 45
             at += 1
         name_end = at
@@ -305,11 +164,11 @@ def _parse(
             at += 1
             continue
         slot = find_slot(tag_keys, value)
-        this = np.int64(tag_ids[slot]) if slot >= 0 else 0
-        traits = np.int64(KINDS[this])
+        this = int(tag_ids[slot]) if slot >= 0 else 0
+        traits = int(KINDS[this])
         if this == 0 and dashed:
             traits = BLOCK  # a custom element is nearly always a part of the page, not of a sentence
-        at, mask, link, template = _read_attributes(page, at, keys, whole, prefix)
+        at, mask, link, template = read_attributes(page, at, keys, whole, prefix)
 
         if closing:
             if this == _A:
@@ -363,10 +222,10 @@ def _parse(
             old = stack[depth]
             other = np.int64(out.tag[old])
             out.end[old] = elements
-            paragraphs -= other == _P
-            verbatim -= other == _PRE
-            emphasis -= np.int64(_EMPHASIS[other])
-            skipped -= (KINDS[other] & SKIPPED) != 0
+            paragraphs -= int(other == _P)
+            verbatim -= int(other == _PRE)
+            emphasis -= int(_EMPHASIS[other])
+            skipped -= int((KINDS[other] & SKIPPED) != 0)
             if link_depth > depth:
                 link_depth = 0
         if closing:
@@ -378,8 +237,8 @@ def _parse(
             block += 1
         if traits & RAW:
             raw_end, behind = _skip_raw(page, at, name, name_end)
-            if this == _TITLE and title_end == 0:
-                title_start, title_end = at, raw_end
+            if this == _TITLE and out.title[1] == 0:
+                out.title[0], out.title[1] = at, raw_end
             at = behind
             continue
         if this == _BR:
@@ -401,10 +260,10 @@ def _parse(
         if depth < MAX_DEPTH:
             stack[depth] = elements
             depth += 1
-            paragraphs += this == _P
-            verbatim += this == _PRE
-            emphasis += np.int64(_EMPHASIS[this])
-            skipped += (traits & SKIPPED) != 0
+            paragraphs += int(this == _P)
+            verbatim += int(this == _PRE)
+            emphasis += int(_EMPHASIS[this])
+            skipped += int((traits & SKIPPED) != 0)
         else:
             out.end[elements] = elements + 1
             link_depth = 0
@@ -413,4 +272,4 @@ def _parse(
         depth -= 1
         out.end[stack[depth]] = elements
     out.end[0] = elements
-    return elements, runs, title_start, title_end
+    return elements, runs

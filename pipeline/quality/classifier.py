@@ -1,7 +1,7 @@
 """Quality classifiers: fastText over hashed word n-grams, trained on good against ordinary documents (as DCLM's).
 
 Training is deterministic: one thread, a seed, held-out documents chosen by a hash of their text, so neither the
-order of files nor the machine's cores decide. Scoring runs at the speed of fastText, some 10 MB/s a core.
+order of files nor the machine's cores decide. Scoring runs at the speed of fastText.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Overlap with evaluation data: word n-grams that a text shares with a set of evaluation texts.
 
-Words are folded as for MinHash (case, accents and punctuation do not count, digits fall together), hashed, and
-compared n at a time by 64-bit hashes: one pass over a text, linear, some 100 MB/s. Evaluation texts of fewer than n
+Words are folded as for MinHash (case, accents and punctuation do not count), hashed, and compared n at a time by
+64-bit hashes: one pass over a text, linear. Evaluation texts of fewer than n
 words cannot be found and are counted. (13-grams: Brown et al. 2020, appendix C.)
 """
 
@@ -17,11 +17,10 @@ import numpy as np
 from numba import njit
 
 from pipeline.errors import PipelineError
-from pipeline.minhash import fold_table
+from pipeline.fold import ALONE, IGNORED, fold_table
 from pipeline.signals import code_points
 
 Array = np.ndarray[Any, Any]
-_ALONE = np.uint32(1 << 31)
 _PRIME = np.uint64(0x100000001B3)
 _SEED = np.uint64(0x9E3779B97F4A7C15)
 
@@ -95,8 +94,10 @@ def _words(points: Array, table: Array, hashes: Array, spans: Array) -> int:
     for i in range(points.size + 1):
         folded = np.uint32(0)
         if i < points.size:
-            folded = table[points[i]] if points[i] < table.size else _ALONE
-        if word != 0 and (folded == 0 or folded >= _ALONE):
+            folded = table[points[i]] if points[i] < table.size else IGNORED
+        if folded & IGNORED:
+            continue
+        if word != 0 and (folded == 0 or folded & ALONE):
             hashes[n] = word
             spans[n, 1] = i
             n += 1

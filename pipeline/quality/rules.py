@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import QualityConfig, Rule
-from pipeline.presets import ALPHABETIC_ONLY, NEEDS_STOP_WORDS, OPTIONAL, PRESETS, SHORT_WORD_LANGUAGES, QualityRule
+from pipeline.presets import (
+    ALPHABETIC_ONLY,
+    ATTACHED_PARTICLES,
+    NEEDS_STOP_WORDS,
+    OPTIONAL,
+    PRESETS,
+    SHORT_WORD_LANGUAGES,
+    QualityRule,
+)
 from pipeline.signals import signals
 from pipeline.signals.stopwords import SUPPORTED
 
@@ -106,7 +114,7 @@ def _applies(name: str, language: str) -> bool:
     if name in OPTIONAL:
         return False
     if name in NEEDS_STOP_WORDS:
-        return language in SUPPORTED
+        return language in SUPPORTED - ATTACHED_PARTICLES
     return not (name in ALPHABETIC_ONLY and language in SHORT_WORD_LANGUAGES)
 
 

@@ -26,7 +26,7 @@ from pipeline.quality.c4_lines import edit_lines
 from pipeline.quality.classifier import Classifier
 from pipeline.quality.contamination import Contamination, read_evaluations
 from pipeline.quality.pii import mask
-from pipeline.quality.rules import Failure, broken, failures, score_cut
+from pipeline.quality.rules import Failure, Signals, broken, failures, score_cut
 from pipeline.signals import signals
 from pipeline.signals.definitions import SIGNALS
 from pipeline.stage import Build
@@ -144,38 +144,46 @@ class DecideStep(DocumentStep):
         part = self._columns.slice(self._row, table.num_rows)
         self._row += table.num_rows
         found = {name: part[name].to_numpy() for name in part.column_names}
-        failed = failures(self.settings, found, languages_of(table))
-        for name, cut in self.cuts.items():
-            rule = QualityRule(name, ">=", cut)
-            for i in np.flatnonzero(found[name] < cut):
-                failed[i].append(Failure(name, rule, float(found[name][i])))
         texts = table["text"].to_pylist()
-        details = [["; ".join(map(str, names))] if names else [] for names in failed]
-        if self._evaluations:
-            rule = QualityRule("contamination", "<=", 0)
-            for i, (count, ngram) in enumerate(self._evaluations.find(texts)):
-                if count:
-                    failed[i].append(Failure("contamination", rule, count))
-                    details[i].append(f"contamination {count} > 0: {' '.join(ngram.split())}")
+        failed = failures(self.settings, found, languages_of(table))
+        self._cut_by_score(found, failed)
+        details = ["; ".join(map(str, names)) for names in failed]
+        self._decontaminate(texts, failed, details)
         kept = [not names or self.settings.label_only for names in failed]
         edited, masked = self._edit(texts, kept)
-        for name in self.added:
-            if name.name in found:
-                table = table.append_column(name, pa.array(found[name.name]))
+        columns = {name: pa.array(found[name]) for name in (*SIGNALS, *score_columns(self.settings))}
         for name, model in self.settings.models.items():
             if model.bins:
-                table = table.append_column(f"{name}_bin", pa.array(np.digitize(found[f"{name}_score"], model.bins)))
-        table = table.append_column("failed_rules", pa.array([" ".join(f.name for f in names) for names in failed]))
-        table = table.append_column("masked", pa.array(masked, pa.int64()))
+                columns[f"{name}_bin"] = pa.array(np.digitize(found[f"{name}_score"], model.bins))
+        columns["failed_rules"] = pa.array([" ".join(f.name for f in names) for names in failed], pa.string())
+        columns["masked"] = pa.array(masked, pa.int64())
         table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(edited, pa.string()))
+        for name, column in columns.items():
+            table = table.append_column(name, column)
         firsts = [None if keep else names[0] for keep, names in zip(kept, failed, strict=True)]
         return Verdicts(
             table,
             [first.name if first else None for first in firsts],
             [first.value if first else None for first in firsts],
             [first.rule.threshold if first else None for first in firsts],
-            [None if keep else "; ".join(parts) for keep, parts in zip(kept, details, strict=True)],
+            [None if keep else detail for keep, detail in zip(kept, details, strict=True)],
         )
+
+    def _cut_by_score(self, found: Signals, failed: list[list[Failure]]) -> None:
+        """Add the failures of classifiers that keep a share."""
+        for name, cut in self.cuts.items():
+            for i in np.flatnonzero(found[name] < cut):
+                failed[i].append(Failure(name, QualityRule(name, ">=", cut), float(found[name][i])))
+
+    def _decontaminate(self, texts: list[str], failed: list[list[Failure]], details: list[str]) -> None:
+        """Add overlaps with evaluation files, the first shared n-gram in the detail."""
+        if self._evaluations is None:
+            return
+        for i, (count, ngram) in enumerate(self._evaluations.find(texts)):
+            if count:
+                failure = Failure("contamination", QualityRule("contamination", "<=", 0), count)
+                failed[i].append(failure)
+                details[i] = "; ".join(filter(None, [details[i], f"{failure}: {' '.join(ngram.split())}"]))
 
     def _edit(self, texts: list[str], kept: list[bool]) -> tuple[list[str], list[int]]:
         """Texts after line edits and masking, and how much was masked in each; dropped ones stay as they came."""

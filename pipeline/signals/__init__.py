@@ -3,8 +3,8 @@
 A batch of texts becomes one array of code points; four kernels read it (`words`, `ngrams`, `lines`, `text`), and a
 column of the result is one statistic that rules compare with a threshold (`pipeline.presets`). Definitions follow
 datatrove 0.9, which users compare with, to the denominator; `words` says where the word rule differs. Nothing
-depends on threads, platform or hash seed. docs/signals.md lists formula, unit, range and source of each signal.
-The first call in a fresh checkout compiles for about half a minute; numba keeps the result.
+depends on threads, platform or hash seed. `definitions` lists unit, formula and source of each signal. The
+first call in a fresh checkout compiles for some ten seconds; numba keeps the result.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ Signals = dict[str, Array]
 
 BATCH_CHARACTERS = 1 << 19  # code points per call of a kernel: what a core's cache holds
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+_SENTENCE_ENDS = tuple(".?!…\"'”’)]")
+_AFTER_SIGN = re.compile(r"\[(?<=[\s.?!…\"'”’)\]]\[)(?:\d*|edit|citation needed)]")  # begins with what is rare
 _C4 = [name for name in lines.COLUMNS if name.startswith(("c4_", "curly", "lorem"))]
 _C4_COUNTS = [name for name in _C4 if name != "c4_lines"]  # what adds up over lines
 
@@ -85,14 +87,15 @@ def _without_citations(texts: list[str], found: Signals) -> None:
 
 
 def _cited_lines(text: str) -> str:
-    """The lines that hold citation marks."""
-    lines, end = [], -1
-    for match in _CITATION.finditer(text):
-        if match.start() > end:
-            start, end = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
+    """The lines in which a citation mark follows the end of a sentence: elsewhere its deletion changes no count."""
+    found, end = [], -1
+    for match in _AFTER_SIGN.finditer(text):
+        at = match.start()
+        if at > end and text[max(at - 8, 0) : at].rstrip()[-1:] in _SENTENCE_ENDS:
+            start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
             end = len(text) if end < 0 else end
-            lines.append(text[start:end])
-    return "\n".join(lines)
+            found.append(text[start:end])
+    return "\n".join(found)
 
 
 def _c4_counts(texts: list[str]) -> Signals:

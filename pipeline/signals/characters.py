@@ -45,7 +45,7 @@ _TERMINALS = (
     " 2047-2049 2cf9-2cfb 2e2e 2e3c 2e53-2e54 2e60-2e61 3002 a4ff a60e-a60f a6f3 a6f7 a876-a877 a8ce-a8cf a92f"
     " a9c8-a9c9 aa5d-aa5f aaf0-aaf1 abeb fe12 fe15-fe16 fe52 fe56-fe57 ff01 ff0e ff1f ff61"
 )
-_UNSPACED_RANGES = "e00-eff 1000-109f 1780-17ff 3040-30ff 3400-4dbf 4e00-9fff f900-faff 20000-323af"
+UNSPACED_RANGES = "e00-eff 1000-109f 1780-17ff 3040-30ff 3400-4dbf 4e00-9fff f900-faff 20000-323af"
 
 
 @cache
@@ -61,7 +61,7 @@ def character_table() -> U16:
     bits[[point for point, character in enumerate(characters) if character.isspace()]] |= SPACE
     for low, high in _ranges(_TERMINALS):
         bits[low : high + 1] |= TERMINAL
-    for low, high in _ranges(_UNSPACED_RANGES):
+    for low, high in _ranges(UNSPACED_RANGES):
         bits[low : high + 1] |= np.where(bits[low : high + 1] & ALPHA, UNSPACED, 0).astype(np.uint16)
     signs = [point for point in range(160) if not characters[point].isalnum()]
     bits[[*signs, *map(ord, _SYMBOLS)]] |= SYMBOL

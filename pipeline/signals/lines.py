@@ -17,7 +17,7 @@ from pipeline.signals.words import IS_PUNCTUATION, IS_TERMINAL
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"numbering": "a7fef715", "characters": "bc9941e5", "words": "38dd93bc"}  # see numbering
+BUILT_ON = {"numbering": "a7fef715", "characters": "31663ff6", "words": "6f1cd7b7"}  # see numbering
 
 COLUMNS = (
     "newlines",
@@ -55,7 +55,7 @@ NOTICES = {  # a line with one of these is boilerplate (C4), a document with the
 }
 C4_ENDS = ".?!\"'"
 
-_SPACE, _BREAK, _TERMINAL, _NOTICE = c.SPACE, c.BREAK, c.TERMINAL, c.NOTICE
+_SPACE, _BREAK, _TERMINAL, _NOTICE, _UNSPACED = c.SPACE, c.BREAK, c.TERMINAL, c.NOTICE, c.UNSPACED
 _LONGEST_NOTICE = max(map(len, NOTICES))
 _PHRASES = np.array([[ord(x) for x in phrase.ljust(_LONGEST_NOTICE, "\0")] for phrase in NOTICES], np.uint32)
 _MEANINGS = np.array(list(NOTICES.values()), np.int64)
@@ -241,13 +241,16 @@ def _few_or_long_words(points: Array, low: int, high: int, table: Array) -> bool
     """Whether C4 deletes a line for fewer than three words, or for one of more than 1,000 characters."""
     words, word = 0, 0
     for i in range(low, high):
-        if _bits(points[i], table) & _SPACE:
+        bits = _bits(points[i], table)
+        if bits & _SPACE:
             word = 0
-            continue
-        words += word == 0
-        word += 1
-        if word > LONGEST_C4_WORD:
-            return True
+        elif bits & _UNSPACED:  # such letters are words, here as everywhere
+            words, word = words + 1, 0
+        else:
+            words += word == 0
+            word += 1
+            if word > LONGEST_C4_WORD:
+                return True
         if words == FEWEST_C4_WORDS and high - low <= LONGEST_C4_WORD:
             return False
     return words < FEWEST_C4_WORDS

@@ -18,7 +18,7 @@ from pipeline.signals.words import HAS_LETTER, IS_WORD
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"numbering": "a7fef715", "words": "38dd93bc"}  # see numbering
+BUILT_ON = {"numbering": "a7fef715", "words": "6f1cd7b7"}  # see numbering
 
 COLUMNS = (
     "tokens",
@@ -35,6 +35,7 @@ COLUMNS = (
 )
 _TOP, _DUPLICATE, _COPIED = (COLUMNS.index(name) for name in ("top_2gram", "duplicate_5gram", "copied_characters"))
 _LONGEST = 10
+_IS_WORD_SHIFT = IS_WORD.bit_length() - 1
 _SHORTEST_COPY = 4  # tokens
 _LISTED = np.uint64(32)  # bits above: languages in which a form is listed, or listed in small letters
 
@@ -179,12 +180,13 @@ def _measure(
         end, row = ends[document], out[document]
         size = end - start
         if size:
+            words, characters, letters = 0, 0, 0
             for i in range(start, end):
-                if kinds[i] & IS_WORD:
-                    row[1] += 1
-                    row[2] += lengths[i]
-                if kinds[i] & HAS_LETTER:
-                    row[3] += 1
+                word = kinds[i] >> _IS_WORD_SHIFT & 1
+                words += word
+                characters += word * lengths[i]
+                letters += kinds[i] & HAS_LETTER
+            row[1], row[2], row[3] = words, characters, letters
             row[0] = size
             ids, counts = np.empty(size, np.int32), np.empty(size, np.int32)
             different = number(hashes[start:end], ids, counts)

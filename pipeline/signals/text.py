@@ -11,7 +11,7 @@ from pipeline.signals import characters as c
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"characters": "bc9941e5"}  # see numbering
+BUILT_ON = {"characters": "31663ff6"}  # see numbering
 
 COLUMNS = ("characters", "digit_ratio", "punctuation_ratio", "upper_ratio", "hashes", "ellipses")
 _UPPER, _LOWER = c.UPPER, c.LOWER

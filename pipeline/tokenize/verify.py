@@ -61,7 +61,9 @@ def verify(folder: Path) -> Report:
         report.bytes += entry["bytes"]
         if problem := _file_problem(folder / name, entry):
             report.problems.append(problem)
-    for name in sorted(set(list_names(folder)) - set(manifest["files"])):
+    # StreamingDataset leaves unpacked shards beside the compressed ones of a local folder.
+    expected = set(manifest["files"]) | {name.rpartition(".")[0] for name in manifest["files"]}
+    for name in sorted(set(list_names(folder)) - expected):
         report.problems.append(f"{folder / name}: not listed in manifest.json")
     report.problems += _tokenizer_problems(folder, manifest)
     pieces = _count_pieces(folder / "documents.parquet", report)
@@ -143,17 +145,18 @@ def _shard_problems(
     """Decode every sample of a shard and count into `found`."""
     from pipeline.tokenize.shards import BROKEN, file_hash, read_shard
 
-    data = entry.get("zip_data") or entry["raw_data"]
-    path = stream / data["basename"]
-    if not path.is_file():
-        yield f"{path}: missing, but index.json lists it"
-        return
-    for algorithm, expected in data["hashes"].items():
-        if file_hash(algorithm, path) != expected:
-            yield f"{path}: corrupted: its {algorithm} is not the one in index.json"
-            return
+    path = stream / "index.json"  # until the entry tells the shard's name
     with tempfile.TemporaryDirectory() as scratch:
         try:
+            data = entry.get("zip_data") or entry["raw_data"]
+            path = stream / data["basename"]
+            if not path.is_file():
+                yield f"{path}: missing, but index.json lists it"
+                return
+            for algorithm, expected in data["hashes"].items():
+                if file_hash(algorithm, path) != expected:
+                    yield f"{path}: corrupted: its {algorithm} is not the one in index.json"
+                    return
             reader = read_shard(stream, entry, Path(scratch))
             for number in range(len(reader)):
                 problem = _sample_problem(reader[number], manifest, found)

@@ -46,10 +46,12 @@ class Encoder:
         vocabulary = self.tokenizer.get_vocab()
         self.vocab_size: int = max(vocabulary.values(), default=-1) + 1
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65_536 else np.uint32)
-        self.pattern = _pattern(description)
-        if self.pattern:
-            self._splitter = FAMILIES.index(self.pattern.family), self.pattern.digits
-            self._rules = _rules(description["model"])
+        pattern = _pattern(description)
+        rules = _rules(description["model"]) if pattern else None
+        self.pattern = pattern if rules else None  # None: `tokenizers` encodes
+        if pattern and rules:
+            self._splitter = FAMILIES.index(pattern.family), pattern.digits
+            self._rules = rules
             self._cache = merge.new_cache()
             self._learn(list(description["model"]["vocab"]))
             added = [token["content"] for token in description["added_tokens"] if not token["special"]]
@@ -186,8 +188,8 @@ def _mergeable(model: dict[str, Any]) -> set[str]:
     return {part for pair in model["merges"] for part in pair}
 
 
-def _rules(model: dict[str, Any]) -> merge.Rules:
-    """The kernel's tables of a BPE model."""
+def _rules(model: dict[str, Any]) -> merge.Rules | None:
+    """The kernels' tables of a BPE model, None where they cannot hold it."""
     letters, vocabulary = byte_letters(), model["vocab"]
     byte_ids = np.zeros(256, np.int32)
     for letter, byte in letters.items():

@@ -438,11 +438,11 @@ def encode(data: Any, pieces: Any, piece_ends: Any, rules: Rules, cache: Cache, 
     return total
 
 
-def with_whole_words(rules: Rules, whole: dict[bytes, int]) -> Rules:
+def with_whole_words(rules: Rules, whole: dict[bytes, int]) -> Rules | None:
     """Rules for a model that takes a piece which is a token as that token, merges or not (`ignore_merges`).
 
     Only tokens that merging would not give matter. If there are some, pieces are no longer cut at boundaries: a
-    part of a piece that spells such a token must still be merged.
+    part of a piece that spells such a token must still be merged. None where one is too long for the table.
     """
     words = list(whole)
     data = np.frombuffer(b"".join(words) + bytes(PADDING), np.uint8)
@@ -457,7 +457,9 @@ def with_whole_words(rules: Rules, whole: dict[bytes, int]) -> Rules:
     ]
     if not odd:
         return rules
-    table = new_cache(1 << max(10, (2 * len(odd)).bit_length()))
+    if any(len(word) > _LONGEST for word, _ in odd):
+        return None
+    table = new_cache(1 << max(10, (16 * len(odd)).bit_length()))  # room for the bytes of the longest words
     for word, token in odd:
         _enter(table, np.frombuffer(word + bytes(PADDING), np.uint8), len(word), token)
     return rules._replace(whole=table, boundaries=np.zeros(0, np.uint64))

@@ -3,7 +3,7 @@
     runfolder.py   what a run folder holds, whichever parts exist yet; bounded samples of large tables
     blocks.py      what a page is made of: tables, figures, texts, sections
     corpus.py      sections on documents: funnel, rules, languages, lengths, duplicates, tokens
-    examples.py    sections with texts: extraction, dropped and kept documents; spans.py marks the reason
+    examples.py    sections with texts: extraction, dropped and kept documents with the reason marked
     learning.py    sections on training: curves, in-context learning, samples, ledger
     setting.py     times and cost, environment, recipe
     compare.py     several runs side by side

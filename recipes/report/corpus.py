@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.config import QualityConfig
-from pipeline.presets import PRESETS, QualityRule
+from pipeline.presets import QualityRule
 from recipes.report.blocks import Block, Figure, Section, Table
 from recipes.report.runfolder import RunFolder, Stage, read_group, read_sample, sample_groups
 
@@ -113,28 +113,28 @@ def _inner(node: str) -> bool:
 
 
 def rules(run: RunFolder) -> list[Block]:
-    """Drops by rule: as the only failing rule, as the first of several, as any of them."""
+    """Drops by rule, counted as `pretrain inspect` does: by it only, by it first, by it alone."""
     rows: list[list[Any]] = []
     whole = True
     for stage in run.stages.values():
         first = stage.stats["dropped"]
         if not first:
             continue
-        sample = stage.dropped(["rule", "detail"])
+        sample = stage.dropped(["rule", "failed_rules"])
         whole = whole and sample.whole
-        alone: Counter[str] = Counter()
+        only: Counter[str] = Counter()
         anywhere: Counter[str] = Counter()
-        for rule, detail in zip(sample.column("rule"), sample.column("detail"), strict=True):
-            failed = failing(rule, detail, set(first))
+        for rule, listed in zip(sample.column("rule"), sample.column("failed_rules"), strict=True):
+            failed = listed.split() if listed else [rule]
             anywhere.update(failed)
             if len(failed) == 1:
-                alone[rule] += 1
+                only[rule] += 1
         for rule in sorted(anywhere.keys() | first.keys()):
             rows.append(
                 [
                     stage.name,
                     rule,
-                    min(round(alone[rule] * sample.scale), first.get(rule, 0)),
+                    min(round(only[rule] * sample.scale), first.get(rule, 0)),
                     first.get(rule, 0),
                     max(round(anywhere[rule] * sample.scale), first.get(rule, 0)),
                 ]
@@ -144,25 +144,18 @@ def rules(run: RunFolder) -> list[Block]:
     rows.sort(key=lambda row: (-row[4], row[1]))
     most = rows[:TOP_RULES]
     names = [row[1] for row in most]
-    traces = [_bars(name, [row[i] for row in most], names) for i, name in ((2, "alone"), (3, "first"), (4, "any"))]
+    traces = [_bars(name, [row[i] for row in most], names) for i, name in ((2, "only"), (3, "first"), (4, "alone"))]
     return [
         Figure(
             "Documents dropped, by rule",
             traces,
-            Table("Drops by rule", ["stage", "rule", "alone", "first", "any"], rows),
+            Table("Drops by rule", ["stage", "rule", "only", "first", "alone"], rows),
             {"yaxis": {"autorange": "reversed"}, "xaxis": {"title": {"text": "documents"}}, "barmode": "group"},
-            note="alone: no other rule would have dropped them; first: counted for this rule in the funnel; any:"
-            " fails this rule, whatever else it fails. " + _sampled(whole),
+            note="only: no other rule drops them; first: counted for this rule in the funnel; alone: this rule would"
+            " drop them whatever the others do. " + _sampled(whole),
             height=90 + 40 * len(most),
         )
     ]
-
-
-def failing(rule: str, detail: str | None, known: set[str]) -> list[str]:
-    """All rules that a dropped document fails: those its `detail` lists, where it is such a list."""
-    listed = (detail or "").replace(",", " ").split()
-    names = {name for rules in PRESETS.values() for name in rules} | known
-    return listed if rule in listed and names.issuperset(listed) else [rule]
 
 
 def signals(run: RunFolder) -> list[Block]:
@@ -183,8 +176,8 @@ def _thresholds(run: RunFolder) -> dict[str, list[tuple[float, str]]]:
     """(threshold, rule) of each signal, by the recipe; per-language overrides are left out."""
     from pipeline.quality.rules import rules_for
 
-    given = {key: run.recipe.get("quality", {}).get(key) for key in ("presets", "rules")}
-    settings = QualityConfig.model_validate({key: value for key, value in given.items() if value is not None})
+    given = {key: value for key, value in run.recipe.get("quality", {}).items() if key in QualityConfig.model_fields}
+    settings = QualityConfig.model_validate(given)
     found: dict[str, list[tuple[float, str]]] = {}
     rule: QualityRule
     for name, rule in rules_for(settings, "en").items():

@@ -6,7 +6,7 @@ large the corpus is. Control characters are removed here, HTML is escaped by the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from pipeline.config import Source
 from pipeline.errors import PipelineError
 from pipeline.presets import PRESETS
-from recipes.report.blocks import Block, Section, Text, Texts
+from pipeline.quality.spans import offending
+from recipes.report.blocks import Block, Fragment, Section, Text, Texts
 from recipes.report.runfolder import Row, RunFolder, Stage, find_rows, read_group, sample_groups
-from recipes.report.spans import fragments, spans
 from recipes.terminal import clean, printable
 
 CHARACTERS = 1500
@@ -179,8 +179,9 @@ def _dropped_text(row: Row, rule: str) -> Text:
     signal = _RULES[rule].signal if rule in _RULES else ""
     facts = [f"{name} {row[name]:.4g}" for name in ("value", "threshold") if row.get(name) is not None]
     if row.get("detail"):
-        facts.append(clean(row["detail"], 300))
-    column = ("dropped", fragments(text, spans(signal, text), CHARACTERS))
+        facts.append(clean(row["detail"], 400))
+    marked = [offending(text, signal)] if signal else []
+    column = ("dropped", fragments(text, marked, CHARACTERS))
     return Text(clean(row["url"] or row["path"], 120), "; ".join(facts), [column] if text.strip() else [])
 
 
@@ -202,5 +203,21 @@ def _nearest(stage: Stage, rule: str) -> Text | None:
     row = read_group(best[1], best[2], [*_COLUMNS, signal]).take([best[3]]).to_pylist()[0]
     text = printable(row["text"])
     facts = f"value {row[signal]:.4g}, published threshold {threshold:g}"
-    column = ("kept, the nearest to the threshold", fragments(text, spans(signal, text), CHARACTERS))
+    column = ("kept, the nearest to the threshold", fragments(text, [offending(text, signal)], CHARACTERS))
     return Text(clean(row["url"] or row["path"], 120), facts, [column])
+
+
+def fragments(text: str, marked: Iterable[tuple[int, int]], limit: int, context: int = 200) -> list[Fragment]:
+    """The text cut into marked and unmarked parts, at most `limit` characters from a little before the first mark."""
+    marked = list(marked)
+    start = max(0, marked[0][0] - context) if marked and marked[0][1] > limit else 0
+    end = min(len(text), start + limit)
+    parts: list[Fragment] = [("… ", False)] if start else []
+    at = start
+    for first, last in marked:
+        first, last = max(first, at), min(last, end)
+        if first < last:
+            parts += [(text[at:first], False), (text[first:last], True)]
+            at = last
+    parts += [(text[at:end], False), (" …" if end < len(text) else "", False)]
+    return [part for part in parts if part[0]]

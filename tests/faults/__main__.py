@@ -10,8 +10,9 @@ import random
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from tests.faults.harness import STAGES, Commands, Kill, hashes, judged, kill_round, undisturbed
+from tests.faults.harness import RECIPE, STAGES, Commands, Kill, hashes, judged, kill_round, undisturbed
 
 ROUND = (*STAGES, *["train"] * 5)
 
@@ -21,14 +22,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--kills", type=int, default=30, help="kills, in rounds of ten; default 30")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true", help="train compiled")
     options = parser.parse_args()
+    train: dict[str, Any] = dict(RECIPE["train"]) | {"precision": options.precision, "compile": options.compile}
     kills: list[Kill] = []
     with tempfile.TemporaryDirectory() as place, Commands() as commands:
-        expected, seconds = undisturbed(commands, Path(place) / "undisturbed")
+        expected, seconds = undisturbed(commands, Path(place) / "undisturbed", train=train)
         number = 0
         while sum(kill.hit != "had ended" for kill in kills) < options.kills:
             folder = Path(place) / str(number)
-            done = kill_round(commands, folder, ROUND, seconds, random.Random(f"{options.seed}/{number}"))
+            chance = random.Random(f"{options.seed}/{number}")
+            done = kill_round(commands, folder, ROUND, seconds, chance, train=train)
             kills += judged(done, hashes(folder) == expected)
             number += 1
     print("| kill | aimed at | after | hit | hashes equal |\n|---|---|---|---|---|")

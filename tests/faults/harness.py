@@ -103,9 +103,9 @@ def write_recipe(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def undisturbed(commands: Commands, folder: Path) -> tuple[dict[str, str], dict[str, float]]:
+def undisturbed(commands: Commands, folder: Path, **changes: Any) -> tuple[dict[str, str], dict[str, float]]:
     """Hashes of an undisturbed run, and how long each stage took."""
-    write_recipe(folder)
+    write_recipe(folder, **changes)
     for command in ("corpus", "train"):
         begun = time.monotonic()
         if commands.run(folder, command, "recipe.yaml"):
@@ -116,10 +116,15 @@ def undisturbed(commands: Commands, folder: Path) -> tuple[dict[str, str], dict[
 
 
 def kill_round(
-    commands: Commands, folder: Path, stages: Sequence[str], seconds: dict[str, float], chance: random.Random
+    commands: Commands,
+    folder: Path,
+    stages: Sequence[str],
+    seconds: dict[str, float],
+    chance: random.Random,
+    **changes: Any,
 ) -> list[Kill]:
     """Kill a run in each of `stages` in turn, then let it come to its end."""
-    write_recipe(folder)
+    write_recipe(folder, **changes)
     kills = []
     for stage in stages:
         command = "train" if stage == "train" else "corpus"
@@ -167,7 +172,7 @@ def hashes(folder: Path) -> dict[str, str]:
         "train/metrics.jsonl",
         "train/checkpoints/*/*.safetensors",
     ]
-    found = [path for name in names for path in sorted(run.glob(name))]
+    found = [path for name in names for path in sorted(run.glob(name)) if path.parent.suffix != ".unused"]
     return {path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 

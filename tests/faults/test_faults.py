@@ -39,14 +39,9 @@ def test_killed_in_five_places_and_still_the_same_bytes(commands: Commands, whol
     assert hashes(tmp_path / "run") == expected, kills
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-def test_preemption_ends_with_a_code_to_requeue_on(commands: Commands, whole, tmp_path: Path, kind: int) -> None:
+def test_preemption_ends_with_a_code_to_requeue_on(commands: Commands, whole, tmp_path: Path) -> None:
     folder = trained_copy(whole[0], tmp_path / "run")
-    pid = commands.start(folder, "train", "recipe.yaml")
-    while "step 5" not in (folder / "log").read_text():
-        time.sleep(0.002)
-    os.kill(pid, kind)
-    assert commands.wait(pid) == 128 + kind
+    assert stop_after(commands, folder, "step 5") == 128 + signal.SIGTERM
     assert "the same command goes on" in (folder / "log").read_text()
     assert commands.run(folder, "train", "recipe.yaml") == 0
     assert hashes(folder) == whole[1]
@@ -60,7 +55,7 @@ def test_a_full_disk_stops_cleanly_and_room_lets_it_go_on(commands: Commands, wh
         pytest.skip("this machine lets nobody mount a file system in memory")
     log = (folder / "log").read_text()
     assert json.loads((folder / "kept.json").read_text()) == [1, 1, 0], log
-    assert log.count("No space left on device") == 2, log
+    assert log.count("No space left on device") >= 2, log
     assert "Traceback" not in log
     shutil.copytree(folder / "kept", folder / "runs", dirs_exist_ok=True)
     assert hashes(folder) == whole[1]
@@ -90,30 +85,41 @@ def test_a_clock_that_jumps(commands: Commands, whole, tmp_path: Path) -> None:
     assert hashes(folder) == whole[1]
 
 
-@pytest.mark.parametrize("damage", ["flipped", "truncated"])
-def test_damaged_files_are_named_or_rebuilt(commands: Commands, whole, tmp_path: Path, damage: str) -> None:
+def test_damaged_files_are_named_or_rebuilt(commands: Commands, whole, tmp_path: Path) -> None:
     """A stage's output before the next stage reads it, a shard before training, the newest checkpoint."""
     folder = write_recipe(tmp_path / "run")
     run = folder / "runs/tiny"
     assert commands.run(folder, "corpus", "recipe.yaml", "--to", "language") == 0
-    break_file(run / "corpus/02-language/data/00000.parquet", damage)
-    if commands.run(folder, "corpus", "recipe.yaml"):
-        assert "02-language/data/00000.parquet: the file is not what its manifest says" in (folder / "log").read_text()
-        shutil.rmtree(run / "corpus/02-language")
-        assert commands.run(folder, "corpus", "recipe.yaml") == 0
-    shard = sorted((run / "shards/train").rglob("*.mds*"))[0]
-    whole_shard = shard.read_bytes()
-    break_file(shard, damage)
-    assert commands.run(folder, "train", "recipe.yaml") == 1
-    assert shard.name in (folder / "log").read_text()
-    shard.write_bytes(whole_shard)
-    assert commands.run(folder, "train", "recipe.yaml", "--set", "train.steps=16") == 0
-    break_file(run / "train/checkpoints/step-00000016/optimizer.safetensors", damage)
+    flip(run / "corpus/02-language/data/00000.parquet")
+    assert commands.run(folder, "corpus", "recipe.yaml") == 1
+    assert "02-language/data/00000.parquet: the file is not what its manifest says" in (folder / "log").read_text()
+    shutil.rmtree(run / "corpus/02-language")  # as the message says
+    assert commands.run(folder, "corpus", "recipe.yaml", "--to", "dedup") == 0
+    truncate(run / "corpus/03-dedup/data/00000.parquet")
+    assert commands.run(folder, "corpus", "recipe.yaml") == 0
+    for damage in (flip, truncate):
+        shard = sorted((run / "shards/train").rglob("*.mds*"))[0]
+        undamaged = shard.read_bytes()
+        damage(shard)
+        assert commands.run(folder, "train", "recipe.yaml") == 1
+        assert shard.name in (folder / "log").read_text()
+        shard.write_bytes(undamaged)
+    stop_after(commands, folder, "step 25")
+    newest = sorted(path for path in (run / "train/checkpoints").iterdir() if path.suffix != ".unused")[-1]
+    flip(newest / "optimizer.safetensors")
     assert commands.run(folder, "train", "recipe.yaml") == 0
-    assert "step-00000016 is damaged" in (folder / "log").read_text()
-    assert {name: value for name, value in hashes(folder).items() if ".unused" not in name} | {
-        name: value for name, value in whole[1].items() if "safetensors" in name or "metrics" in name
-    } == whole[1] | {}
+    assert f"{newest.name} is damaged" in (folder / "log").read_text()
+    assert hashes(folder) == whole[1]
+
+
+def stop_after(commands: Commands, folder: Path, said: str) -> int:
+    """Exit status of a training run that is sent SIGTERM once it has said so much."""
+    (folder / "log").write_text("")
+    pid = commands.start(folder, "train", "recipe.yaml")
+    while said not in (folder / "log").read_text():
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGTERM)
+    return commands.wait(pid)
 
 
 def trained_copy(source: Path, target: Path) -> Path:
@@ -124,7 +130,11 @@ def trained_copy(source: Path, target: Path) -> Path:
     return target
 
 
-def break_file(path: Path, damage: str) -> None:
+def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes(data[: len(data) * (1 if damage == "flipped" else 2) // 2] if damage == "flipped" else data[:-7])
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from benchmarks.extraction_pages import evaluation_pages, snippet_f1, trained_on
 from pipeline.extract import decode, extract_text, fast
-from pipeline.extract.blocks import FEATURES, cut_blocks, describe
+from pipeline.extract.blocks import cut_blocks
+from pipeline.extract.features import FEATURES, describe
 from pipeline.extract.render import render
 from pipeline.extract.tree import MAX_DEPTH, Tree, parse
 from pipeline.extract.vocabulary import TAGS
@@ -115,7 +116,7 @@ def test_any_nesting_ends_soon() -> None:
     for part in ("<div>", "<p><b>", "</a>", "<a href=x>", "<li>", "<table><td>", "<!--", "<", "&", "<br>"):
         html = part * (2_000_000 // len(part))
         tree = parse(np.frombuffer(html.encode(), np.uint8))
-        assert depth(tree) < MAX_DEPTH
+        assert depth(tree) <= MAX_DEPTH
     assert time.monotonic() - began < 60  # a hang, not a speed
 
 

@@ -79,6 +79,7 @@ def test_overrides_and_languages() -> None:
     assert "gopher_alpha_only_words" not in rules_for(QualityConfig(), "en")
     assert "gopher_stop_words" in rules_for(settings, "fr")
     assert "gopher_stop_words" not in rules_for(settings, "xx")
+    assert "gopher_stop_words" not in rules_for(settings, "ko")
     assert "gopher_min_word_length" not in rules_for(settings, "ja")
 
 
@@ -90,6 +91,7 @@ def test_c4_line_edits_are_datatroves() -> None:
     fox, river = (PROSE[name].replace("\n", " ") for name in ("fox", "river"))
     text = f"  {fox}[1] \nmenu\nAccept cookies? We use cookies here.\nNo end to this line\nAnd so on and on...\n"
     text += f"Needs JavaScript to run.\n{'x' * 1001} two three.\n\n{river}"
+    assert edit_lines("东京是日本的首都。\n二" + "字" * 2000 + "\nmenu") == "东京是日本的首都。\n二" + "字" * 2000
     for terminal in (False, True):
         document = Document(text=text, id="x")
         assert C4QualityFilter(filter_no_terminal_punct=terminal).filter(document) is True

@@ -45,6 +45,7 @@ CASES = [
     ("c4_sentences", "One two three. Four five six! Seven", 3),
     ("c4_sentences", "We use cookies on this site.\nOne two three.\nToo short.", 1),
     ("c4_sentences", "One two three.[1] Four.", 2),
+    ("c4_sentences", "川は沼から流れる。そして海へ行く。", 2),
     ("c4_terminal_sentences", "One two three. Four\nOne two three.\nAnd so on...", 1),
     ("c4_lines", "One two three.\n" + "x" * 1001 + " two three\nTwo words\nThe JavaScript is off", 0.25),
     ("curly_brackets", "if (x) { y }\n{ x\nnothing in here", 1),

@@ -8,11 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from tests.trainer.conftest import SMALL, small_model, small_run
 from tests.trainer.corpus import EOS, VOCABULARY, byte_tokenizer, write_shards
 from trainer.errors import TrainerError
-from trainer.generate import Sampling, choose, continue_tokens, generate, load_model
+from trainer.generate import Sampling, candidates, choose, continue_tokens, generate, load_model
 from trainer.model import Transformer
 from trainer.train import train
 
@@ -87,7 +93,72 @@ def test_sampling_draws_from_the_declared_distribution() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_tokens": 0}]
+    "fields",
+    [{"top_k": 5}, {"top_p": 0.7}, {"min_p": 0.1}, {"top_k": 9, "top_p": 0.8, "min_p": 0.05, "temperature": 0.6}],
+)
+def test_candidates_are_those_of_transformers(fields: dict) -> None:
+    scores = np.random.default_rng(2).normal(size=40) * 2
+    theirs = torch.from_numpy(scores)[None] / fields.get("temperature", 1.0)
+    warpers = {"top_k": TopKLogitsWarper, "top_p": TopPLogitsWarper, "min_p": MinPLogitsWarper}
+    for name, warper in warpers.items():
+        if name in fields:
+            theirs = warper(fields[name])(None, theirs)
+    order, mass = candidates(scores, Sampling(**{"temperature": 1.0} | fields))
+    ours = np.zeros(40)
+    ours[order] = mass / mass.sum()
+    np.testing.assert_allclose(ours, theirs.softmax(-1)[0].numpy(), atol=1e-12)
+
+
+def test_the_repetition_penalty_is_that_of_transformers() -> None:
+    scores = np.random.default_rng(3).normal(size=40)
+    seen = [int(scores.argmax()), 3, 3, 7]
+    theirs = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([seen]), torch.from_numpy(scores)[None])
+    chosen = choose(scores, Sampling(temperature=0, repetition_penalty=1.7), np.random.default_rng(1), seen)
+    assert chosen == int(theirs.argmax()) != int(scores.argmax())
+
+
+def test_the_cache_changes_nothing_and_finished_rows_leave_it() -> None:
+    model = Transformer(small_model(vocab_size=VOCABULARY, context=24), seed=2)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(4)))
+    prompts = [[1, 2, 3], [4, 5, 6, 7, 8], [9], [200, 100]]
+    found = continue_tokens(model, prompts, Sampling(temperature=0, max_tokens=30), eos=None)
+    end = found[1][0][2]  # as end-of-text token it ends one row before the others
+    for eos in (None, end):
+        for prompt, (tokens, _) in zip(
+            prompts, continue_tokens(model, prompts, Sampling(temperature=0, max_tokens=30), eos), strict=True
+        ):
+            text = list(prompt)
+            while len(text) < 24:
+                with torch.no_grad():
+                    token = int(model(torch.tensor([text]))[0, -1].argmax())
+                if token == eos:
+                    break
+                text.append(token)
+            assert text == prompt + tokens
+
+
+def test_streamed_pieces_make_up_the_text(run: Path) -> None:
+    pieces: dict[int, str] = {0: "", 1: ""}
+
+    def on_text(row: int, piece: str) -> None:
+        pieces[row] += piece
+
+    completions = generate(run, ["the quick", "the q"], Sampling(temperature=2.0, max_tokens=25), on_text=on_text)
+    assert [pieces[0], pieces[1]] == [completion.text for completion in completions]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": -1},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"max_tokens": 0},
+        {"min_p": 1.5},
+        {"repetition_penalty": 0.0},
+    ],
 )
 def test_meaningless_sampling_is_refused(fields: dict) -> None:
     with pytest.raises(TrainerError, match=f"{next(iter(fields))} is .*; expected"):

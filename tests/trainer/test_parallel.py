@@ -9,34 +9,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from tests.trainer.conftest import small_run
-from tests.trainer.corpus import PROSE, write_mds
 from trainer.config import TrainConfig
 from trainer.train import train
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = """
-import sys, torch
-from pathlib import Path
-from trainer.config import TrainConfig
-from trainer.train import train
-torch.set_num_threads(1)
-train(TrainConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
-"""
 
 
-def torchrun(config: TrainConfig, shards: Path, output: Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    """Train as a user does: one torchrun over gloo."""
-    program = output.parent / "program.py"
-    program.write_text(PROGRAM)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+def torchrun(config: TrainConfig, shards: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    """`pretrain train` in two processes over gloo, as a user starts it."""
+    recipe = output.parent / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"train": config.model_dump(mode="json")}))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launch, "-m", "recipes.cli", "train", str(recipe), "--shards", str(shards), "--output", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [*launch, str(program), config.model_dump_json(), str(shards), str(output)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
@@ -49,48 +40,28 @@ def run(**fields: Any) -> TrainConfig:
     return small_run(log_every=1, schedule={"warmup": 2, "decay": 0.0}, **fields)
 
 
-@pytest.fixture(scope="module")
-def alone(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("alone") / "train"
-    train(run(), shards, output)
-    return output
-
-
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(
-    kind: str, alone: Path, shards: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "train"
-    first = torchrun(run(parallel=kind, steps=8), shards, output)
-    assert first.returncode == 0, first.stderr[-3000:]
-    second = torchrun(run(parallel=kind), shards, output)
-    assert second.returncode == 0, second.stderr[-3000:]
+def test_two_processes_train_as_one_whole_or_sharded(shards: Path, tmp_path: Path) -> None:
+    """DDP begins, FSDP goes on from its checkpoint; a single process has trained the same."""
+    alone, output = tmp_path / "alone", tmp_path / "train"
+    train(run(), shards, alone)
+    for config in (run(parallel="ddp", steps=8), run(parallel="fsdp")):
+        done = torchrun(config, shards, output)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert (done.stdout + done.stderr).count(f"train: step {config.steps} of {config.steps}") == 1
     mine, theirs = rows(output), rows(alone)
-    steps = [row["step"] for row in mine if row["kind"] == "train"]
-    assert steps == list(range(1, 13))
     found, expected = ([row["loss"] for row in those if row["kind"] == "train"] for those in (mine, theirs))
+    assert len(expected) == 12
     assert found == pytest.approx(expected, abs=1e-4)
     assert mine[-1]["loss"] == pytest.approx(theirs[-1]["loss"], abs=1e-4)  # of the last evaluation
-    weights = load_file(output / "checkpoints" / "step-00000012" / "model.safetensors")
-    for name, tensor in load_file(alone / "checkpoints" / "step-00000012" / "model.safetensors").items():
-        torch.testing.assert_close(weights[name], tensor, atol=2e-3, rtol=2e-2)
+    last = Path("checkpoints") / "step-00000012"
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        ours = load_file(output / last / file)
+        for name, tensor in load_file(alone / last / file).items():
+            if not name.startswith("random"):
+                torch.testing.assert_close(ours[name], tensor, atol=5e-3, rtol=5e-2, msg=name)
 
 
-def test_a_process_that_dies_ends_the_job_with_its_error(shards: Path, tmp_path: Path) -> None:
+def test_a_process_that_fails_ends_the_job_with_its_error(shards: Path, tmp_path: Path) -> None:
     done = torchrun(small_run(global_batch_tokens=32 * 7), shards, tmp_path / "train")
     assert done.returncode != 0
-    assert "7 sequences of 32 tokens cannot be shared evenly by 2 processes" in done.stderr
-
-
-def test_the_command_trains_under_torchrun_on_any_mds_folder_and_speaks_once(tmp_path: Path) -> None:
-    data = np.frombuffer(PROSE.encode()[: 33 * 128], np.uint8).reshape(-1, 33).astype(np.uint16)
-    write_mds(tmp_path / "set", [{"tokens": row} for row in data], {"tokens": "ndarray:uint16"})
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "recipes.cli"]
-    fields = {"global_batch_tokens": 256, "steps": 3, "compile": "false", "log_every": 1, "precision": "fp32"}
-    settings = [part for name, value in fields.items() for part in ("--set", f"train.{name}={value}")]
-    command = [*launch, "train", "--shards", str(tmp_path / "set"), "--preset", "tiny", *settings]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (done.stdout + done.stderr).count("train: step 3 of 3") == 1
-    assert [row["step"] for row in rows(tmp_path / "train")] == [1, 2, 3]
+    assert "7 sequences of 32 tokens cannot be shared evenly by 2 processes" in " ".join(done.stderr.split())

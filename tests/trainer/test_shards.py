@@ -11,6 +11,7 @@ import pytest
 from tests.trainer.corpus import EOS, byte_tokenizer, copy_shards, pack, write_manifest, write_mds, write_shards
 from trainer.errors import TrainerError
 from trainer.mds import MdsDataset
+from trainer.sampler import Phase
 from trainer.shards import Shards, open_shards
 
 TEXTS = ["The first document.", "A second one, longer than the first, so that it is cut.", "Third."]
@@ -119,6 +120,21 @@ def test_manifests_that_do_not_hold_are_refused(tmp_path: Path, shards: Path, ch
     manifest = json.loads((folder / "manifest.json").read_bytes())
     write_manifest(folder, manifest | change)
     with pytest.raises(TrainerError, match=message):
+        open_shards(folder, tmp_path / "cache")
+
+
+def test_phases_of_the_mixture(tmp_path: Path, shards: Path) -> None:
+    assert open_shards(shards, tmp_path / "cache").phases(20) == [Phase(0, [1.0, 2.0])]
+    folder = copy_shards(shards, tmp_path / "shards")
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    first = {"start": 0.0, "weights": {"train/first": 1.0, "train/second": 2.0}}
+    late = {"start": 0.9, "weights": {"train/first": 0.0, "train/second": 1.0}}
+    write_manifest(folder, manifest | {"phases": [first, late]})
+    opened = open_shards(folder, tmp_path / "cache")
+    assert opened.phases(20) == [Phase(0, [1.0, 2.0]), Phase(18, [0.0, 1.0])]
+    assert opened.phases(1) == [Phase(0, [1.0, 2.0]), Phase(1, [0.0, 1.0])]
+    write_manifest(folder, manifest | {"phases": [first | {"weights": {"train/first": 1.0}}]})
+    with pytest.raises(TrainerError, match="not a shards manifest"):
         open_shards(folder, tmp_path / "cache")
 
 

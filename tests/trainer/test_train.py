@@ -107,6 +107,18 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert result.step == 12
 
 
+def test_a_compiled_mixed_bf16_run_resumes_across_the_end_of_its_epochs(shards: Path, tmp_path: Path) -> None:
+    """Twelve steps of 24 sequences are several epochs of both streams."""
+    config = small_run(compile=True, precision="bf16", global_batch_tokens=768, model=SMALL | {"layers": 1})
+    train(config, shards, tmp_path / "whole")
+    for step in (6, 9):
+        with pytest.raises(Crash):
+            train(config, shards, tmp_path / "cut", Recorder(die_at=step))
+    train(config, shards, tmp_path / "cut")
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+    assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

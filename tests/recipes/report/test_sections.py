@@ -11,8 +11,8 @@ import pytest
 from recipes.errors import RecipeError
 from recipes.report import compare, corpus, learning, setting
 from recipes.report.blocks import Figure, Table, show, thin
+from recipes.report.examples import fragments
 from recipes.report.runfolder import ROW_GROUPS, RunFolder, find_rows, read_sample
-from recipes.report.spans import fragments, spans
 from recipes.report.write import write_report
 
 
@@ -20,52 +20,15 @@ def blocks(sections, section):
     return {block.title: block for part in sections if part.id == section for block in part.blocks}
 
 
-def marked(signal, text):
-    return [text[start:end] for start, end in spans(signal, text)]
-
-
-@pytest.mark.parametrize(
-    ("signal", "text", "found"),
-    [
-        ("curly_brackets", "a {b} c", ["{", "}"]),
-        ("lorem_ipsum", "so Lorem Ipsum it", ["Lorem Ipsum"]),
-        ("hash_ratio", "## a # b", ["##", "#"]),
-        ("bullet_lines", "a\n- b\n  • c\nd", ["- b", "  • c"]),
-        ("ellipsis_lines", "a ...\nb\nc…", ["a ...", "c…"]),
-        ("alpha_words", "a 12 b3 --", ["12", "--"]),
-        ("short_lines", "short\n" + "long " * 9, ["short"]),
-        ("punctuated_lines", "ends.\ndoes not", ["does not"]),
-        ("duplicate_lines", "a\nb\na\na", ["a", "a"]),
-        ("duplicate_paragraphs", "a\nb\n\nc\n\na\nb", ["a\nb"]),
-        ("top_2gram", "x y a x y b x y", ["x y", "x y", "x y"]),
-        ("duplicate_5gram", "a b c d e f a b c d e f", ["a b c d e f"]),
-        ("top_3gram", "nothing occurs twice in this", []),
-        ("words", "too few", []),
-    ],
-)
-def test_the_offending_span_is_found(signal, text, found):
-    assert marked(signal, text) == found
-
-
 def test_a_long_text_is_cut_around_its_first_mark():
     text = "x" * 5000 + "{" + "y" * 5000
-    parts = fragments(text, spans("curly_brackets", text), 1000)
+    parts = fragments(text, [(5000, 5001)], 1000)
     assert parts[0] == ("… ", False)
     assert ("{", True) in parts
     assert parts[-1] == (" …", False)
     assert sum(len(part) for part, _ in parts) < 1010
     assert fragments("all of it", [], 1000) == [("all of it", False)]
     assert "".join(part for part, _ in fragments("a {b} c", [(2, 3), (4, 5)], 100)) == "a {b} c"
-
-
-def test_a_document_fails_the_rules_that_its_detail_lists():
-    known = {"gopher_min_words"}
-    assert corpus.failing("gopher_min_words", "gopher_min_words c4_sentences", known) == [
-        "gopher_min_words",
-        "c4_sentences",
-    ]
-    assert corpus.failing("near_duplicate", "0123abcd", {"near_duplicate"}) == ["near_duplicate"]
-    assert corpus.failing("empty_text", None, {"empty_text"}) == ["empty_text"]
 
 
 def test_bins_hold_the_bulk_and_the_thresholds_in_round_steps():

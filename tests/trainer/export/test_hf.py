@@ -1,0 +1,158 @@
+"""Hugging Face folders: `transformers` computes what we compute and reads and writes the same tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.config import CorpusConfig
+from pipeline.runner import build_corpus
+from tests.trainer.conftest import small_run
+from tests.trainer.export.conftest import LANGUAGES, ODD, write_hf
+from trainer.errors import TrainerError
+from trainer.export.from_hf import import_hf
+from trainer.export.hf import export_hf
+from trainer.export.trained import Trained, load_trained
+from trainer.generate import Sampling, generate, load_model
+from trainer.train import train
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_hf(trained, tmp_path_factory.mktemp("export") / "hf", card="# A model\n")
+
+
+def test_logits_equal_ours_over_a_thousand_tokens(train_dir: Path, exported: Path) -> None:
+    model, _ = load_model(train_dir)
+    theirs = AutoModelForCausalLM.from_pretrained(exported).eval()
+    codec = Tokenizer.from_file(str(train_dir / "tokenizer.json"))
+    for language in ("en", "ja", "ar"):
+        ids = torch.tensor([(codec.encode(LANGUAGES[language]).ids * 9)[:1000]])
+        assert ids.shape == (1, 1000)
+        with torch.no_grad():
+            difference = (theirs(ids).logits - model(ids)).abs().max()
+        assert difference < 1e-4
+        assert model(ids).std() > 0.5
+
+
+def test_token_ids_equal_ours(train_dir: Path, exported: Path) -> None:
+    theirs = AutoTokenizer.from_pretrained(exported)
+    codec = Tokenizer.from_file(str(train_dir / "tokenizer.json"))
+    for text in [*LANGUAGES.values(), ODD]:
+        ids = codec.encode(text, add_special_tokens=False).ids
+        assert theirs(text).input_ids == ids
+        assert theirs.decode(ids) == text
+    assert theirs.eos_token == "<|endoftext|>"
+
+
+def test_greedy_continuations_equal_ours(train_dir: Path, exported: Path) -> None:
+    theirs = AutoModelForCausalLM.from_pretrained(exported)
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    prompts = ["The river", "Die Stadt", "その", "1999 "]
+    ours = generate(train_dir, prompts, Sampling(temperature=0, max_tokens=24))
+    for prompt, completion in zip(prompts, ours, strict=True):
+        inputs = tokenizer(prompt, return_tensors="pt")
+        output = theirs.generate(**inputs, max_new_tokens=24, do_sample=False, temperature=None)
+        assert tokenizer.decode(output[0], skip_special_tokens=True) == prompt + completion.text
+
+
+def test_a_large_model_is_cut_into_pieces_that_load(trained: Trained, exported: Path, tmp_path: Path) -> None:
+    folder = export_hf(trained, tmp_path / "cut", shard_bytes=200_000)
+    index = json.loads((folder / "model.safetensors.index.json").read_bytes())
+    assert len(set(index["weight_map"].values())) > 2
+    whole = AutoModelForCausalLM.from_pretrained(exported).state_dict()
+    for name, tensor in AutoModelForCausalLM.from_pretrained(folder).state_dict().items():
+        assert torch.equal(tensor, whole[name])
+
+
+def test_the_folder_holds_what_it_should_and_is_replaced_as_a_whole(trained: Trained, tmp_path: Path) -> None:
+    folder = export_hf(trained, tmp_path / "hf", card="first")
+    (folder / "leftover").write_text("x")
+    export_hf(trained, folder, card="second", dtype="bf16")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert (folder / "README.md").read_text() == "second"
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
+    assert json.loads((folder / "config.json").read_bytes())["torch_dtype"] == "bfloat16"
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
+def test_what_cannot_be_exported_is_refused(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="dtype is 'q4'; a Hugging Face folder takes f32, f16, bf16"):
+        export_hf(trained, tmp_path / "hf", dtype="q4")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("precious")
+    with pytest.raises(TrainerError, match="is no exported model"):
+        export_hf(trained, tmp_path / "mine")
+    assert (tmp_path / "mine/file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_import_and_export_give_the_same_bits(tmp_path: Path, dtype: torch.dtype) -> None:
+    source = write_hf(tmp_path / "source", "llama", dtype=dtype, tie_word_embeddings=True)
+    import_hf(source, tmp_path / "train")
+    trained = load_trained(tmp_path / "train")
+    folder = export_hf(trained, tmp_path / "hf", dtype=trained.state["imported"]["dtype"])
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (folder / name).read_bytes() == (source / name).read_bytes()
+    before, after = (json.loads((path / "config.json").read_bytes()) for path in (source, folder))
+    shared = before.keys() & after.keys() - {"initializer_range"}  # decides nothing once weights are there
+    assert len(shared) > 15
+    assert {key: before[key] for key in shared} == {key: after[key] for key in shared}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("model_type", "gpt2", "model_type is 'gpt2'; this imports llama and qwen3"),
+        ("rope_scaling", {"rope_type": "yarn", "factor": 8.0}, "rope_scaling is of type 'yarn'"),
+        ("attention_bias", True, "attention_bias is True"),
+        ("hidden_act", "gelu", "hidden_act is 'gelu'"),
+        ("vocab_size", 900, "has 1480 tokens, but config.json says vocab_size 900"),
+        ("num_hidden_layers", 4, "the weights do not fit config.json"),
+        ("num_key_value_heads", 3, "`heads` .4. must be a multiple of `kv_heads` .3."),
+    ],
+)
+def test_what_would_become_another_model_is_refused(
+    tmp_path: Path, source: Path, field: str, value: object, message: str
+) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for path in source.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps(config | {field: value}))
+    with pytest.raises(TrainerError, match=message):
+        import_hf(folder, tmp_path / "train")
+    assert not (tmp_path / "train").exists()
+
+
+def test_training_starts_from_imported_weights(source: Path, train_dir: Path, tmp_path: Path) -> None:
+    text = "The river rises in a bog above the village. " * 40
+    recipe = {
+        "name": "more",
+        "sources": [{"name": "a", "type": "text", "paths": [str(tmp_path / "*.txt")]}],
+        "stages": ["extract", "tokenize"],
+        "tokenize": {"tokenizer": {"path": str(source / "tokenizer.json")}, "sequence_length": 64, "validation": 0.0},
+        "executor": {"workers": 1},
+    }
+    (tmp_path / "a.txt").write_text(text)
+    build_corpus(CorpusConfig(**recipe), tmp_path / "run", tmp_path)
+    fields = {"model": {}, "steps": 1, "global_batch_tokens": 64, "optimizer": {"lr": 1e-9, "muon_lr": 1e-9}}
+    train(small_run(**fields, initial=str(train_dir)), tmp_path / "run/shards", tmp_path / "train")
+    before, after = load_trained(train_dir), load_trained(tmp_path / "train")
+    assert after.shape == before.shape.model_copy(update={"context": 64})
+    for name, tensor in after.weights.items():
+        torch.testing.assert_close(tensor, before.weights[name], rtol=0, atol=1e-6)

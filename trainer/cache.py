@@ -1,0 +1,164 @@
+"""Remote shards on this machine: fetched when first needed or a little before, checked, and bounded in size.
+
+A remote shards folder (any address that fsspec opens: `s3://`, `gs://`, `hf://`, `https://`) is mirrored under the
+run's cache folder: its small files at once, a shard when it is first read. Since the sampler visits a shard during one
+block and then not again in that epoch, a cache that holds two blocks fetches every shard once an epoch. `Prefetcher`
+walks the sampler ahead of the training as far as the cache allows. Where room is needed, the least recently read file
+that no coming step needs is deleted first.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from trainer.errors import TrainerError
+from trainer.files import sync
+
+TRIES = 4
+FIRST_PAUSE = 0.5  # seconds before the second try; each further pause is twice as long
+
+
+class Cache:
+    """Shard files below a folder, at most `limit` bytes of them."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        """Files of an earlier run count from the start."""
+        self.folder, self.limit = folder, limit
+        self.needed: frozenset[Path] = frozenset()
+        self._lock = threading.Lock()
+        found = [path for path in folder.rglob("*.mds") if path.is_file()]
+        self._sizes = OrderedDict(
+            (path, path.stat().st_size) for path in sorted(found, key=lambda path: path.stat().st_mtime)
+        )
+
+    def add(self, path: Path) -> None:
+        """Count a file that was just written or read, and make room for it."""
+        with self._lock:
+            self._sizes[path] = path.stat().st_size
+            self._sizes.move_to_end(path)
+            while sum(self._sizes.values()) > self.limit and len(self._sizes) > 1:
+                others = [other for other in self._sizes if other != path]
+                victim = next((other for other in others if other not in self.needed), others[0])
+                victim.unlink(missing_ok=True)
+                del self._sizes[victim]
+
+
+class Remote:
+    """A remote folder and its mirror."""
+
+    def __init__(self, location: str, mirror: Path) -> None:
+        """Raises TrainerError where fsspec knows no such kind of address."""
+        self.location, self.mirror = location.rstrip("/"), mirror
+        try:
+            self.files, self.root = fsspec.core.url_to_fs(self.location)
+        except (ValueError, ImportError) as error:
+            raise TrainerError(f"{location} cannot be opened: {error}") from None
+
+    def names(self) -> list[str]:
+        """Every file below the folder, by its path relative to it."""
+        found = self._tried(self.location, lambda: self.files.find(self.root))
+        return [name[len(self.root) :].lstrip("/") for name in found]
+
+    def fetch(self, name: str) -> Path:
+        """Copy a file into the mirror, where it appears complete or not at all. Raises TrainerError."""
+        path = self.mirror / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+        try:
+            self._tried(f"{self.location}/{name}", lambda: self.files.get_file(f"{self.root}/{name}", str(partial)))
+            sync(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    def _tried(self, what: str, call: Callable[[], Any]) -> Any:
+        """The result of a call, tried again where the network fails."""
+        for number in range(TRIES):
+            try:
+                return call()
+            except FileNotFoundError:
+                raise TrainerError(f"{what} does not exist; copy or build the shards again") from None
+            except OSError as error:
+                if number + 1 == TRIES:
+                    raise TrainerError(
+                        f"{what} cannot be read, tried {TRIES} times: {error}. Once that is mended, the same command "
+                        "goes on from the last checkpoint"
+                    ) from error
+                time.sleep(FIRST_PAUSE * 2**number)
+        return None
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A shard that a step reads: its number within stream and data set, its bytes, and what brings it here."""
+
+    key: tuple[int, int]
+    bytes: int
+    fetch: Callable[[], Path]
+
+
+class Prefetcher:
+    """Fetches, in a thread, the shards that the coming steps read."""
+
+    def __init__(self, cache: Cache, shards: Callable[[int], list[Needed]]) -> None:
+        """shards: those that a step reads."""
+        self.cache, self.shards = cache, shards
+        self.step = 0
+        self._wanted: dict[tuple[int, int], tuple[int, int, Path]] = {}  # last step that needs it, bytes, place
+        self._moved = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
+
+    def start(self, step: int) -> None:
+        """Begin before `step` is read."""
+        self.step = step
+        self._thread.start()
+
+    def advance(self, step: int) -> None:
+        """Training now reads `step`."""
+        with self._moved:
+            self.step = step
+            self._moved.notify()
+
+    def close(self) -> None:
+        """End the thread once the file that it fetches is there."""
+        with self._moved:
+            self._ended = True
+            self._moved.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        ahead = self.step
+        while True:
+            shards = self.shards(ahead)
+            with self._moved:
+                while not self._ended and not self._fits(shards):
+                    self._moved.wait()
+                if self._ended:
+                    return
+            for shard in shards:
+                try:
+                    path = shard.fetch()
+                except TrainerError:
+                    return  # the training meets it too, and says so
+                self._wanted[shard.key] = (ahead, shard.bytes, path)
+                self.cache.needed = frozenset(path for _, _, path in self._wanted.values())
+            ahead += 1
+
+    def _fits(self, shards: list[Needed]) -> bool:
+        """Whether a step's shards fit into the cache beside those of the steps before it; forgets what is behind."""
+        self._wanted = {key: value for key, value in self._wanted.items() if value[0] >= self.step}
+        self.cache.needed = frozenset(path for _, _, path in self._wanted.values())
+        new = sum(shard.bytes for shard in shards if shard.key not in self._wanted)
+        return not self._wanted or new + sum(size for _, size, _ in self._wanted.values()) <= self.cache.limit

@@ -1,0 +1,211 @@
+"""A GGUF file that llama.cpp and Ollama load, and a Modelfile beside it.
+
+Layout: metadata (shape, tokenizer), then the tensors. Matrices are f32, f16, bf16 or q8_0 (blocks of 32 bytes with
+one f16 scale: 8.5 bits a weight); norms stay f32, and a matrix whose rows are no multiple of 32 is f16 in a q8_0
+file. Architecture `llama` turns neighbouring pairs of a head where Hugging Face turns its two halves, so the rows of
+its query and key matrices are reordered; `qwen3` keeps the halves.
+
+llama.cpp has the pre-tokenizers' patterns compiled in and picks one by name (`tokenizer.ggml.pre`); a wrong name
+gives other token ids without any warning. So the name follows from tokenizer.json, and a tokenizer that no name
+fits is refused. Costs: one pass over the weights; memory of one matrix besides them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.config import ModelConfig
+from trainer.errors import TrainerError
+from trainer.export.hf import hf_name
+from trainer.export.trained import Trained, published
+from trainer.files import write_atomically
+from trainer.model import stretched
+
+TYPES = {
+    "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
+    "f16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
+    "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
+    "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+}
+BLOCK = 32  # weights of a row that share a scale in q8_0
+
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CASED = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+)
+# Published patterns (spelt as `_canonical` spells them) by llama.cpp's name. cl100k's appears twice: `llama-bpe`
+# takes a whole word that is a token without merging (`ignore_merges`), `smaug-bpe` always merges.
+PATTERNS = {
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt-2",
+    rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}": "smaug-bpe",
+    rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}": "qwen2",
+    rf"{_CASED}\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+": "gpt-4o",
+}
+IGNORING_MERGES = {"smaug-bpe": "llama-bpe"}
+
+
+def export_gguf(trained: Trained, place: Path, *, dtype: str = "f16", name: str = "model") -> Path:
+    """Write the file `place` and a Modelfile beside it; files that stood there are replaced.
+
+    dtype: f32, f16, bf16 or q8_0, of the matrices. Raises TrainerError for another one, and for a tokenizer that
+    llama.cpp has no name for.
+    """
+    if dtype not in TYPES:
+        raise TrainerError(f"dtype is {dtype!r}; GGUF takes {', '.join(TYPES)}")
+    scaling = trained.shape.rope_scaling
+    if scaling is not None and scaling.type == "llama3" and trained.shape.qk_norm:
+        raise TrainerError("llama.cpp's qwen3 has no `llama3` rope_scaling; export with `--format hf` instead")
+    spec = json.loads(trained.tokenizer_file.read_bytes())
+    pre = pre_tokenizer(spec)  # refuses before anything is written
+    tensors = list(_tensors(trained, dtype))
+    with published(place) as file:
+        writer = gguf.GGUFWriter(file, "qwen3" if trained.shape.qk_norm else "llama")
+        _add_shape(writer, trained.shape, name, dtype)
+        _add_tokenizer(writer, trained, spec, pre)
+        for tensor_name, tensor, kind in tensors:
+            size = int(np.prod(gguf.quant_shape_to_byte_shape(tuple(tensor.shape), kind)))
+            writer.add_tensor_info(tensor_name, tuple(tensor.shape), np.dtype(np.float32), size, kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for _, tensor, kind in tensors:
+            writer.write_tensor_data(gguf.quants.quantize(tensor.float().numpy(), kind))
+        writer.close()
+    write_atomically(place.with_name("Modelfile"), modelfile(trained, place.name).encode())
+    return place
+
+
+def pre_tokenizer(spec: dict[str, Any]) -> str:
+    """llama.cpp's name for the pre-tokenizer of a parsed tokenizer.json.
+
+    Raises TrainerError where it is no byte-level BPE, or its pattern is none that llama.cpp knows.
+    """
+    model, normalizer = spec["model"], spec.get("normalizer")
+    if model.get("type") != "BPE" or model.get("byte_fallback") or normalizer is not None:
+        found = model.get("type") if normalizer is None else f"normalizer {normalizer.get('type')}"
+        raise _refused(f"{found}; a byte-level BPE without normalizer was expected")
+    parts = spec.get("pre_tokenizer") or {}
+    steps = parts["pretokenizers"] if parts.get("type") == "Sequence" else [parts]
+    if not steps or steps[-1].get("type") != "ByteLevel" or steps[-1].get("add_prefix_space"):
+        raise _refused(f"pre_tokenizer {parts.get('type')}; ByteLevel without prefix space was expected at its end")
+    patterns = [step["pattern"].get("Regex") for step in steps[:-1] if step.get("type") == "Split"]
+    if steps[-1].get("use_regex"):
+        patterns.append(next(iter(PATTERNS)))  # ByteLevel's own pattern is GPT-2's
+    isolated = all(step.get("behavior") == "Isolated" and not step.get("invert") for step in steps[:-1])
+    if len(patterns) != 1 or len(patterns) != len(steps) - 1 + bool(steps[-1].get("use_regex")) or not isolated:
+        raise _refused(f"{len(steps)} pre-tokenizers; one pattern that splits was expected")
+    name = PATTERNS.get(_canonical(str(patterns[0])))
+    if name is None:
+        raise _refused(f"the pattern {patterns[0]}; known are those of {', '.join(sorted(PATTERNS.values()))}")
+    return IGNORING_MERGES.get(name, name) if model.get("ignore_merges") else name
+
+
+def modelfile(trained: Trained, file: str) -> str:
+    """Ollama's recipe: the prompt goes in as it is, for a base model continues text."""
+    lines = [
+        f"FROM ./{file}",
+        'TEMPLATE "{{ .Prompt }}"',
+        f"PARAMETER num_ctx {trained.shape.context}",
+        "PARAMETER temperature 0.8",
+    ]
+    if trained.eos_token is not None:
+        lines.append(f'PARAMETER stop "{trained.eos_token}"')
+    return "\n".join(lines) + "\n"
+
+
+def _canonical(pattern: str) -> str:
+    """One spelling for contractions, which tiktoken and Hugging Face write differently."""
+    for spelt in ("(?:[sdmt]|ll|ve|re)", "(?:[sdmtSDMT]|ll|ve|re)"):
+        pattern = pattern.replace(f"(?i:'{spelt})", _CONTRACTIONS)
+        pattern = pattern.replace(f"'(?i:{spelt[3:]}", _CONTRACTIONS)
+        pattern = pattern.replace(f"'{spelt}", "'s|'t|'re|'ve|'m|'ll|'d")
+    return pattern
+
+
+def _refused(found: str) -> TrainerError:
+    return TrainerError(
+        f"tokenizer.json: llama.cpp knows no such tokenizer: {found}. It would give other token ids without a word; "
+        "export with `--format hf` instead"
+    )
+
+
+def _add_shape(writer: gguf.GGUFWriter, shape: ModelConfig, name: str, dtype: str) -> None:
+    writer.add_name(name)
+    writer.add_file_type(TYPES[dtype][1])
+    writer.add_vocab_size(shape.vocab_size)
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.width)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.ffn)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_rope_dimension_count(shape.head_dim)
+    writer.add_rope_freq_base(shape.rope_base)
+    writer.add_layer_norm_rms_eps(shape.norm_eps)
+    if shape.rope_scaling is not None and shape.rope_scaling.type == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(shape.rope_scaling.factor)
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, trained: Trained, spec: dict[str, Any], pre: str) -> None:
+    tokens = [f"[PAD{index}]" for index in range(trained.shape.vocab_size)]  # rows that no token uses
+    types = [gguf.TokenType.UNUSED] * len(tokens)
+    for token, index in trained.tokenizer.get_vocab(with_added_tokens=True).items():
+        tokens[index], types[index] = token, gguf.TokenType.NORMAL
+    for index, added in trained.tokenizer.get_added_tokens_decoder().items():
+        types[index] = gguf.TokenType.CONTROL if added.special else gguf.TokenType.USER_DEFINED
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in spec["model"]["merges"]]
+    writer.add_tokenizer_model("gpt2")  # llama.cpp's name for byte-level BPE
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(merges)
+    writer.add_add_bos_token(False)  # llama-bpe would add one
+    writer.add_add_eos_token(False)
+    if trained.eos_id is not None:
+        writer.add_bos_token_id(trained.eos_id)
+        writer.add_eos_token_id(trained.eos_id)
+
+
+def _tensors(trained: Trained, dtype: str) -> Iterator[tuple[str, Tensor, Any]]:
+    """(GGUF's name, weight, stored type) of every tensor."""
+    shape, wanted = trained.shape, TYPES[dtype][0]
+    architecture = gguf.MODEL_ARCH.QWEN3 if shape.qk_norm else gguf.MODEL_ARCH.LLAMA
+    names = gguf.get_tensor_name_map(architecture, shape.layers)
+    if shape.rope_scaling is not None and shape.rope_scaling.type == "llama3":
+        frequencies = 1.0 / shape.rope_base ** (torch.arange(0, shape.head_dim, 2) / shape.head_dim)
+        factors = frequencies / stretched(frequencies, shape.rope_scaling)
+        yield "rope_freqs.weight", factors, gguf.GGMLQuantizationType.F32
+    for name, tensor in trained.weights.items():
+        if not shape.qk_norm and name.endswith("q_proj.weight"):
+            tensor = interleave(tensor, shape.heads)
+        elif not shape.qk_norm and name.endswith("k_proj.weight"):
+            tensor = interleave(tensor, shape.kv_heads)
+        kind = wanted
+        if tensor.ndim == 1:
+            kind = gguf.GGMLQuantizationType.F32
+        elif dtype == "q8_0" and tensor.shape[1] % BLOCK:
+            kind = gguf.GGMLQuantizationType.F16
+        yield str(names.get_name(hf_name(name), try_suffixes=(".weight",))), tensor, kind
+
+
+def interleave(weight: Tensor, heads: int) -> Tensor:
+    """Rows of each head reordered from halves (0, d/2, 1, ...: rotate-half's pairs) to neighbours.
+
+    weight: (heads * head_dim, width). The pair (i, i + d/2) of a head moves to (2i, 2i + 1).
+    """
+    rows, width = weight.shape
+    halves = weight.view(heads, 2, rows // heads // 2, width)
+    return torch.transpose(halves, 1, 2).reshape(rows, width)

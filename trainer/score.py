@@ -1,0 +1,187 @@
+"""Losses of a model document by document and position by position: on the shards' held-out samples and on any text.
+
+Held-out samples are scored as they were packed, so their totals are those of `trainer.evaluate`. A text is scored
+from an end-of-document token on, in windows of the model's context that do not overlap (as lm-eval's rolling
+log-likelihood does); what a tokenizer makes of it is no matter, for bits are set against the text's own UTF-8 bytes.
+
+In-context learning (Olsson et al. 2022, arXiv:2209.11895): how much better a model predicts late in a document than
+early, the mean loss of tokens 450 to 549 minus that of tokens 40 to 59. Only documents with 550 tokens in one window
+count, so that both means are over the same documents. Costs: forward passes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from trainer.evaluate import Sums
+from trainer.loss import IGNORE
+from trainer.mds import Array
+from trainer.model import Transformer
+from trainer.shards import Shards
+
+EARLY, LATE = slice(40, 60), slice(450, 550)
+Item = TypeVar("Item")
+BINS = 32  # points of the curve over positions, at most
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to score, all (rows, length): tokens, targets (IGNORE where none), documents for the attention or None.
+
+    keys: names of the documents; bytes: what the row's targets of each stand for in UTF-8; owners: for each target,
+    its document's place in `keys`; places: how many tokens of its document stand before it in the row; text: whether
+    a target stands for text (an end-of-document token does not, and counts to the loss only).
+    """
+
+    tokens: Array
+    targets: Array
+    documents: Array | None
+    keys: list[str]
+    bytes: list[int]
+    owners: Array
+    places: Array
+    text: Array
+
+
+class Tally:
+    """Sums by document, and by position within the document."""
+
+    def __init__(self, context: int) -> None:
+        self.documents: dict[str, Sums] = {}
+        places = context + 1  # a sample's last target has that many tokens before it
+        self.nats, self.counts = np.zeros(places), np.zeros(places, np.int64)
+        self.long_nats, self.long_documents = np.zeros(places), 0
+
+    def add(self, batch: Batch, losses: Array) -> None:
+        """Count a batch's losses, nats (rows, length)."""
+        kept = batch.targets != IGNORE
+        for number, key in enumerate(batch.keys):
+            mine = kept & (batch.owners == number)
+            sums = self.documents.setdefault(key, Sums())
+            sums += Sums(
+                nats=float(losses[mine].sum()),
+                tokens=int(mine.sum()),
+                text_nats=float(losses[mine & batch.text].sum()) if batch.bytes[number] else 0.0,
+                bytes=batch.bytes[number],
+            )
+            for row in np.flatnonzero(mine.any(axis=1)):
+                places, values = batch.places[row][mine[row]], losses[row][mine[row]]
+                self.nats[places] += values
+                self.counts[places] += 1
+                if {LATE.stop - 1, EARLY.start} <= set(places.tolist()):
+                    self.long_nats[places] += values
+                    self.long_documents += 1
+
+    def scores(self) -> dict[str, Any]:
+        """Loss, bits per byte, tokens, documents; in-context learning and the curve over positions."""
+        total = Sums()
+        for sums in self.documents.values():
+            total += sums
+        return total.scores() | {"documents": len(self.documents), "in_context": self.in_context()}
+
+    def in_context(self) -> dict[str, Any]:
+        """score: nats (negative: better late), None where no document is long enough; curve: mean loss by position."""
+        score = None
+        if self.long_documents:
+            score = float(self.long_nats[LATE].mean() - self.long_nats[EARLY].mean()) / self.long_documents
+        edges = np.unique(np.geomspace(1, len(self.nats), BINS + 1).round().astype(int)) - 1
+        curve = [
+            {"from": int(low), "to": int(high), "loss": float(self.nats[low:high].sum() / count), "tokens": int(count)}
+            for low, high in pairwise(edges)
+            if (count := self.counts[low:high].sum())
+        ]
+        return {"score": score, "documents": self.long_documents, "curve": curve}
+
+
+@torch.no_grad()
+def score(model: Transformer, batches: Iterable[Batch]) -> Tally:
+    """Score every batch."""
+    tally, device = Tally(model.config.context), model.embed_tokens.weight.device
+    for batch in batches:
+        tokens, targets = (torch.from_numpy(array).to(device) for array in (batch.tokens, batch.targets))
+        documents = None if batch.documents is None else torch.from_numpy(batch.documents).to(device)
+        _, losses = model.losses(tokens, targets, documents, scale=1.0)
+        tally.add(batch, losses.double().cpu().numpy())
+    return tally
+
+
+def shard_batches(shards: Shards, *, masked: bool, micro_batch: int = 8, limit: int | None = None) -> Iterator[Batch]:
+    """The held-out samples of each stream, `limit` at most; documents are named by their ids, hexadecimal.
+
+    masked: whether the model was trained with attention within documents. Without doc_ids a stream counts as one
+    document, named like it.
+    """
+    for number, stream in enumerate(shards.validation):
+        for rows in _groups(range(min(len(stream.data), limit or len(stream.data))), micro_batch):
+            samples = shards.read(shards.validation, np.array([[number, row] for row in rows]))
+            keys: list[str] = []
+            owners, places = np.zeros(samples.targets.shape, np.int64), np.zeros(samples.targets.shape, np.int64)
+            for line, row in enumerate(rows):
+                sample = stream.data.sample(row)
+                lengths = sample.get("doc_lengths", np.array([samples.targets.shape[1] + 1]))
+                names = [bytes(each).hex() for each in sample["doc_ids"]] if "doc_ids" in sample else [stream.name]
+                owner = np.repeat(np.arange(len(lengths)), lengths)[1:]  # of the targets
+                place = np.concatenate([np.arange(length) for length in lengths.tolist()])[1:]
+                owners[line, : len(owner)], places[line, : len(owner)] = owner + len(keys), place
+                keys += names
+            sizes = np.zeros_like(samples.targets)
+            if shards.token_bytes is not None:
+                sizes = np.where(samples.targets == IGNORE, 0, shards.token_bytes[np.maximum(samples.targets, 0)])
+            held = np.bincount(owners.ravel(), sizes.ravel(), len(keys)).astype(np.int64).tolist()
+            documents = samples.documents if masked else None
+            yield Batch(samples.tokens, samples.targets, documents, keys, held, owners, places, sizes > 0)
+
+
+def text_batches(
+    texts: Iterable[tuple[str, str]], codec: Tokenizer, eos: int, context: int, *, masked: bool, micro_batch: int = 8
+) -> Iterator[Batch]:
+    """Batches of (name, text) pairs; each text begins after `eos`, which it sees only where training let it."""
+    codec.encode_special_tokens = True  # spelt out in a text, they are text
+    for windows in _groups(_windows(texts, codec, eos, context), micro_batch):
+        shape = len(windows), max(len(window.tokens) for window in windows) - 1
+        tokens, targets = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
+        documents = np.ones(shape, np.int32)
+        for row, window in enumerate(windows):
+            count = len(window.tokens) - 1
+            tokens[row, :count], targets[row, :count] = window.tokens[:-1], window.tokens[1:]
+            documents[row, 0] = not window.first  # the end-of-document token belongs to what was before
+        yield Batch(
+            tokens=tokens,
+            targets=targets,
+            documents=documents if masked else None,
+            keys=[window.name for window in windows],
+            bytes=[window.bytes for window in windows],
+            owners=np.broadcast_to(np.arange(shape[0])[:, None], shape),
+            places=np.broadcast_to(np.arange(shape[1]), shape),
+            text=targets != IGNORE,
+        )
+
+
+class _Window(NamedTuple):
+    """Tokens of a text, the first of which is only seen; the text's bytes stand with its first window."""
+
+    name: str
+    tokens: list[int]
+    first: bool
+    bytes: int
+
+
+def _windows(texts: Iterable[tuple[str, str]], codec: Tokenizer, eos: int, context: int) -> Iterator[_Window]:
+    for name, text in texts:
+        ids = [eos, *codec.encode(text, add_special_tokens=False).ids]
+        for start in range(0, len(ids) - 1, context):
+            yield _Window(name, ids[start : start + context + 1], start == 0, 0 if start else len(text.encode()))
+
+
+def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group
