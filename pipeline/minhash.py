@@ -74,7 +74,8 @@ class MinHasher:
         What the signatures sample: the Jaccard similarity of two such sets is the exact one that a signature
         estimates (up to collisions of 32-bit hashes).
         """
-        return _shingle_sets(data, ends, fold_table(), self.ngram)
+        found: tuple[U32, I64] = _shingle_sets(data, ends, fold_table(), self.ngram)
+        return found
 
     def band_keys(self, signatures: U32) -> U64:
         """uint64 (documents, bands): hash of each band's rows; equal keys are candidate duplicates."""
@@ -154,7 +155,7 @@ def _minimize(shingles: U32, multipliers: U32, offsets: U32, row: U32) -> None:
 
 
 @njit(cache=True)
-def _decode(data: U8, i: int) -> tuple[int, int]:
+def _decode(data: U8, i: int) -> tuple[Any, int]:
     """(code point, bytes) of the two- to four-byte sequence at data[i]."""
     lead, second = np.int64(data[i]), np.int64(data[i + 1]) & 0x3F
     if lead < 0xE0:
@@ -168,7 +169,7 @@ def _decode(data: U8, i: int) -> tuple[int, int]:
 @njit(cache=True)
 def _shingles_of(data: U8, start: int, end: int, table: U32, ngram: int, out: U32) -> int:
     """Hashes of the text's shingles, in order, into `out`; returns how many."""
-    count = _shingle(data, start, end, table, ngram, False, out)
+    count: int = _shingle(data, start, end, table, ngram, False, out)
     if 0 < count <= 3 * ngram:  # count + ngram - 1 words
         count = _shingle(data, start, end, table, ngram, True, out)
     return count

@@ -106,13 +106,13 @@ def _similarity(values: U32, offsets: I64, i: int, j: int, exact: bool) -> float
     if not exact:
         for k in range(a_end - a):
             equal += values[a + k] == values[b + k]
-        return equal / max(a_end - a, 1)
+        return float(equal / max(a_end - a, 1))
     while a < a_end and b < b_end:
         left, right = values[a], values[b]
         equal += left == right
         a += left <= right
         b += right <= left
-    return equal / max(sizes - equal, 1)
+    return float(equal / max(sizes - equal, 1))
 
 
 @njit(cache=True)
