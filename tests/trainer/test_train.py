@@ -107,9 +107,6 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert result.step == 12
 
 
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor that is not a leaf"
-)  # Dynamo's own, while it traces
 def test_a_compiled_mixed_bf16_run_resumes_across_the_end_of_its_epochs(shards: Path, tmp_path: Path) -> None:
     """Twelve steps of 24 sequences are several epochs of both streams."""
     config = small_run(compile=True, precision="bf16", global_batch_tokens=768, model=SMALL | {"layers": 1})
