@@ -158,13 +158,12 @@ def _measure(
     from pipeline.runner import build_corpus
     from pipeline.storage import read_json
     from recipes.funnel import CorpusView
-    from recipes.load import resolved_yaml
+    from recipes.load import resolved_yaml, training_config
     from recipes.terminal import messages
     from recipes.training import TrainingView
     from trainer.train import train
 
     recipe, run = variant.loaded.recipe, place / folder_name(variant.name)
-    assert recipe.train is not None  # `ablate` has looked
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.yaml").write_text(resolved_yaml(variant.loaded, run), "utf-8")
     _link_stages(variant, run, [(other, place / folder_name(other.name)) for other in earlier])
@@ -173,7 +172,7 @@ def _measure(
     stats = read_json(run / "shards" / "stats.json")
     scores = []
     for seed in range(1, seeds + 1):
-        config = recipe.train.model_copy(update={"seed": seed, "prompts": []})
+        config = training_config(variant.loaded).model_copy(update={"seed": seed, "prompts": []})
         with TrainingView(messages()) as training:
             outcome = train(config, run / "shards", run / f"seed-{seed}", training)
         scores.append(bits_per_byte(run / f"seed-{seed}", texts))

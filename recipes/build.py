@@ -46,7 +46,7 @@ def run(
 
     Example: pretrain run recipes/demo.yaml --set train.steps=100
     """
-    from recipes.load import load_recipe
+    from recipes.load import load_recipe, training_config
 
     loaded = load_recipe(recipe, overrides or ())
     stages = [*loaded.recipe.stages, "train"] if loaded.recipe.train else [*loaded.recipe.stages]
@@ -61,7 +61,7 @@ def run(
             if first or stale:
                 _set_aside(output)
             start_over = f"pretrain run {recipe} --from train"
-            _train(loaded.recipe.train, shards, output, start_over=start_over, mirror=mirror)
+            _train(training_config(loaded), shards, output, start_over=start_over, mirror=mirror)
     _finish(loaded.run, as_json, mirror)
 
 
@@ -114,7 +114,7 @@ def train(
 
     Example: torchrun --nproc-per-node 8 --no-python pretrain train recipes/llama-1b.yaml
     """
-    from recipes.load import load_recipe, load_training
+    from recipes.load import load_recipe, load_training, training_config
 
     overrides = [*(overrides or ()), *([f"train.preset={preset}"] if preset else ())]
     if shards is not None:
@@ -122,7 +122,7 @@ def train(
         remote = "://" in shards
         place = training.run if recipe or remote else Path(os.path.normpath(Path(shards) / ".."))
         output = output or place / "train"
-        _train(training.recipe.train, shards, output, skip_steps=skip_steps)
+        _train(training_config(training), shards, output, skip_steps=skip_steps)
         _finish(output.parent if output.name == "train" else output, as_json)
         return
     if recipe is None:
@@ -134,7 +134,7 @@ def train(
     if not (loaded.run / "shards" / "manifest.json").is_file():
         raise RecipeError(f"{loaded.run / 'shards'}: no shards yet; build them with `pretrain corpus {recipe}`")
     place = output or loaded.run / "train"
-    _train(loaded.recipe.train, loaded.run / "shards", place, skip_steps=skip_steps, mirror=mirror)
+    _train(training_config(loaded), loaded.run / "shards", place, skip_steps=skip_steps, mirror=mirror)
     _finish(output or loaded.run, as_json, mirror)
 
 

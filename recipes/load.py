@@ -19,6 +19,7 @@ from recipes.explain import explain, show
 from recipes.mirror import is_remote, local_copy
 from recipes.parse import Document, parse_recipe, parse_value
 from recipes.schema import Location, Recipe, Training, local_paths
+from trainer.config import TrainConfig
 
 Schema = TypeVar("Schema", Recipe, Training)
 
@@ -69,6 +70,16 @@ def check_paths(loaded: Loaded[Recipe]) -> None:
     ]
     if missing:
         raise RecipeError(missing)
+
+
+def training_config(loaded: Loaded[Recipe] | Loaded[Training]) -> TrainConfig:
+    """The `train` section, its path meant against the recipe's folder. Raises RecipeError where there is none."""
+    config = loaded.recipe.train
+    if config is None:
+        raise RecipeError("train: missing; this recipe describes no training run")
+    if config.initial is None:
+        return config
+    return config.model_copy(update={"initial": str(loaded.base / config.initial)})
 
 
 def resolved_yaml(loaded: Loaded[Recipe], folder: Path) -> str:

@@ -69,6 +69,8 @@ def local_paths(recipe: Recipe) -> Iterator[tuple[Location, str, bool]]:
         (("tokenize", "tokenizer", "path"), recipe.tokenize.tokenizer.path, False),
         (("truth",), recipe.truth, False),
     ]
+    if recipe.train is not None:
+        named.append((("train", "initial"), recipe.train.initial, True))  # a folder
     named += [(("quality", "models", name, "path"), model.path, False) for name, model in recipe.quality.models.items()]
     evaluations = recipe.quality.decontaminate.files
     named += [(("quality", "decontaminate", "files", index), path, False) for index, path in enumerate(evaluations)]

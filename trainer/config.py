@@ -152,8 +152,8 @@ class TrainConfig(Model):
     model: ModelOverrides = ModelOverrides()
     initial: str | None = Field(
         None,
-        description="folder of `pretrain import` (relative to the current directory) whose weights, shape and tokenizer"
-        " training starts from; default: random weights of the preset's shape",
+        description="folder of `pretrain import` (relative to the recipe) whose weights, shape and tokenizer training"
+        " starts from; default: random weights of the preset's shape",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     steps: Count = 1000

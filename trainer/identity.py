@@ -28,12 +28,13 @@ CONSEQUENCES = {
     "batch_ramp": ORDER,
     "seed": ORDER,
     "data.shuffle_block": ORDER,
+    "initial": "the run started from other weights, and these would not be used",
 }
 UNFIT = "the checkpoint's tensors do not fit"
 
 
-def identity(config: TrainConfig, shards: Shards, model: ModelConfig) -> Fields:
-    """The fields that must not change, by the name under which a user finds them."""
+def identity(config: TrainConfig, shards: Shards, model: ModelConfig, initial: str | None) -> Fields:
+    """The fields that must not change, by the name under which a user finds them; `initial`: hash of given weights."""
     return {
         "shards": shards.fingerprint,
         "tokenizer": shards.tokenizer_sha256,
@@ -43,6 +44,7 @@ def identity(config: TrainConfig, shards: Shards, model: ModelConfig) -> Fields:
         "seed": config.seed,
         "data.shuffle_block": config.data.shuffle_block,
         "optimizer.name": config.optimizer.name,
+        "initial": initial,
     }
 
 

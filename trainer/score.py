@@ -68,7 +68,7 @@ class Tally:
             sums += Sums(
                 nats=float(losses[mine].sum()),
                 tokens=int(mine.sum()),
-                text_nats=float(losses[mine & batch.text].sum()) if batch.bytes[number] else 0.0,
+                text_nats=float(losses[mine & batch.text].sum()),
                 bytes=batch.bytes[number],
             )
             for row in np.flatnonzero(mine.any(axis=1)):

@@ -127,11 +127,11 @@ class _Run:
         config = config.model_copy(update={"precision": find_precision(config.precision, device)})
         self.config, self.shards, self.output, self.observer = config, shards, output, observer
         self.device, self.world, self.resumed = device, world, resumed
-        initial = None
+        initial, started_from = None, None
         self.shape = resolve_model(config, shards.vocab_size, shards.sequence_length)
         if config.initial is not None:
-            self.shape, initial = load_initial(Path(config.initial), shards)
-        self.identity = identity.identity(config, shards, self.shape)
+            self.shape, initial, started_from = load_initial(Path(config.initial), shards)
+        self.identity = identity.identity(config, shards, self.shape, started_from)
         self.settings = identity.settings(config, environment(self.device))
         self.sequences = config.global_batch_tokens // shards.sequence_length
         if not self.sequences:

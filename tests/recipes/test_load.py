@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recipes.errors import RecipeError
-from recipes.load import check_paths, load_recipe, load_training, resolved_yaml
+from recipes.load import check_paths, load_recipe, load_training, resolved_yaml, training_config
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))
 GOOD = """\
@@ -211,6 +211,21 @@ def test_a_resolved_recipe_holds_in_its_new_folder(path, tmp_path):
     for before, after in zip(loaded.recipe.sources, again.recipe.sources, strict=True):
         for old, new in zip(before.paths, after.paths, strict=True):
             assert ("://" in old and old == new) or (path.parent / old).resolve() == (place / new).resolve()
+
+
+def test_weights_to_start_from_are_sought_beside_the_recipe(recipe):
+    loaded = load_recipe(recipe, ["train.initial=models/start", "sources.0.paths=['*.yaml']"])
+    assert Path(training_config(loaded).initial) == recipe.parent / "models/start"
+    with pytest.raises(RecipeError, match=r"train\.initial: got .*there is no folder"):
+        check_paths(loaded)
+    (recipe.parent / "models/start").mkdir(parents=True)
+    check_paths(loaded)
+    place = recipe.parent / "runs/x"
+    place.mkdir(parents=True)
+    (place / "recipe.yaml").write_text(resolved_yaml(loaded, place))
+    again = Path(training_config(load_recipe(place / "recipe.yaml")).initial)
+    assert again.resolve() == recipe.parent / "models/start"
+    assert training_config(load_training(recipe, ["train.initial=/else"])).initial == "/else"
 
 
 def test_training_alone_needs_no_corpus(tmp_path, recipe):

@@ -1,4 +1,4 @@
-"""Tasks of EleutherAI's lm-evaluation-harness on an exported model. The harness is an optional extra (`lm-eval`)."""
+"""Tasks of EleutherAI's lm-evaluation-harness on an exported model. The harness is an optional extra (`eval`)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ def run_tasks(trained: Trained, tasks: list[str], *, device: str = "cpu", limit:
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
         raise TrainerError(
-            f"--lm-eval needs lm-evaluation-harness (`{error.name}` is missing): uv pip install 'lm-eval[hf]'"
+            f"--lm-eval needs lm-evaluation-harness (`{error.name}` is missing): extra `eval`, or uv pip install lm-eval"
         ) from None
     files = [Path(task) for task in tasks if task.endswith((".yaml", ".yml"))]
     names = [_task_name(Path(task)) if Path(task) in files else task for task in tasks]
-    manager = TaskManager(include_path=sorted({str(file.parent.resolve()) for file in files}) or None)
+    # The defaults are 14,000 files to look through, and needless where each task is given.
+    folders = sorted({str(file.parent.resolve()) for file in files})
+    manager = TaskManager(include_path=folders or None, include_defaults=len(files) < len(tasks))
     if unknown := [name for name in names if not manager.match_tasks([name])]:
         raise TrainerError(f"--lm-eval: no task is called {', '.join(unknown)}; `lm_eval ls tasks` lists them")
     with tempfile.TemporaryDirectory(prefix="pretrain-") as folder:

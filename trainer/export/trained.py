@@ -24,7 +24,8 @@ from trainer.generate import load_tokenizer
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint and its tokenizer. `weights` are named as in `trainer.model`; `state` is the checkpoint's."""
+    """A checkpoint and its tokenizer. `weights` are named as in `trainer.model`; `state` is that of the checkpoint,
+    whose folder is `checkpoint`."""
 
     shape: ModelConfig
     weights: dict[str, Tensor]
@@ -32,6 +33,7 @@ class Trained:
     tokenizer: Tokenizer
     eos_id: int | None
     step: int
+    checkpoint: Path
     state: dict[str, Any]
     warnings: tuple[str, ...]
 
@@ -57,6 +59,7 @@ def load_trained(train_dir: Path, tokenizer: Path | None = None) -> Trained:
         tokenizer=load_tokenizer(train_dir, state, tokenizer),
         eos_id=state["eos_id"],
         step=checkpoint.step,
+        checkpoint=checkpoint.path,
         state=state,
         warnings=tuple(damage),
     )

@@ -23,8 +23,9 @@ metric_list: [{{metric: acc}}]
 """
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_local_task_runs_through_the_exported_model(trained: Trained, tmp_path: Path, monkeypatch: object) -> None:
+@pytest.mark.filterwarnings("ignore")  # the harness's own
+@pytest.mark.parametrize("source", ["llama"], indirect=True)
+def test_a_local_task_runs_through_the_exported_model(trained: Trained, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (docs/run-it-yourself.md says how)")
     rows = [{"question": "The river", "choices": [" rises", " sings"], "answer": n % 2} for n in range(4)]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))

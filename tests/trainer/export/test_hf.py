@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.config import CorpusConfig
 from pipeline.runner import build_corpus
-from tests.trainer.conftest import small_run
+from tests.trainer.conftest import Recorder, small_run
 from tests.trainer.export.conftest import LANGUAGES, ODD, write_hf
+from trainer.config import TrainConfig
 from trainer.errors import TrainerError
 from trainer.export.from_hf import import_hf
 from trainer.export.hf import export_hf
 from trainer.export.trained import Trained, load_trained
 from trainer.generate import Sampling, generate, load_model
+from trainer.shards import open_shards
 from trainer.train import train
 
 
@@ -139,8 +144,37 @@ def test_what_would_become_another_model_is_refused(
     assert not (tmp_path / "train").exists()
 
 
-def test_training_starts_from_imported_weights(source: Path, train_dir: Path, tmp_path: Path) -> None:
-    text = "The river rises in a bog above the village. " * 40
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 128,
+        },
+        {"rope_type": "linear", "factor": 4.0},
+    ],
+    ids=lambda scaling: scaling["rope_type"],
+)
+def test_stretched_positions_survive_import_and_export(tmp_path: Path, scaling: dict[str, Any]) -> None:
+    source = write_hf(tmp_path / "source", "llama", rope_theta=10_000.0, rope_scaling=scaling)
+    import_hf(source, tmp_path / "train")
+    place = export_hf(load_trained(tmp_path / "train"), tmp_path / "hf")
+    assert json.loads((place / "config.json").read_bytes())["rope_scaling"] == scaling
+    theirs, (ours, _) = AutoModelForCausalLM.from_pretrained(place).eval(), load_model(tmp_path / "train")
+    plain = AutoModelForCausalLM.from_pretrained(place, rope_scaling=None).eval()
+    codec = Tokenizer.from_file(str(place / "tokenizer.json"))
+    ids = torch.tensor([(codec.encode(LANGUAGES["en"]).ids * 9)[:1000]])
+    with torch.no_grad():
+        found, expected = ours(ids), theirs(ids).logits
+        assert (expected - found).abs().max() < 1e-4
+        assert (plain(ids).logits - found).abs().max() > 0.1  # the stretching matters here
+
+
+@pytest.mark.parametrize("source", ["llama"], indirect=True)
+def test_training_starts_at_the_imported_models_loss(source: Path, train_dir: Path, tmp_path: Path) -> None:
     recipe = {
         "name": "more",
         "sources": [{"name": "a", "type": "text", "paths": [str(tmp_path / "*.txt")]}],
@@ -148,11 +182,23 @@ def test_training_starts_from_imported_weights(source: Path, train_dir: Path, tm
         "tokenize": {"tokenizer": {"path": str(source / "tokenizer.json")}, "sequence_length": 64, "validation": 0.0},
         "executor": {"workers": 1},
     }
-    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "a.txt").write_text(LANGUAGES["en"])
     build_corpus(CorpusConfig(**recipe), tmp_path / "run", tmp_path)
-    fields = {"model": {}, "steps": 1, "global_batch_tokens": 64, "optimizer": {"lr": 1e-9, "muon_lr": 1e-9}}
-    train(small_run(**fields, initial=str(train_dir)), tmp_path / "run/shards", tmp_path / "train")
+    shards = open_shards(tmp_path / "run/shards", tmp_path / "cache")
+    rows = np.array([[0, index] for index in range(len(shards.train[0].data))])
+    samples = shards.read(shards.train, rows)
+    with torch.no_grad():
+        logits = load_model(train_dir)[0](torch.from_numpy(samples.tokens))
+    expected = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(samples.targets).flatten())
+
+    def training(steps: int, initial: Path) -> TrainConfig:  # one step is one epoch
+        return small_run(model={}, steps=steps, global_batch_tokens=64 * len(rows), log_every=1, initial=str(initial))
+
+    seen = Recorder()
+    train(training(1, train_dir), tmp_path / "run/shards", tmp_path / "train", seen)
     before, after = load_trained(train_dir), load_trained(tmp_path / "train")
     assert after.shape == before.shape.model_copy(update={"context": 64})
-    for name, tensor in after.weights.items():
-        torch.testing.assert_close(tensor, before.weights[name], rtol=0, atol=1e-6)
+    assert seen.rows[0]["loss"] == pytest.approx(float(expected), rel=1e-5)
+    assert any(not torch.equal(tensor, before.weights[name]) for name, tensor in after.weights.items())
+    with pytest.raises(TrainerError, match=r"initial: checkpoint '.*the run started from other weights"):
+        train(training(2, tmp_path / "train"), tmp_path / "run/shards", tmp_path / "train")
