@@ -5,19 +5,28 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format lock clean install real-data bench slurm-test ray-test faults long
+.PHONY: demo test check format lock clean install real-data bench slurm-test ray-test faults long docs setup-browser
 
 demo: install
 	@$(BIN)/pretrain harvest data/harvest --limit-mb 24
 	@$(BIN)/pretrain run recipes/demo.yaml
 
 test: check
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q -d .site
+
+# The documentation as a site, on a local port.
+docs: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+# Chromium for the report's tests, on Debian; needs root.
+setup-browser:
+	@apt-get install -y --no-install-recommends chromium
 
 real-data: install
 	@$(BIN)/pretrain run benchmarks/real-data.yaml
@@ -61,7 +70,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 
 lock:
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate \
-	  --extra pipeline --extra trainer --extra dev --extra ray --extra bench pyproject.toml -o requirements.lock
+	  --extra pipeline --extra trainer --extra dev --extra ray --extra bench --extra wandb --extra mlflow --extra eval pyproject.toml -o requirements.lock
 
 clean:
-	@rm -rf $(VENV) runs data/harvest
+	@rm -rf $(VENV) .site runs data/harvest

@@ -20,6 +20,7 @@ from io import StringIO
 from pathlib import Path
 
 from fastwarc.warc import ArchiveIterator as FastIterator
+from fastwarc.warc import WarcRecordType
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 
 from pipeline.warc import Tally, read_records
@@ -56,7 +57,7 @@ def fastwarc(path: Path) -> Counts:
             for record in FastIterator(file, parse_http=True, auto_decode="all", quirks_mode=True):
                 records += 1
                 record.reader.read()
-                if record.record_type.name == "response":
+                if record.record_type == WarcRecordType.response:
                     pages += "html" in (record.http_content_type or "")
         except Exception:  # noqa: BLE001
             pass

@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
@@ -74,7 +74,8 @@ def ablate(
     for number, variant in enumerate(variants):
         messages().print(f"ablate: {variant.name} ({number + 1} of {len(variants)})", soft_wrap=True)
         rows.append(_measure(variant, place, variants[:number], texts, seeds))
-    found = {"held_out_bytes": sum(len(text.encode()) for text in texts), "variants": rows, "verdicts": verdicts(rows)}
+    size = sum(len(text.encode()) for text in texts)
+    found: dict[str, Any] = {"held_out_bytes": size, "variants": rows, "verdicts": verdicts(rows)}
     (place / "ablation.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (place / "report.html").write_text(render(f"{place.name}: variants compared", [], sections(found)), "utf-8")
     if as_json:
@@ -88,9 +89,7 @@ def ablate(
 
 def list_variants(recipe: Path, overrides: Sequence[str], vary: Sequence[str]) -> list[Variant]:
     """Every combination of the varied fields' values, as valid recipes. Raises RecipeError."""
-    from recipes.load import load_recipe
-
-    choices = []
+    choices: list[list[tuple[str, str]]] = []
     for given in vary:
         field, equals, values = given.partition("=")
         if not equals or len(split_values(values)) < 2:
@@ -99,15 +98,25 @@ def list_variants(recipe: Path, overrides: Sequence[str], vary: Sequence[str]) -
     variants = []
     for chosen in product(*choices):
         settings = [f"{field}={value}" for field, value in chosen]
-        try:
-            loaded = load_recipe(recipe, [*overrides, *settings])
-        except RecipeError as error:
-            try:  # one value stands for a list of one
-                loaded = load_recipe(recipe, [*overrides, *(f"{field}=[{value}]" for field, value in chosen)])
-            except RecipeError:
-                raise error from None
+        # One value stands for a list of one where the field is a list.
+        spellings = product(*((f"{field}={value}", f"{field}=[{value}]") for field, value in chosen))
+        loaded = _first_valid(recipe, overrides, spellings)
         variants.append(Variant(" ".join(settings), loaded))
     return variants
+
+
+def _first_valid(recipe: Path, overrides: Sequence[str], spellings: Iterable[tuple[str, ...]]) -> Loaded[Recipe]:
+    """The recipe with the first spelling that is valid. Raises the first spelling's RecipeError where none is."""
+    from recipes.load import load_recipe
+
+    wrong: RecipeError | None = None
+    for settings in spellings:
+        try:
+            return load_recipe(recipe, [*overrides, *settings])
+        except RecipeError as error:
+            wrong = wrong or error
+    assert wrong is not None  # there is at least one spelling
+    raise wrong
 
 
 def split_values(text: str) -> list[str]:

@@ -65,7 +65,8 @@ def evaluate(
     if not (texts or shards or lm_eval):
         raise RecipeError(f"{run} has no shards; give --text FILE or --lm-eval TASKS")
     steps = [number for number, _ in list_checkpoints(folder / "checkpoints")] if all_steps else sorted(set(step or ()))
-    checkpoints = [_score(folder, number, shards, texts, limit) for number in steps or [None]]
+    newest: list[int | None] = [None]
+    checkpoints = [_score(folder, number, shards, texts, limit) for number in steps or newest]
     report: dict[str, Any] = {"checkpoints": checkpoints}
     if shards and texts:
         report["contamination"] = _contamination(folder, shards, texts)

@@ -124,8 +124,10 @@ def compile_model(model: Transformer) -> str | None:
             f"compile: torch.compile does not work here ({reason}); training goes on without it, more slowly. "
             "Install a C++ compiler (g++ or clang++) and Python's headers, or set `compile: false`"
         )
+    # A graph for each shape: one for all, made after an evaluation's smaller batch, may change later steps' bits.
+    torch._dynamo.config.recompile_limit = 64
     for block in model.layers:
-        block.compile()
+        block.compile(dynamic=False)
     model.compiled = True
     return None
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import CorpusConfig
-from pipeline.runner import stage_stats
-from pipeline.sources import list_inputs
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,15 @@ class CorpusPlan:
 
 def stored_bytes(config: CorpusConfig, base: Path) -> int:
     """Stored size of all inputs in bytes. Raises PipelineError where a pattern matches nothing."""
+    from pipeline.sources import list_inputs
+
     return sum(item.size for item in list_inputs(list(config.sources), base))
 
 
 def plan_corpus(config: CorpusConfig, base: Path, measured: CorpusConfig, run: Path, measured_base: Path) -> CorpusPlan:
     """What `config` will give, from what `measured` gave in the run folder `run`."""
+    from pipeline.runner import stage_stats
+
     scale = stored_bytes(config, base) / stored_bytes(measured, measured_base)
     stats = stage_stats(measured, run)
     seconds = core_seconds(run)

@@ -17,7 +17,7 @@ from tests.conftest import PROSE
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = [
     *("run", "corpus", "train", "check", "schema", "harvest", "inspect", "generate"),
-    *("report", "status", "ablate"),
+    *("report", "status", "ablate", "plan"),
     *("trace", "eval", "export", "import", "chat"),
 ]
 RECIPE = """\
@@ -196,7 +196,7 @@ def test_results_go_to_stdout_and_progress_to_stderr_without_colour_codes(folder
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"},
     )
     assert "gopher_min_words 2" in done.stdout
     assert done.stderr.splitlines()[0] == "extract: started (1 task)"

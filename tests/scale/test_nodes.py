@@ -16,21 +16,23 @@ from safetensors.torch import load_file
 
 from tests.trainer.conftest import small_run
 from tests.trainer.corpus import prose_shards
-from tests.trainer.test_parallel import PROGRAM, ROOT, rows, torchrun
+from tests.trainer.test_parallel import ROOT, rows, torchrun
 from trainer.config import TrainConfig
 
 STEPS = 60
 LAST = Path("checkpoints") / f"step-{STEPS:08d}" / "model.safetensors"
 
 
-def start_node(program: Path, port: int, config: TrainConfig, shards: Path, output: Path) -> subprocess.Popen[bytes]:
-    """One node's torchrun; what it says goes to a file beside the program."""
+def start_node(port: int, config: TrainConfig, shards: Path, output: Path) -> subprocess.Popen[bytes]:
+    """One node's torchrun; what it says goes to nodes.log."""
+    recipe = output.parent / "recipe.yaml"
+    recipe.write_text(json.dumps({"train": config.model_dump(mode="json")}))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
     meeting = [f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-backend=c10d", "--rdzv-id=test", "--local-addr=127.0.0.1"]
-    command = [*launch, *meeting, str(program), config.model_dump_json(), str(shards), str(output)]
-    with (program.parent / "nodes.log").open("ab") as log:
+    train = ["-m", "recipes.cli", "train", str(recipe), "--shards", str(shards), "--output", str(output)]
+    with (output.parent / "nodes.log").open("ab") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        return subprocess.Popen([*launch, *meeting, *train], env=environment, stdout=log, stderr=log)
 
 
 def free_port() -> int:
@@ -47,9 +49,8 @@ def test_a_killed_process_on_one_of_two_nodes_costs_no_step(tmp_path: Path) -> N
     (tmp_path / "whole").mkdir()
     assert torchrun(config, shards, tmp_path / "whole" / "train").returncode == 0
 
-    program, output, port = tmp_path / "program.py", tmp_path / "train", free_port()
-    program.write_text(PROGRAM)
-    nodes = [start_node(program, port, config, shards, output) for _ in range(2)]
+    output, port = tmp_path / "train", free_port()
+    nodes = [start_node(port, config, shards, output) for _ in range(2)]
     try:
         kill_when_past(12, output, nodes)
         codes = [node.wait(timeout=240) for node in nodes]
@@ -76,5 +77,5 @@ def kill_when_past(step: int, output: Path, nodes: list[subprocess.Popen[bytes]]
             break
         time.sleep(0.02)
     for worker in psutil.Process(nodes[1].pid).children(recursive=True):
-        if "program.py" in " ".join(worker.cmdline()):
+        if "recipes.cli" in worker.cmdline():
             worker.kill()

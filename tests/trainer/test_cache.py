@@ -81,7 +81,9 @@ def test_each_shard_is_fetched_once_an_epoch(remote: type[Unreliable], tmp_path:
         prefetcher.advance(step)
         ids = sampler.batch(step)
         assert (shards.read(shards.train, ids).tokens == local.read(local.train, ids).tokens).all()
-        assert len(list((tmp_path / "cache").rglob("*.mds"))) <= 5 + 3  # the last shard is small; each thread may bring one in
+        assert (
+            len(list((tmp_path / "cache").rglob("*.mds"))) <= 5 + 3
+        )  # the last shard is small; each thread may bring one in
     prefetcher.close()
     counts = [count for count in remote.fetched.values() if count]
     assert len(counts) == len(data.shards)
