@@ -22,7 +22,7 @@ from pipeline.stage import Build
 from pipeline.step import CorpusStep, Heartbeat, TaskReport
 
 _RECORD_BYTES = 48  # a key, its node, their sorted copies, the order and an id
-_PAIRS = np.empty((0, 2), np.int64)
+NO_PAIRS = np.empty((0, 2), np.int64)
 
 
 def partitions(documents: int, keys: int, partition_bytes: int) -> int:
@@ -40,7 +40,7 @@ class ExactJoinStep(CorpusStep):
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
         keys, nodes = self.table.partition("exact", rank, self.tasks)
-        pairs = _PAIRS
+        pairs = NO_PAIRS
         if len(nodes):
             ids = self.table.rows("id", nodes)
             order = np.lexsort((ids[:, 1], ids[:, 0], keys[:, 1], keys[:, 0]))
@@ -63,11 +63,11 @@ class BandJoinStep(CorpusStep):
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
         keys, nodes = self.table.partition("band", rank, self.tasks)
         chosen = ~self._same_text()[nodes]
-        keys, nodes = _repeated(keys[chosen], nodes[chosen])
+        keys, nodes = repeated(keys[chosen], nodes[chosen])
         ids = self.table.rows("id", nodes)
         order = np.lexsort((ids[:, 1], ids[:, 0], keys)) if len(nodes) else nodes
-        found = self._compare(keys[order], nodes[order], heartbeat)
-        pairs = np.unique(concatenate(found, _PAIRS), axis=0)
+        found = leader_pairs(self.table, self.settings, self.hashes, keys[order], nodes[order], heartbeat)
+        pairs = np.unique(concatenate(found, NO_PAIRS), axis=0)
         return TaskReport(files=[save_array(edge_file(self.workdir, self.name, rank), pairs)])
 
     def _same_text(self) -> Array:
@@ -78,31 +78,27 @@ class BandJoinStep(CorpusStep):
                 mask[pairs[:, 1]] = True
         return mask
 
-    def _compare(self, keys: U64, nodes: I64, heartbeat: Heartbeat) -> Iterator[I64]:
-        """Edges of sorted keys, part by part; a bucket that is cut goes on with its leaders."""
-        ends = np.cumsum(self._sizes(nodes))
-        limit = self.settings.partition_bytes // 16  # 4 bytes a value, and as much again while they are gathered
-        start, leaders = 0, np.empty(0, np.int64)
-        while start < len(nodes):
-            before = ends[start - 1] if start else 0
-            end = max(int(np.searchsorted(ends, before + limit, side="right")), start + 1)
-            part = np.concatenate([leaders, np.arange(start, end)])
-            values, offsets = self._values(nodes[part])
-            exact = self.settings.verify_by == "exact"
-            pairs, last = similar_pairs(keys[part], values, offsets, self.settings.verify, exact)
-            yield nodes[part[pairs]]
-            same = end < len(nodes) and keys[end] == keys[end - 1]
-            leaders = part[last] if same else np.empty(0, np.int64)
-            start = end
-            heartbeat.beat(0, 0, end / len(nodes))
 
-    def _sizes(self, nodes: I64) -> I64:
-        if self.settings.verify_by == "exact":
-            return self.table.rows("shingle_count", nodes)
-        return np.full(len(nodes), self.hashes, np.int64)
-
-    def _values(self, nodes: I64) -> tuple[U32, I64]:
-        return document_values(self.table, nodes, self.settings.verify_by == "exact")
+def leader_pairs(
+    table: Table, settings: DedupConfig, hashes: int, keys: U64, nodes: I64, heartbeat: Heartbeat
+) -> Iterator[I64]:
+    """Edges (leader, document) of documents sorted by key, part by part; a cut bucket goes on with its leaders."""
+    exact = settings.verify_by == "exact"
+    sizes = table.rows("shingle_count", nodes) if exact else np.full(len(nodes), hashes, np.int64)
+    ends = np.cumsum(sizes)
+    limit = settings.partition_bytes // 16  # 4 bytes a value, and as much again while they are gathered
+    start, leaders = 0, np.empty(0, np.int64)
+    while start < len(nodes):
+        before = ends[start - 1] if start else 0
+        end = max(int(np.searchsorted(ends, before + limit, side="right")), start + 1)
+        part = np.concatenate([leaders, np.arange(start, end)])
+        values, offsets = document_values(table, nodes[part], exact)
+        pairs, last = similar_pairs(keys[part], np.arange(len(part)), values, offsets, settings.verify, exact)
+        yield nodes[part[pairs]]
+        same = end < len(nodes) and keys[end] == keys[end - 1]
+        leaders = part[last] if same else np.empty(0, np.int64)
+        start = end
+        heartbeat.beat(0, 0, end / len(nodes))
 
 
 def document_values(table: Table, nodes: I64, exact: bool) -> tuple[U32, I64]:
@@ -124,8 +120,8 @@ def edges(workdir: Path, step: CorpusStep) -> Iterator[I64]:
     return (load_array(edge_file(workdir, step.name, rank)) for rank in range(step.tasks))
 
 
-def _repeated(keys: U64, nodes: I64) -> tuple[U64, I64]:
-    """The records whose key stands more than once, sorted by key."""
+def repeated(keys: U64, nodes: I64) -> tuple[U64, I64]:
+    """The records whose key stands more than once, sorted by key; those of one key keep their order."""
     order = np.argsort(keys, kind="stable")
     keys, nodes = keys[order], nodes[order]
     same = keys[1:] == keys[:-1]

@@ -47,15 +47,10 @@ def passes(build: Build) -> Iterator[CorpusStep]:
     indexes = open_indexes(settings, build.base, signature_settings(settings, build.seed, hashes))
     table = Table(build.workdir, [*map(read_rows, build.inputs), *(index.rows for index in indexes)])
     yield SignatureStep(build, table, indexes)
-    joins: list[CorpusStep] = []
     exact = ExactJoinStep(build, table) if settings.exact else None
-    if exact:
-        joins.append(exact)
-        yield exact
-    if settings.minhash:
-        joins.append(BandJoinStep(build, table, hasher.bands, hashes, exact))
-        yield joins[-1]
-    yield ClusterStep(build, table, joins)
+    near = BandJoinStep(build, table, hasher.bands, hashes, exact) if settings.minhash else None
+    yield from (join for join in (exact, near) if join)
+    yield ClusterStep(build, table, exact, near)
     line_tasks = 0
     if settings.line_documents:
         yield LineStep(build, table)

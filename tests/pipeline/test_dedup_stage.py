@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,31 @@ def test_exact_verification(tmp_path: Path) -> None:
     for key, row in found.items():
         one, other = sets[key], sets[row["duplicate_of"]]
         assert row["similarity"] == pytest.approx(len(one & other) / len(one | other))
+
+
+@pytest.mark.parametrize("verify_by", ["estimate", "exact"])
+def test_of_a_chain_every_dropped_document_is_like_its_survivor(tmp_path: Path, verify_by: str) -> None:
+    base = corpus(1)[0]["text"].split() * 5
+    words = [f"{word}{'abcdefghij'[i % 10]}{'klmnopqrst'[i // 60]}" for i, word in enumerate(base)]
+    rows = corpus(12)
+    for number, row in enumerate(rows[:12]):
+        row["text"] = " ".join(words[20 * number : 20 * number + 300])
+    rows[12]["text"] = rows[5]["text"].upper()
+    outcomes = []
+    for files in (1, 3, 7):
+        folder = tmp_path / str(files)
+        build = make_build(
+            folder, write(folder / "in", rows, files), verify_by=verify_by, partition_bytes=200_000 // files
+        )
+        outcomes.append(run(build))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    chain = [outcomes[0][row["id"]] for row in rows[:12]]
+    assert 1 < len({row["cluster"] for row in chain}) < 12
+    assert all(row["similarity"] >= 0.75 for row in dropped(outcomes[0]).values())
+    pair = [outcomes[0][rows[number]["id"]] for number in (5, 12)]
+    assert pair[0]["cluster"] == pair[1]["cluster"]
+    sizes = Counter(row["cluster"] for row in outcomes[0].values())
+    assert all(row["cluster_size"] == sizes[row["cluster"]] for row in outcomes[0].values())
 
 
 def test_scopes_do_not_meet_and_a_missing_column_is_named(tmp_path: Path) -> None:
