@@ -61,9 +61,9 @@ def parse(page: Array) -> Tree:
     size = int(np.count_nonzero(page == ord("<"))) + 2
     tag, parent, end, names = (np.zeros(size, kind) for kind in (np.uint8, np.int32, np.int32, np.uint32))
     runs = (np.zeros(2 * size, kind) for kind in (np.int32, np.int32, np.int32, np.uint8, np.int32))
-    room = Tree(tag, parent, end, names, *runs, np.zeros(2, np.int64))
+    room = Tree._make([tag, parent, end, names, *runs, np.zeros(2, np.int64)])
     elements, pieces = _parse(page, *tag_table(), *word_table(), room)
-    return Tree(*(row[:elements] for row in room[:4]), *(run[:pieces] for run in room[4:9]), room.title)
+    return Tree._make([*(row[:elements] for row in room[:4]), *(run[:pieces] for run in room[4:9]), room.title])
 
 
 @njit(cache=True)
