@@ -51,7 +51,7 @@ class History:
             )
         if missing := {"data.shuffle_block", "batch_ramp"} - saved.keys():
             raise TrainerError(
-                f"{found.path} does not say {' and '.join(sorted(missing))}; it was written by an earlier version, whose "
+                f"{found.path} does not say {' and '.join(sorted(missing))}; an earlier version wrote it, whose "
                 "order of the data is not known here. Train anew"
             )
         self.steps = found.step
