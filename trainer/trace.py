@@ -49,6 +49,11 @@ class History:
                 f"{found.path} was trained on shards {saved.get('shards')}, but {shards} is {self.shards.fingerprint}; "
                 "give the folder of the corpus it was trained on"
             )
+        if missing := {"data.shuffle_block", "batch_ramp"} - saved.keys():
+            raise TrainerError(
+                f"{found.path} does not say {' and '.join(sorted(missing))}; an earlier version wrote it, whose "
+                "order of the data is not known here. Train anew"
+            )
         self.steps = found.step
         self.ledger = Ledger(train_dir / "ledger.json")
         sequences = saved["global_batch_tokens"] // self.shards.sequence_length

@@ -127,7 +127,8 @@ class _Run:
         config = config.model_copy(update={"precision": find_precision(config.precision, device)})
         self.config, self.shards, self.output, self.observer = config, shards, output, observer
         self.device, self.world, self.resumed = device, world, resumed
-        initial, started_from = None, None
+        initial: dict[str, Tensor] | None = None
+        started_from: str | None = None
         self.shape = resolve_model(config, shards.vocab_size, shards.sequence_length)
         if config.initial is not None:
             self.shape, initial, started_from = load_initial(Path(config.initial), shards)

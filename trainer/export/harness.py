@@ -25,7 +25,7 @@ def run_tasks(trained: Trained, tasks: list[str], *, device: str = "cpu", limit:
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
         raise TrainerError(
-            f"--lm-eval needs lm-evaluation-harness (`{error.name}` is missing): install the extra `eval`"
+            f"--lm-eval needs lm-evaluation-harness (`{error.name}` is missing): uv pip install lm-eval"
         ) from None
     files = [Path(task) for task in tasks if task.endswith((".yaml", ".yml"))]
     names = [_task_name(Path(task)) if Path(task) in files else task for task in tasks]
