@@ -1,7 +1,7 @@
 """Text to token ids, the same that `tokenizers` gives.
 
 Byte-level BPE with a known pattern runs through the kernels (`split`, `merge`); every other kind, and texts that
-hold an added token, run through `tokenizers` itself. Cost on the fast path: benchmarks/tokenize.py; about 65 MB a
+hold an added token, run through `tokenizers` itself. Cost on the fast path: benchmarks/tokenizer.py; about 65 MB a
 process for cache and tables, and half a second to build the tables of a vocabulary of 100,000.
 """
 

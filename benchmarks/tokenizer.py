@@ -4,42 +4,29 @@ Caches warm up on every other document of a set and the rest is timed (best of t
 which keep caches of their own). All ids of the timed part are compared.
 Texts: ../shared/data/text in parts of 20,000 characters; without it the documentation installed beside Python.
 
-    python benchmarks/tokenize.py [--quick]
+    python benchmarks/tokenizer.py [--quick]
 """
 
 from __future__ import annotations
 
+import gzip
+import json
+import os
 import sys
+import time
+from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-if __name__ != "__main__":
-    # Another script of this folder asked for the standard library's module of this name.
-    import importlib.util
-    import sysconfig
+sys.path[0] = str(ROOT)
+os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "NUMBA_NUM_THREADS": "1"}
 
-    spec = importlib.util.spec_from_file_location("tokenize", Path(sysconfig.get_path("stdlib")) / "tokenize.py")
-    assert spec
-    assert spec.loader
-    sys.modules["tokenize"] = real = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(real)
-else:
-    sys.path[0] = str(ROOT)
+import tiktoken  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
 
-    import gzip
-    import json
-    import os
-    import time
-    from collections import defaultdict
-
-    os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "NUMBA_NUM_THREADS": "1"}
-
-    import tiktoken
-    from tokenizers import Tokenizer
-
-    from benchmarks.vocabularies import FOLDER, cl100k, gpt2
-    from pipeline.tokenizer import Encoder, train
-    from pipeline.tokenizer.encoder import byte_letters
+from benchmarks.vocabularies import FOLDER, cl100k, gpt2  # noqa: E402
+from pipeline.tokenizer import Encoder, train  # noqa: E402
+from pipeline.tokenizer.encoder import byte_letters  # noqa: E402
 
 SPEED, RATIO = 34.0, 10.0
 SETS = ("mixed", "english", "european", "unspaced")
@@ -163,7 +150,7 @@ def main():
         "times encode_batch_fast on mixed text": {"value": round(worst, 1), "bar": RATIO, "holds": worst >= RATIO},
         "ids identical": {"value": int(same), "bar": 1, "holds": same},
     }
-    print(json.dumps({"name": "tokenize", "bars": bars}))
+    print(json.dumps({"name": "tokenizer", "bars": bars}))
     return 0 if all(bar["holds"] for bar in bars.values()) else 1
 
 
