@@ -28,7 +28,7 @@ def bits_of(point: np.uint32, table: Array) -> int:
     return int(table[point])
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def cut_prefix(points: Array, low: int, high: int, table: Array) -> int:
     """Length of the sign to cut off at the beginning."""
     first = points[low]
@@ -43,7 +43,7 @@ def cut_prefix(points: Array, low: int, high: int, table: Array) -> int:
     return 1 if bits & (_AFFIX | _PREFIX) else 0
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def cut_suffix(points: Array, low: int, high: int, table: Array, digits: bool) -> int:
     """Length of the sign, possessive or unit to cut off at the end."""
     if high <= low:
@@ -145,7 +145,7 @@ def is_url(points: Array, low: int, high: int, table: Array) -> bool:
     return i == high or points[i] in (_SLASH, 63, 35)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def cut_infix(points: Array, i: int, low: int, high: int, table: Array) -> int:
     """Length of the sign at `i` at which a part is cut within, or 0."""
     point = points[i]

@@ -17,7 +17,7 @@ from pipeline.signals.words import IS_PUNCTUATION, IS_TERMINAL
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"numbering": "a7fef715", "characters": "31663ff6", "words": "6f1cd7b7"}  # see numbering
+BUILT_ON = {"numbering": "a7fef715", "characters": "31663ff6", "words": "de36fe42"}  # see numbering
 
 COLUMNS = (
     "newlines",

@@ -24,7 +24,7 @@ from pipeline.signals.english import splits
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"affixes": "6f8165b3", "characters": "31663ff6"}  # see numbering
+BUILT_ON = {"affixes": "90d34bad", "characters": "31663ff6"}  # see numbering
 
 HAS_LETTER = 1
 IS_WORD = 2  # holds more than signs
@@ -37,7 +37,7 @@ _SEED = np.uint64(0x9E3779B97F4A7C15)
 _PRIME = np.uint64(0x100000001B3)
 _ALPHA, _LOWER, _DIGIT, _SPACE, _AFFIX, _MARK = c.ALPHA, c.LOWER, c.DIGIT, c.SPACE, c.AFFIX, c.MARK
 _SYMBOL, _PUNCTUATION, _TERMINAL, _UNSPACED, _DOT = c.SYMBOL, c.PUNCTUATION, c.TERMINAL, c.UNSPACED, ord(".")
-_SIGN, _APOSTROPHE, _QUOTE_MARK = c.AFFIX | c.PREFIX, 0x27, 0x2019
+_LETTER = c.ALPHA | c.UNSPACED
 
 
 def tokenize(points: Array, ends: Array, english: Array | None = None) -> tuple[Array, Array, Array, Array, Array]:
@@ -51,10 +51,10 @@ def tokenize(points: Array, ends: Array, english: Array | None = None) -> tuple[
     size = len(points)
     starts, lengths, stack = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.int32)
     kinds, hashes, token_ends = np.empty(size, np.uint8), np.empty(size, np.uint64), np.empty(len(ends), np.int64)
-    keys, cuts = _special_table()
+    keys, cuts, edges = _special_table()
     longest = np.where(np.ones(len(ends), bool) if english is None else english, _LONGEST_SPECIAL, 0)
     count = _tokenize(
-        points, ends, longest, c.character_table(), keys, cuts, stack, starts, lengths, kinds, hashes, token_ends
+        points, ends, longest, c.character_table(), keys, cuts, edges, stack, starts, lengths, kinds, hashes, token_ends
     )
     return starts[:count], lengths[:count], kinds[:count], hashes[:count], token_ends
 
@@ -68,16 +68,22 @@ def hash_word(word: str) -> np.uint64:
 
 
 @cache
-def _special_table() -> tuple[Array, Array]:
-    """Hash table of contractions and abbreviations: uint64 keys, uint8 length of the first token."""
-    keys, cuts = np.zeros(_SPECIALS, np.uint64), np.zeros(_SPECIALS, np.uint8)
+def _special_table() -> tuple[Array, Array, Array]:
+    """Hash table of contractions and abbreviations: uint64 keys, uint8 length of the first token.
+
+    The third array, uint16 (2, 256), is a sieve: bit `size` is set where one of that size begins or ends with the
+    character (its low eight bits).
+    """
+    keys, cuts, edges = np.zeros(_SPECIALS, np.uint64), np.zeros(_SPECIALS, np.uint8), np.zeros((2, 256), np.uint16)
     for word, cut in splits().items():
         key = hash_word(word)
         slot = int(key) >> 40 & (_SPECIALS - 1)
         while keys[slot]:
             slot = (slot + 1) & (_SPECIALS - 1)
         keys[slot], cuts[slot] = key, cut
-    return keys, cuts
+        edges[0, ord(word[0]) & 255] |= 1 << len(word)
+        edges[1, ord(word[-1]) & 255] |= 1 << len(word)
+    return keys, cuts, edges
 
 
 @njit(cache=True)
@@ -93,23 +99,16 @@ def _known(value: np.uint64, size: int, longest: int, keys: Array, cuts: Array) 
     return 0
 
 
-@njit(cache=True)
-def _edge(point: np.uint32, signs: int, table: Array) -> bool:
-    """Whether a contraction or an abbreviation may begin or end with this character: a letter, an apostrophe."""
-    return bool(bits_of(point, table) & signs == 0 or point in (_APOSTROPHE, _QUOTE_MARK))
-
-
-@njit(cache=True)
-def _special(points: Array, low: int, high: int, longest: int, table: Array, keys: Array, cuts: Array) -> int:
+@njit(cache=True, inline="always")
+def _special(points: Array, low: int, high: int, longest: int, keys: Array, cuts: Array, edges: Array) -> int:
     """`_known` of a stretch of characters."""
-    if high - low > longest or high <= low:
-        return 0
-    if not (_edge(points[low], _SIGN, table) and _edge(points[high - 1], _AFFIX, table)):
-        return 0
-    value = _SEED
-    for i in range(low, high):
-        value = (value ^ np.uint64(points[i])) * _PRIME
-    return int(_known(value, high - low, longest, keys, cuts))
+    found, size = 0, high - low
+    if 0 < size <= longest and (edges[0, points[low] & 255] & edges[1, points[high - 1] & 255]) >> size & 1:
+        value = _SEED
+        for i in range(low, high):
+            value = (value ^ np.uint64(points[i])) * _PRIME
+        found = _known(value, size, longest, keys, cuts)
+    return found
 
 
 @njit(cache=True, inline="always")
@@ -124,12 +123,12 @@ def _kind(every: int, some: int, size: int) -> int:
 @njit(cache=True)
 def _cut(
     points: Array, low: int, high: int, some: int, longest: int, table: Array, keys: Array, cuts: Array,
-    stack: Array, starts: Array, n: int,
+    edges: Array, stack: Array, starts: Array, n: int,
 ) -> int:  # fmt: skip
     """Write where the tokens of a part without white space begin. Returns the number of tokens then."""
     depth, cut, digits = 0, 0, some & _DIGIT > 0
     while low < high:
-        cut = _special(points, low, high, longest, table, keys, cuts)
+        cut = _special(points, low, high, longest, keys, cuts, edges)
         if cut:
             break
         prefix = cut_prefix(points, low, high, table)
@@ -137,11 +136,11 @@ def _cut(
         if prefix == 0 and suffix == 0:
             break
         if prefix:
-            cut = _special(points, low + prefix, high, longest, table, keys, cuts)
+            cut = _special(points, low + prefix, high, longest, keys, cuts, edges)
         if cut:
             suffix = 0
         elif suffix:
-            cut = _special(points, low, high - suffix, longest, table, keys, cuts)
+            cut = _special(points, low, high - suffix, longest, keys, cuts, edges)
             prefix = 0 if cut else prefix
         if prefix:
             starts[n] = low
@@ -215,7 +214,7 @@ def _describe(
 
 @njit(cache=True)
 def _tokenize(
-    points: Array, ends: Array, specials: Array, table: Array, keys: Array, cuts: Array, stack: Array,
+    points: Array, ends: Array, specials: Array, table: Array, keys: Array, cuts: Array, edges: Array, stack: Array,
     starts: Array, lengths: Array, kinds: Array, hashes: Array, token_ends: Array,
 ) -> int:  # fmt: skip
     n, i = 0, 0
@@ -226,39 +225,43 @@ def _tokenize(
             if bits & _SPACE:
                 i += 1
                 continue
-            low, some, every, body, value, root = i, 0, 0xFFFF, 0xFFFF, _SEED, _SEED
-            while True:  # `body` and `root`: of all but the last character
-                some |= bits
-                body, root = every, value
-                every &= bits
+            # Most parts are a word, or a word and a sign: these need no second look.
+            low, before, value = i, 0, _SEED
+            while bits & _LETTER == _ALPHA:
                 value = (value ^ np.uint64(points[i])) * _PRIME
                 i += 1
                 if i == end:
                     break
-                following = bits_of(points[i], table)
-                if following & _SPACE:
+                before, bits = bits, bits_of(points[i], table)
+            word = i
+            if word > low and (word == end or bits & _SPACE):
+                if not _known(value, word - low, longest, keys, cuts):
+                    starts[n], lengths[n], kinds[n], hashes[n] = low, word - low, HAS_LETTER | IS_WORD, value
+                    n += 1
+                    continue
+            elif word > low and not bits & _UNSPACED and (word + 1 == end or bits_of(points[word + 1], table) & _SPACE):
+                sign = np.uint64(points[word])
+                if (
+                    (bits & _AFFIX or (sign == _DOT and before & _LOWER))
+                    and not _known((value ^ sign) * _PRIME, word + 1 - low, longest, keys, cuts)
+                    and not _known(value, word - low, longest, keys, cuts)
+                ):
+                    starts[n], lengths[n], kinds[n], hashes[n] = low, word - low, HAS_LETTER | IS_WORD, value
+                    starts[n + 1], lengths[n + 1], kinds[n + 1] = word, 1, _kind(bits, bits, 1)
+                    hashes[n + 1] = (_SEED ^ sign) * _PRIME
+                    n, i = n + 2, word + 1
+                    continue
+            some, i = 0, low
+            while i < end:
+                bits = bits_of(points[i], table)
+                if bits & _SPACE:
                     break
-                bits = following
-            # Most parts are a word, or a word and a sign: these need no second look.
-            plain = not some & _UNSPACED and body & _ALPHA and not _known(value, i - low, longest, keys, cuts)
-            if plain and every & _ALPHA:
-                starts[n], lengths[n], kinds[n], hashes[n] = low, i - low, HAS_LETTER | IS_WORD, value
-                n += 1
-            elif (
-                plain
-                and i - low > 1
-                and (bits & _AFFIX or (points[i - 1] == _DOT and bits_of(points[i - 2], table) & _LOWER))
-                and not _known(root, i - 1 - low, longest, keys, cuts)
-            ):
-                starts[n], lengths[n], kinds[n], hashes[n] = low, i - 1 - low, HAS_LETTER | IS_WORD, root
-                starts[n + 1], lengths[n + 1], kinds[n + 1] = i - 1, 1, _kind(bits, bits, 1)
-                hashes[n + 1] = (_SEED ^ np.uint64(points[i - 1])) * _PRIME
-                n += 2
-            else:
-                first = n
-                n = _cut(points, low, i, some, longest, table, keys, cuts, stack, starts, n)
-                if some & _UNSPACED:
-                    n = _split(points, i, table, stack, starts, first, n)
-                _describe(points, i, table, starts, lengths, kinds, hashes, first, n)
+                some |= bits
+                i += 1
+            first = n
+            n = _cut(points, low, i, some, longest, table, keys, cuts, edges, stack, starts, n)
+            if some & _UNSPACED:
+                n = _split(points, i, table, stack, starts, first, n)
+            _describe(points, i, table, starts, lengths, kinds, hashes, first, n)
         token_ends[document] = n
     return n
