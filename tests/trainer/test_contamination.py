@@ -20,7 +20,7 @@ def test_overlaps_are_those_of_a_plain_search(shards: Path, tmp_path: Path) -> N
     ]
     codec = byte_tokenizer()
     texts = [
-        "entirely new words 0123456789 that no license holds",
+        "0123456789 zyxwvutsr qponmlkj 9876543210",
         PROSE[700:760] + " and then ~~~~~~~~~~~~~~",
         "short",
     ]
