@@ -110,8 +110,8 @@ def peer(files, folder, workers, tokenizer):
         sys.exit(f"datatrove's chain failed:\n{done.stderr[-2000:]}")
     statistics = json.loads((work / "logs/read/stats.json").read_bytes())
     read = statistics[0]["stats"]["documents"]["total"]
-    left = json.loads((work / "logs/filter/stats.json").read_bytes())[-1]["stats"]["total"]["total"]
-    return seconds, read, left
+    left = json.loads((work / "logs/filter/stats.json").read_bytes())[-1]["stats"]["total"]
+    return seconds, read, left if isinstance(left, int) else left["total"]  # datatrove writes plain sums as numbers
 
 
 def main():

@@ -26,7 +26,7 @@ from pipeline.tokenizer.split import split
 EOS = "<|endoftext|>"
 END_NAMES = (EOS, "</s>", "<|end_of_text|>", "<eos>")
 Ids = np.ndarray[Any, np.dtype[Any]]
-_GROUP = 1 << 20  # bytes of text encoded together
+_GROUP = 1 << 17  # bytes of text encoded together
 
 
 class Encoder:

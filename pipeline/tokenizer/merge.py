@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 PADDING = 16  # bytes that must be readable after the last text
@@ -28,6 +29,7 @@ _KEYS = 1 << 24
 _LONGEST = 128  # bytes of the longest cached piece
 _SCANNED = 64  # symbols of the longest piece merged by scanning
 _SPLIT_FROM = 24  # bytes from which any piece is cut at boundaries
+_AHEAD = 8  # pieces whose slots are asked for before their turn
 _SPILLED = np.uint64(0xFF) << np.uint64(56)
 _NONE = np.uint64(0xFFFFFFFFFFFFFFFF)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -91,6 +93,23 @@ def _load(typing_context: Any, array: Any, index: Any) -> Any:
         return builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
 
     return types.uint64(array, types.intp), generate
+
+
+@intrinsic
+def _prefetch(typing_context: Any, array: Any, row: Any) -> Any:
+    """Ask for a row of a two-dimensional contiguous array ahead of its use."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        table = context.make_array(signature.args[0])(context, builder, arguments[0])
+        step = builder.extract_value(table.strides, 0)
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        place = builder.gep(builder.bitcast(table.data, byte), [builder.mul(arguments[1], step)])
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
 
 
 @njit
@@ -422,10 +441,15 @@ def encode(data: Any, pieces: Any, piece_ends: Any, rules: Rules, cache: Cache, 
     symbols, ranks = np.empty(_SCANNED, np.uint64), np.empty(_SCANNED, np.uint64)
     slots, ids, keys, boundaries = cache.slots, cache.ids, cache.keys, rules.boundaries
     total = start = number = 0
+    mask, count = np.uint64(slots.shape[0] - 1), piece_ends[-1] if piece_ends.size else 0
     for text in range(piece_ends.size):
         while number < piece_ends[text]:
             end = pieces[number]
             number += 1
+            ahead = number + _AHEAD
+            if ahead < count and pieces[ahead] - pieces[ahead - 1] <= 15:
+                first, second = _key(data, pieces[ahead - 1], pieces[ahead])
+                _prefetch(slots, np.intp(_mix(_mix(first) ^ second) & mask))
             # U+3000 to U+9FFF: kana and Han, which stand unspaced
             unspaced = end - start > 3 and 0xE3 <= data[end - 3] <= 0xE9
             cut = boundaries.size > 0 and (unspaced or (end - start > _SPLIT_FROM and data[end - 1] >= 0x80))

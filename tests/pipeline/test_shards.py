@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
-import subprocess
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -228,14 +227,44 @@ def test_show_gives_the_documents_of_a_sample(shards: Path) -> None:
         show(shards, "x", 0)
 
 
-def test_from_jsonl_makes_shards_of_clean_text(tmp_path: Path) -> None:
+def test_from_jsonl_makes_shards_of_clean_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [json.dumps({"body": text}) for text in documents().values()]
     (tmp_path / "clean.jsonl").write_text("\n".join(rows), "utf-8")
-    command = [str(Path(sys.executable).parent / "pretrain"), "shards", "from-jsonl", "clean.jsonl", "-o", "out"]
-    command += ["--text-key", "body", "--vocab-size", "300", "--sequence-length", "32", "--workers", "1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    command = ["shards", "from-jsonl", "clean.jsonl", "-o", "out", "--text-key", "body"]
+    command += ["--vocab-size", "300", "--sequence-length", "32", "--workers", "1"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
     assert verify(tmp_path / "out/shards").problems == []
+
+
+def test_no_near_duplicate_stands_on_both_sides_of_the_split(tmp_path: Path) -> None:
+    """Each text twice but for its last word. Without deduplication some pairs straddle the split, with it none."""
+    words, chance = " ".join(PROSE.values()).split(), random.Random(1)
+    texts = [" ".join(chance.choices(words, k=60)) for _ in range(60)]
+    rows = [{"text": f"{text} {end}", "url": f"{number}/{end}"} for number, text in enumerate(texts) for end in "ab"]
+    (tmp_path / "web.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    straddling = {}
+    for stages in (["extract", "tokenize"], ["extract", "dedup", "tokenize"]):
+        config = CorpusConfig.model_validate(
+            {
+                "name": "t",
+                "sources": [{"name": "web", "type": "jsonl", "paths": [str(tmp_path / "web.jsonl")]}],
+                "stages": stages,
+                "extract": {"extractor": "none"},
+                "tokenize": {"tokenizer": {"vocab_size": 300}, "sequence_length": SIZE, "validation": 0.3},
+                "executor": {"workers": 1},
+            }
+        )
+        run = tmp_path / f"run{len(stages)}"
+        build_corpus(config, run, Path())
+        sides: dict[str, set[str]] = {"train": set(), "validation": set()}
+        for row in pq.read_table(run / "shards/documents.parquet").to_pylist():
+            sides[row["split"]].add(row["url"].partition("/")[0])
+        assert len(sides["train"] | sides["validation"]) == len(texts)
+        straddling[len(stages)] = len(sides["train"] & sides["validation"])
+    assert straddling[2] > 0
+    assert straddling[3] == 0
 
 
 def test_phase_of_an_unknown_source_is_refused(tmp_path: Path) -> None:
