@@ -12,7 +12,7 @@ demo: install
 	@$(BIN)/pretrain run recipes/demo.yaml
 
 test: check
-	@$(BIN)/python -m pytest -q -n auto --dist loadfile
+	@$(BIN)/python -m pytest -q -n logical --dist loadfile
 
 check: install
 	@$(BIN)/ruff check .

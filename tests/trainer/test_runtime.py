@@ -19,6 +19,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(
     import torch._inductor.config as inductor
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    torch.compiler.reset()  # what earlier tests compiled would stand in for the compiler
     recorder = Recorder()
     with inductor.patch({"cpp.cxx": (None, "no-such-compiler")}):
         result = train(small_run(compile=True, steps=2), shards, tmp_path / "out", recorder)
