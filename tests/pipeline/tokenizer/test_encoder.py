@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,30 @@ def sample(shared: Path, every: int) -> Iterator[str]:
     for path in sorted((shared / "text").glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             yield from (json.loads(line)["text"] for number, line in enumerate(lines) if number % every == 0)
+
+
+FILES = [
+    *("free-programming-books", "german-laws", "git-manual-l10n", "gutenberg"),
+    *("learnxinyminutes", "python-peps", "react-docs", "tldr"),
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("vocabulary", [gpt2, cl100k])
+@pytest.mark.parametrize("name", FILES)
+def test_all_real_texts(shared: Path, name: str, vocabulary: Callable[[], Tokenizer]) -> None:
+    """Minutes in all, nearly all of them the reference's: -k with a file's name checks one."""
+    assert {path.name for path in (shared / "text").glob("*.jsonl.gz")} == {f"{each}.jsonl.gz" for each in FILES}
+    encoder = Encoder(vocabulary())
+    with gzip.open(shared / f"text/{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for some in batched((json.loads(line)["text"] for line in lines), 100):
+            assert_equal(encoder, some)
+
+
+def batched(texts: Iterator[str], size: int) -> Iterator[list[str]]:
+    """Lists of up to `size` texts."""
+    while some := list(islice(texts, size)):
+        yield some
 
 
 def test_pieces_that_are_tokens_although_no_merge_leads_there() -> None:
