@@ -1,8 +1,9 @@
-"""datatrove's local executor on a pool of processes that notices when one of them dies.
+"""datatrove's local executor on processes that may die.
 
-datatrove hands its tasks to a `multiprocessing.Pool`, which waits forever for a worker that was killed from outside
-(by the kernel when memory runs out, say). This one hands them to a `ProcessPoolExecutor`, which raises, and its
-workers die with the process that started them, so that none goes on writing beside the next run.
+datatrove hands its tasks to a `multiprocessing.Pool`, which waits forever for a worker that was killed (by the kernel
+when memory runs out, say). Here each worker is a pool of one process: a death costs the task in hand and nothing else,
+and the worker is replaced. Workers die with the process that started them, so that none goes on writing beside the
+next run.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import signal
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -24,31 +25,51 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class LocalTasks(LocalPipelineExecutor):  # type: ignore[misc]  # datatrove is untyped
-    """Runs every rank in this process (one worker) or in `workers` processes."""
+    """Runs every rank, in this process or in `workers` others."""
 
-    def run(self) -> Any:
-        """Raises what the first failing task raises, PipelineError for a worker that died; ends the others first."""
-        if self.workers == 1:
-            return super().run()
+    def run_all(self, *, apart: bool) -> None:
+        """Run every rank once; one that fails or dies leaves no receipt. One worker works here unless `apart`.
+
+        Raises PipelineError and OSError of a task, which no other attempt would cure, and ends the others first.
+        """
+        if self.workers == 1 and not apart:
+            for rank in range(self.tasks):
+                try:
+                    self._run_for_rank(rank)
+                except (PipelineError, OSError):
+                    raise
+                except Exception:  # noqa: BLE001  # the task has left word of it (pipeline.executors)
+                    pass
+            return
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
         others = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(self.workers, context, initializer=_die_with_parent)
-        finished = 0
+        waiting = list(range(self.tasks))
+        running: dict[Future[Any], ProcessPoolExecutor] = {}
+        idle = [_worker(context) for _ in range(self.workers)]
         try:
-            for done in as_completed([pool.submit(self._run_for_rank, rank) for rank in range(self.tasks)]):
-                done.result()
-                finished += 1
-        except BrokenProcessPool as error:
-            raise PipelineError(
-                "a worker process died without a word: killed from outside, or by the kernel for want of memory; "
-                f"{finished} of {self.tasks} tasks were finished and are kept. The same command goes on from there; "
-                "with fewer `executor.workers` it needs less memory"
-            ) from error
+            while waiting or running:
+                while waiting and idle:
+                    worker = idle.pop()
+                    running[worker.submit(self._run_for_rank, waiting.pop(0))] = worker
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    worker = running.pop(done)
+                    error = done.exception()
+                    if isinstance(error, (PipelineError, OSError)):
+                        raise error
+                    if isinstance(error, BrokenProcessPool):
+                        worker.shutdown()
+                        worker = _worker(context)
+                    idle.append(worker)
         finally:
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-            pool.shutdown(cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            for worker in (*idle, *running.values()):
+                worker.shutdown(cancel_futures=True)
+
+
+def _worker(context: multiprocessing.context.ForkServerContext) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, context, initializer=_die_with_parent)
 
 
 def _die_with_parent() -> None:

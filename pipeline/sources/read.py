@@ -10,8 +10,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import IO, Any
 
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from pipeline.config import Source
+from pipeline.crashes import DETAIL, DETAIL_READING, Place, at_hand
 from pipeline.documents import document_id
 from pipeline.errors import PipelineError
 from pipeline.remote import open_input
@@ -33,7 +34,8 @@ _MEDIA_TYPES = {"html": "text/html", "text": "text/plain", "markdown": "text/mar
 class RawDocument:
     """A document as read: `body` bytes to decode and extract, or ready `text`.
 
-    `fault` is set, and everything else nearly empty, where bytes could not be read as a document.
+    `fault` is set, and everything else nearly empty, where bytes could not be read as a document; `crashed`, where
+    the document is left out because it ends the process that works on it.
     """
 
     offset: int
@@ -46,15 +48,35 @@ class RawDocument:
     text: str | None = None
     truncated: bool = False
     fault: str | None = None
+    crashed: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def read_documents(item: Input, max_bytes: int) -> Iterator[RawDocument]:
-    """Documents of one input file, in file order, at most the source's `limit`."""
+def read_documents(item: Input, max_bytes: int, crashed: Collection[Place] = ()) -> Iterator[RawDocument]:
+    """Documents of one input file, in file order, at most the source's `limit`; `crashed` are left out."""
     readers = {"warc": _read_warc, "jsonl": _read_jsonl, "parquet": _read_parquet, "hf": _read_hf}
     reader = readers.get(item.source.type, _read_file)
-    documents = (document for document in reader(item, max_bytes) if _is_sampled(item, document))
+    watched = _watched(item, reader(item, max_bytes), crashed)
+    documents = (document for document in watched if _is_sampled(item, document))
     yield from islice(documents, item.source.limit)
+
+
+def _watched(item: Input, documents: Iterator[RawDocument], crashed: Collection[Place]) -> Iterator[RawDocument]:
+    """The documents, saying at each step where the reading stands (`pipeline.crashes`)."""
+    position = -1
+    while Place(item.key, position, reading=True) not in crashed:
+        at_hand(item.key, position, reading=True)
+        document = next(documents, None)
+        if document is None:
+            break
+        position = document.offset
+        at_hand(item.key, position)
+        if Place(item.key, position) in crashed:
+            document = replace(document, body=b"", text=None, crashed=DETAIL)
+        yield document
+    else:
+        yield RawDocument(offset=-1, crashed=f"{DETAIL_READING} (behind offset {position})")
+    at_hand("", -1)
 
 
 def _is_sampled(item: Input, document: RawDocument) -> bool:
