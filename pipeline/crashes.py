@@ -9,6 +9,7 @@ Costs nothing but a comparison a document until a task has failed.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import PipelineError
 from pipeline.storage import MANIFEST, atomic_file, hash_file, read_json, write_json
 
 RULE = "crashed"
@@ -45,16 +47,26 @@ _record: int | None = None  # file descriptor, in a task that is looked into
 
 @contextmanager
 def recording(path: Path) -> Iterator[None]:
-    """Let `at_hand` write to `path` inside the block; a block that comes to its end leaves no file."""
+    """Let `at_hand` write to `path` inside the block; the file stays where a document may have ended the block."""
     global _record
     path.parent.mkdir(parents=True, exist_ok=True)
     _record = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         yield
         path.unlink()
+    except (PipelineError, OSError) as error:
+        if is_final(error):
+            path.unlink()
+        raise
     finally:
         os.close(_record)
         _record = None
+
+
+def is_final(error: BaseException | None) -> bool:
+    """Whether a task's error is one for which no document is to blame: a message for people, a full disk."""
+    wants_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return isinstance(error, (PipelineError, OSError)) and not wants_memory
 
 
 def is_recording() -> bool:

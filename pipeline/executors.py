@@ -18,6 +18,7 @@ import shlex
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,7 +32,6 @@ from pipeline.crashes import Place, recorded, recording
 from pipeline.errors import PipelineError
 from pipeline.local import LocalTasks
 from pipeline.step import CorpusStep, Heartbeat
-from pipeline.storage import read_json
 
 _POLL_SECONDS = 2.0
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -72,8 +72,10 @@ def _accounted(step: CorpusStep, rank: int) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        text = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
-        path.write_text(json.dumps({"error": text, "final": isinstance(error, PipelineError)}), "utf-8")
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {error} (in {Path(frame.filename).name}, line {frame.lineno})"
+        final = isinstance(error, PipelineError)
+        path.write_text(json.dumps({"error": str(error) if final else text, "final": final}), "utf-8")
         raise
     path.unlink()
 
@@ -105,8 +107,11 @@ def _failure_path(step: CorpusStep, rank: int) -> Path:
 
 def _failure(step: CorpusStep, rank: int) -> dict[str, Any]:
     """{error, final} of a task's last failure."""
-    path = _failure_path(step, rank)
-    return read_json(path) if path.is_file() else {"error": "it was never begun", "final": False}
+    try:
+        failure: dict[str, Any] = json.loads(_failure_path(step, rank).read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):  # never begun, or killed while it wrote this
+        failure = {"error": "it left no word", "final": False}
+    return failure
 
 
 class ArrayJob(SlurmPipelineExecutor):  # type: ignore[misc]  # datatrove is untyped

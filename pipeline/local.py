@@ -17,7 +17,7 @@ from typing import Any
 
 from datatrove.executor import LocalPipelineExecutor
 
-from pipeline.errors import PipelineError
+from pipeline.crashes import is_final
 
 # Imported once by the fork server instead of once by each worker of each pass.
 _PRELOAD = ["pipeline.extract.step", "pipeline.language.step", "pipeline.dedup.step", "pipeline.quality.step"]
@@ -30,16 +30,15 @@ class LocalTasks(LocalPipelineExecutor):  # type: ignore[misc]  # datatrove is u
     def run_all(self, *, apart: bool) -> None:
         """Run every rank once; one that fails or dies leaves no receipt. One worker works here unless `apart`.
 
-        Raises PipelineError and OSError of a task, which no other attempt would cure, and ends the others first.
+        Raises what no other attempt would cure (`is_final`), and ends the other tasks first.
         """
         if self.workers == 1 and not apart:
             for rank in range(self.tasks):
                 try:
                     self._run_for_rank(rank)
-                except (PipelineError, OSError):
-                    raise
-                except Exception:  # noqa: BLE001  # the task has left word of it (pipeline.executors)
-                    pass
+                except Exception as error:  # the task has left word of it (pipeline.executors)
+                    if is_final(error):
+                        raise
             return
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
@@ -55,7 +54,7 @@ class LocalTasks(LocalPipelineExecutor):  # type: ignore[misc]  # datatrove is u
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     worker = running.pop(done)
                     error = done.exception()
-                    if isinstance(error, (PipelineError, OSError)):
+                    if error is not None and is_final(error):
                         raise error
                     if isinstance(error, BrokenProcessPool):
                         worker.shutdown()

@@ -27,7 +27,8 @@ from tests.pipeline.test_runner import build, inputs, recipe, rows
 # resiliparse needs some 150 MB for this page and fails where it cannot have them; the other pages are far below.
 HUNGRY = b"<html><body>" + b"<i>a</i>" * 500_000
 LIMIT = {"memory_gb": 0.1, "retries": 0}
-SMALL = {"extract": {"task_bytes": 1, "extractor": "resiliparse"}, "stages": ["extract"]}
+RESILIPARSE = {"extract": {"task_bytes": 1, "extractor": "resiliparse"}}
+SMALL = RESILIPARSE | {"stages": ["extract"]}
 
 
 class KillStep(DocumentStep):
