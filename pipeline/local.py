@@ -53,10 +53,10 @@ class LocalTasks(LocalPipelineExecutor):  # type: ignore[misc]  # datatrove is u
                     running[worker.submit(self._run_for_rank, waiting.pop(0))] = worker
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     worker = running.pop(done)
-                    error = done.exception()
-                    if error is not None and is_final(error):
-                        raise error
-                    if isinstance(error, BrokenProcessPool):
+                    failure = done.exception()
+                    if failure is not None and is_final(failure):
+                        raise failure
+                    if isinstance(failure, BrokenProcessPool):
                         worker.shutdown()
                         worker = _worker(context)
                     idle.append(worker)
