@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,7 +132,7 @@ def original(place: Place, places: tuple[Place, ...]) -> Place:
     return Place(name, row)
 
 
-def left_out(inputs: tuple[Path, ...], places: tuple[Place, ...]) -> Iterator[pa.Table]:
+def left_out(inputs: Sequence[Path], places: tuple[Place, ...]) -> Iterator[pa.Table]:
     """The rows left out, a table for each file that has some."""
     for path in inputs:
         rows = [place.position for place in sorted(places) if place.file == path.name]

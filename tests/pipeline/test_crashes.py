@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +16,12 @@ from pipeline.config import ExecutorConfig
 from pipeline.documents import BASE_SCHEMA, document_id
 from pipeline.errors import PipelineError
 from pipeline.execute import run_passes
+from pipeline.local import LocalPool
 from pipeline.progress import Silent
 from pipeline.stage import Build
-from pipeline.step import CorpusStep, DocumentStep, Heartbeat, TaskReport, Verdicts
+from pipeline.step import CorpusStep
 from tests.conftest import write_warc
+from tests.pipeline.killing_steps import KillStep, NameStep
 from tests.pipeline.test_runner import build, inputs, recipe, rows
 
 # resiliparse needs some 150 MB for this page and fails where it cannot have them; the other pages are far below.
@@ -31,31 +31,11 @@ RESILIPARSE = {"extract": {"task_bytes": 1, "extractor": "resiliparse"}}
 SMALL = RESILIPARSE | {"stages": ["extract"]}
 
 
-class KillStep(DocumentStep):
-    """Keeps every document; one that says `kill` ends the process."""
-
-    def judge(self, table: pa.Table, rank: int) -> Verdicts:
-        for text in table["text"].to_pylist():
-            if text == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if text == "fail":
-                raise ValueError("a document that no code can bear")
-        nothing = [None] * table.num_rows
-        return Verdicts(table, nothing, nothing, nothing, nothing)
-
-
 def passes(build: Build) -> Iterator[CorpusStep]:
     """A stage of two passes, the second of which meets the documents."""
     if "second" in build.fingerprint:
         yield NameStep("name", build.workdir, 1)
     yield KillStep("kill", build.workdir, build.inputs)
-
-
-class NameStep(CorpusStep):
-    """A pass before, which has done its work when the other one fails."""
-
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        return TaskReport({"named": 1})
 
 
 def build_of(folder: Path, name: str, fingerprint: str = "first") -> Build:
@@ -77,7 +57,8 @@ def build_of(folder: Path, name: str, fingerprint: str = "first") -> Build:
 def run(build: Build, workers: int, **settings: Any) -> dict[str, Any]:
     config = ExecutorConfig(**settings)
     module: Any = SimpleNamespace(passes=passes)
-    return run_passes("own", module, build, config, workers, build.workdir.parent / "logs", Silent())[0]
+    with LocalPool(workers) as pool:
+        return run_passes("own", module, build, config, pool, build.workdir.parent / "logs", Silent())[0]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -102,10 +83,9 @@ def test_documents_that_kill_are_dropped_one_by_one_whoever_runs_them(tmp_path: 
     ]
     kept = [row["text"] for path in sorted(one.workdir.glob("data/*")) for row in pq.read_table(path).to_pylist()]
     assert kept == ["a", "b", "c", "d"]
-    two, later = build_of(tmp_path, "two"), build_of(tmp_path, "later", "second")
-    run(two, 2, max_failures=5, retries=1)
-    run(later, 2, max_failures=3, retries=0)
-    assert contents(two.workdir) == contents(one.workdir) == contents(later.workdir)
+    two = build_of(tmp_path, "two", "second")
+    run(two, 2, max_failures=5, retries=0)
+    assert contents(two.workdir) == contents(one.workdir)
 
 
 def test_one_more_than_allowed_is_named_and_finished_tasks_are_kept(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import Source
+from pipeline.errors import PipelineError
 from pipeline.sources import RawDocument, input_hashes, list_inputs, plan_tasks, read_documents
 
 
@@ -50,6 +52,28 @@ def test_rows_of_any_size_and_depth_are_recorded_and_the_rest_is_read(tmp_path: 
     assert (found[0].text, found[6].text) == ("before", "behind")
     assert found[5].fault
     assert "recursion" in found[5].fault
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("foo://bucket/*.gz", "Protocol not known: foo"),
+        ("https://127.0.0.1:9/a.gz", "cannot look into https://127.0.0.1:9/a.gz"),
+        pytest.param(
+            "gs://bucket/*.gz",
+            "pip install gcsfs",
+            marks=pytest.mark.skipif(bool(find_spec("gcsfs")), reason="gcsfs is there"),
+        ),
+        pytest.param(
+            "az://box/*.gz",
+            "pip install adlfs",
+            marks=pytest.mark.skipif(bool(find_spec("adlfs")), reason="adlfs is there"),
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_looked_into_is_named(tmp_path: Path, address: str, found: str) -> None:
+    with pytest.raises(PipelineError, match=f"source `s`.*{found}"):
+        list_inputs([Source(name="s", type="warc", paths=[address])], tmp_path)
 
 
 def test_tasks_follow_from_names_and_sizes(tmp_path: Path) -> None:

@@ -69,12 +69,11 @@ def test_time_follows_from_operations() -> None:
 
 
 def test_gpt2_124m_takes_what_llm_c_took() -> None:
-    """90 minutes and 20 dollars on 8 A100 at 60 % (llm.c, discussion 481): 10 G tokens of FineWeb, 124 M parameters."""
+    """90 minutes on 8 A100 at 60 % of their peak (llm.c, discussion 481): 10 G tokens of FineWeb, 124 M parameters."""
     recipe = str(Path(__file__).parents[2] / "recipes/gpt2-124m.yaml")
-    place = ["--gpus", "8", "--gpu", "a100", "--utilisation", "0.6", "--gpu-price", "1.75", "--json"]
+    place = ["--gpus", "8", "--gpu", "a100", "--utilisation", "0.6", "--json"]
     done = json.loads(CliRunner().invoke(app, ["plan", recipe, *place]).stdout)
     assert done["training"]["seconds"] == pytest.approx(90 * 60, rel=0.15)
-    assert done["cost"]["training"] == pytest.approx(20, rel=0.15)
     assert 2.5 < done["training"]["loss"][0] < done["training"]["loss"][1] < 3.5
 
 
