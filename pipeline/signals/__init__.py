@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.signals import lines, ngrams, stopwords, text, words
+from pipeline.signals.parts import scan
 
 Array = np.ndarray[Any, Any]
 Signals = dict[str, Array]
@@ -60,11 +61,13 @@ def _batches(texts: list[str]) -> Iterator[tuple[int, int]]:
 
 def _measure(texts: list[str], languages: list[str]) -> Signals:
     points, ends = code_points(texts)
-    tokens = words.tokenize(points, ends, np.array([language == "en" for language in languages], bool))
+    parts, rows = scan(points, ends, np.array([language == "en" for language in languages], bool))
+    tokens = words.cut(points, parts)
+    stops = stopwords.language_bits(languages), *stopwords.table()
     found = {
         **_columns(text.COLUMNS, text.measure(points, ends)),
-        **_columns(ngrams.COLUMNS, ngrams.measure(tokens, stopwords.language_bits(languages), *stopwords.table())),
-        **_columns(lines.COLUMNS, lines.measure(points, ends, tokens)),
+        **_columns(ngrams.COLUMNS, ngrams.measure(parts, tokens, *stops)),
+        **_columns(lines.COLUMNS, lines.measure(points, ends, parts, rows, tokens.sentences)),
     }
     _without_citations(texts, found)
     return _ratios(found)
@@ -100,7 +103,9 @@ def _cited_lines(text: str) -> str:
 
 def _c4_counts(texts: list[str]) -> Signals:
     points, ends = code_points(texts)
-    found = _columns(lines.COLUMNS, lines.measure(points, ends, words.tokenize(points, ends)))
+    parts, rows = scan(points, ends, np.ones(len(ends), bool))
+    sentences = words.cut(points, parts).sentences
+    found = _columns(lines.COLUMNS, lines.measure(points, ends, parts, rows, sentences))
     return {name: found[name] for name in _C4_COUNTS}
 
 

@@ -8,17 +8,18 @@ together cost about as much as bigrams alone on prose, and stay linear on any te
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from pipeline.signals.numbering import number
-from pipeline.signals.words import HAS_LETTER, IS_WORD
+from pipeline.signals.kernel import kernel
+from pipeline.signals.numbering import number, slots_for
+from pipeline.signals.parts import Parts
+from pipeline.signals.words import HAS_LETTER, IS_WORD, Tokens
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"numbering": "a7fef715", "words": "de36fe42"}  # see numbering
+BUILT_ON = {"kernel": "", "numbering": "", "parts": "", "words": ""}
 
 COLUMNS = (
     "tokens",
@@ -40,55 +41,96 @@ _SHORTEST_COPY = 4  # tokens
 _LISTED = np.uint64(32)  # bits above: languages in which a form is listed, or listed in small letters
 
 
-def measure(
-    tokens: tuple[Array, Array, Array, Array, Array], languages: Array, stop_keys: Array, stop_masks: Array
-) -> Array:
-    """float64 (documents, len(COLUMNS)) of `words.tokenize`'s tokens.
+def measure(parts: Parts, tokens: Tokens, languages: Array, stop_keys: Array, stop_masks: Array) -> Array:
+    """float64 (documents, len(COLUMNS)).
 
     languages: int64 (documents, 2), bits for `stop_words` and `stop_word_tokens` in the masks of the stop-word
     table (`stopwords.table`), or -1. n-gram columns count characters: of all occurrences of the most frequent
     n-gram with the spaces between its tokens; of the tokens in n-grams that occurred before; of the tokens that a
     greedy Lempel-Ziv parse copies from before, at least _SHORTEST_COPY in a row.
     """
-    _, lengths, kinds, hashes, ends = tokens
-    out = np.zeros((len(ends), len(COLUMNS)))
-    _measure(lengths, kinds, hashes, ends, languages, stop_keys, stop_masks, out)
+    out = np.zeros((len(parts.ends), len(COLUMNS)))
+    samples = tokens.samples
+    most = _longest(parts, tokens)
+    vocabulary = Vocabulary(
+        tokens.lengths[samples], tokens.kinds[samples], np.empty(len(samples), np.uint64), np.zeros(len(samples), np.int32)
+    )
+    _stop_masks(tokens.hashes[samples], stop_keys, stop_masks, vocabulary.stops)
+    scratch = Scratch(*np.empty((8, most), np.int32), np.empty(most, np.uint64), slots_for(most))
+    _measure(parts, tokens, vocabulary, languages, scratch, out)
     return out
 
 
-@njit(cache=True)
-def _stop_mask(key: np.uint64, stop_keys: Array, stop_masks: Array) -> np.uint64:
-    slot = np.int64(key >> np.uint64(40)) & (stop_keys.size - 1)
-    while stop_keys[slot] != 0:
-        if stop_keys[slot] == key:
-            return stop_masks[slot]  # type: ignore[no-any-return]
-        slot = (slot + 1) & (stop_keys.size - 1)
-    return np.uint64(0)
+class Vocabulary(NamedTuple):
+    """Of each different token: length (int32), kind (uint8), languages in which it is a stop word (uint64), and how often
+    a document has it (int32, zero between documents)."""
+
+    lengths: Array
+    kinds: Array
+    stops: Array
+    counts: Array
 
 
-@njit(cache=True)
-def _words(
-    hashes: Array, ids: Array, counts: Array, different: int, languages: Array, stop_keys: Array, stop_masks: Array,
-    row: Array,
-) -> None:  # fmt: skip
-    """Distinct tokens, their entropy in bits, stop words."""
-    row[4] = different
-    entropy, total, seen = 0.0, ids.size, 0
-    for i in range(total):
-        if ids[i] != seen:
-            continue
-        seen += 1
-        count = counts[ids[i]]
+class Scratch(NamedTuple):
+    """Room for a document's tokens (numbers, lengths, the different ones in order) and for its n-grams that repeat."""
+
+    ids: Array
+    lengths: Array
+    order: Array
+    places: Array
+    grams: Array
+    numbers: Array
+    counts: Array
+    latest: Array
+    keys: Array
+    slots: Array
+
+
+@kernel
+def _longest(parts: Parts, tokens: Tokens) -> int:
+    """Tokens of the longest document."""
+    longest, part = 0, 0
+    for end in parts.ends:
+        size = 0
+        while part < end:
+            size += tokens.firsts[parts.ids[part] + 1] - tokens.firsts[parts.ids[part]]
+            part += 1
+        longest = max(longest, size)
+    return longest
+
+
+@kernel
+def _stop_masks(hashes: Array, stop_keys: Array, stop_masks: Array, out: Array) -> None:
+    for i in range(hashes.size):
+        slot = np.int64(hashes[i] >> np.uint64(40)) & (stop_keys.size - 1)
+        while stop_keys[slot] != 0 and stop_keys[slot] != hashes[i]:
+            slot = (slot + 1) & (stop_keys.size - 1)
+        out[i] = stop_masks[slot]  # of an empty slot zero
+
+
+@kernel
+def _words(order: Array, total: int, words: Vocabulary, languages: Array, row: Array) -> None:
+    """Counts over the different tokens of a document: words, letters, entropy in bits, stop words."""
+    distinct, stops = np.uint64(languages[0]), np.uint64(languages[1]) + _LISTED
+    entropy, count_words, characters, letters, kinds_of_stops, all_stops = 0.0, 0, 0, 0, 0, 0
+    for token in order:
+        count, kind = words.counts[token], words.kinds[token]
+        word = count * (kind >> _IS_WORD_SHIFT & 1)
+        count_words += word
+        characters += word * words.lengths[token]
+        letters += count * (kind & HAS_LETTER)
         if count > 1:
             entropy += count * np.log2(count)
-        mask = _stop_mask(hashes[i], stop_keys, stop_masks)
+        mask = words.stops[token]
         if mask and languages[0] >= 0:
-            row[6] += float(mask >> np.uint64(languages[0]) & np.uint64(1))
-            row[7] += float(count * (mask >> (np.uint64(languages[1]) + _LISTED) & np.uint64(1)))
+            kinds_of_stops += np.int64(mask >> distinct & np.uint64(1))
+            all_stops += count * np.int64(mask >> stops & np.uint64(1))
+    row[0], row[1], row[2], row[3], row[4] = total, count_words, characters, letters, order.size
     row[5] = np.log2(total) - entropy / total
+    row[6], row[7] = kinds_of_stops, all_stops
 
 
-@njit(cache=True)
+@kernel
 def _top(grams: Array, places: Array, counts: Array, different: int, lengths: Array, n: int) -> int:
     """Characters in all occurrences of the most frequent n-gram, of equals the first, spaces included; 0 if once."""
     best, most = -1, 1
@@ -97,33 +139,39 @@ def _top(grams: Array, places: Array, counts: Array, different: int, lengths: Ar
             best, most = k, counts[k]
     for i in range(places.size if most > 1 else 0):
         if grams[i] == best:
-            place = places[i]
-            return int((lengths[place : place + n].sum() + n - 1) * most)
+            return (_characters(lengths, places[i], n) + n - 1) * most
     return 0
 
 
-@njit(cache=True)
-def _duplicates(ids: Array, places: Array, counts: Array, different: int, lengths: Array, n: int) -> int:
-    """Characters in n-grams seen before, reading on after the end of each one found."""
-    seen = np.zeros(different, np.bool_)
-    characters, free = 0, 0
-    for i in range(places.size):
-        place = places[i]
-        if place < free or counts[ids[i]] < 2:
-            continue
-        if seen[ids[i]]:
-            for k in range(place, place + n):
-                characters += lengths[k]
-            free = place + n
-        else:
-            seen[ids[i]] = True
+@kernel
+def _characters(lengths: Array, place: int, n: int) -> int:
+    characters = 0
+    for k in range(place, place + n):
+        characters += lengths[k]
     return characters
 
 
-@njit(cache=True)
-def _copies(grams: Array, places: Array, counts: Array, different: int, ids: Array, lengths: Array) -> int:
+@kernel
+def _duplicates(grams: Array, places: Array, counts: Array, seen: Array, lengths: Array, n: int) -> int:
+    """Characters in n-grams seen before, reading on after the end of each one found."""
+    seen[:] = 0
+    characters, free = 0, 0
+    for i in range(places.size):
+        place, gram = places[i], grams[i]
+        if place < free or counts[gram] < 2:
+            continue
+        if seen[gram]:
+            characters += _characters(lengths, place, n)
+            free = place + n
+        else:
+            seen[gram] = 1
+    return characters
+
+
+@kernel
+def _copies(grams: Array, places: Array, latest: Array, ids: Array, lengths: Array) -> int:
     """Characters of tokens copied from before: from each repeated n-gram on, as far as the tokens agree."""
-    latest = np.full(different, -1, np.int32)
+    latest[:] = -1
     characters, free = 0, 0
     for i in range(places.size):
         place, gram = places[i], grams[i]
@@ -137,59 +185,62 @@ def _copies(grams: Array, places: Array, counts: Array, different: int, ids: Arr
     return characters
 
 
-@njit(cache=True)
+@kernel
 def _repeating(places: Array, grams: Array, counts: Array, next_places: Array, next_grams: Array) -> int:
     """Keep the places at which an n-gram and the one at the next place both repeat. Returns how many."""
     kept = 0
     for i in range(places.size - 1):
-        if counts[grams[i]] > 1 and places[i + 1] == places[i] + 1 and counts[grams[i + 1]] > 1:
-            next_places[kept], next_grams[kept] = places[i], grams[i]
-            kept += 1
+        both = (counts[grams[i]] > 1) & (places[i + 1] == places[i] + 1) & (counts[grams[i + 1]] > 1)
+        next_places[kept], next_grams[kept] = places[i], grams[i]
+        kept += both
     return kept
 
 
-@njit(cache=True)
-def _ngrams(ids: Array, counts: Array, lengths: Array, row: Array) -> None:
-    size = ids.size
-    places, grams = np.empty(size, np.int32), np.empty(size, np.int32)
-    used = _repeating(np.arange(size, dtype=np.int32), ids, counts, places, grams)
-    keys = np.empty(used, np.uint64)
-    numbers = np.empty(used, np.int32)
+@kernel
+def _ngrams(size: int, token_counts: Array, s: Scratch, row: Array) -> None:
+    ids, lengths, places, grams, counts = s.ids[:size], s.lengths, s.places, s.grams, s.counts
+    used = 0
+    for i in range(size - 1):
+        places[used], grams[used] = i, ids[i]
+        used += (token_counts[ids[i]] > 1) & (token_counts[ids[i + 1]] > 1)
     for n in range(2, _LONGEST + 1):
+        keys, numbers = s.keys[:used], s.numbers[:used]
         for i in range(used):
             keys[i] = np.uint64(grams[i]) << np.uint64(32) | np.uint64(ids[places[i] + n - 1])
-        different = number(keys[:used], numbers[:used], counts)
+        different = number(keys, numbers, counts, s.slots)
         if n <= 4 and n <= size:
-            top = _top(numbers[:used], places[:used], counts, different, lengths, n)
-            row[_TOP + n - 2] = top if top else lengths[:n].sum() + n - 1  # no repetition: all are as frequent
+            top = _top(numbers, places[:used], counts, different, lengths, n)
+            row[_TOP + n - 2] = top if top else _characters(lengths, 0, n) + n - 1  # all are as frequent
         if n == _SHORTEST_COPY:
-            row[_COPIED] = _copies(numbers[:used], places[:used], counts, different, ids, lengths)
+            row[_COPIED] = _copies(numbers, places[:used], s.latest[:different], ids, lengths)
         if n >= 5:
-            row[_DUPLICATE + n - 5] = _duplicates(numbers[:used], places[:used], counts, different, lengths, n)
+            row[_DUPLICATE + n - 5] = _duplicates(numbers, places[:used], counts, s.latest[:different], lengths, n)
         # Reads run ahead of writes, so the places left can take the place of all.
-        used = _repeating(places[:used], numbers[:used], counts, places, grams)
+        used = _repeating(places[:used], numbers, counts, places, grams)
 
 
-@njit(cache=True)
+@kernel
 def _measure(
-    lengths: Array, kinds: Array, hashes: Array, ends: Array, languages: Array, stop_keys: Array, stop_masks: Array,
-    out: Array,
-) -> None:  # fmt: skip
-    start = 0
-    for document in range(ends.size):
-        end, row = ends[document], out[document]
-        size = end - start
+    parts: Parts, tokens: Tokens, words: Vocabulary, languages: Array, s: Scratch, out: Array
+) -> None:
+    part = 0
+    for document in range(parts.ends.size):
+        size, different = 0, 0
+        while part < parts.ends[document]:
+            k = parts.ids[part]
+            for token in range(tokens.firsts[k], tokens.firsts[k + 1]):
+                s.ids[size] = tokens.numbers[token]
+                size += 1
+            part += 1
         if size:
-            words, characters, letters = 0, 0, 0
-            for i in range(start, end):
-                word = kinds[i] >> _IS_WORD_SHIFT & 1
-                words += word
-                characters += word * lengths[i]
-                letters += kinds[i] & HAS_LETTER
-            row[1], row[2], row[3] = words, characters, letters
-            row[0] = size
-            ids, counts = np.empty(size, np.int32), np.empty(size, np.int32)
-            different = number(hashes[start:end], ids, counts)
-            _words(hashes[start:end], ids, counts, different, languages[document], stop_keys, stop_masks, row)
-            _ngrams(ids, counts, lengths[start:end], row)
-        start = end
+            for i in range(size):
+                token = s.ids[i]
+                s.order[different] = token
+                different += words.counts[token] == 0
+                words.counts[token] += 1
+                s.lengths[i] = words.lengths[token]
+            row = out[document]
+            _words(s.order[:different], size, words, languages[document], row)
+            _ngrams(size, words.counts, s, row)
+            for token in s.order[:different]:
+                words.counts[token] = 0
