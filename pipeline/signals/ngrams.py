@@ -41,17 +41,17 @@ _SHORTEST_COPY = 4  # tokens
 _LISTED = np.uint64(32)  # bits above: languages in which a form is listed, or listed in small letters
 
 
-def measure(parts: Parts, tokens: Tokens, languages: Array, stop_keys: Array, stop_masks: Array) -> Array:
+def measure(ends: Array, parts: Parts, tokens: Tokens, languages: Array, stop_keys: Array, stop_masks: Array) -> Array:
     """float64 (documents, len(COLUMNS)).
 
-    languages: int64 (documents, 2), bits for `stop_words` and `stop_word_tokens` in the masks of the stop-word
+    ends: int64 (documents,), where each ends in code points; languages: int64 (documents, 2), bits for `stop_words` and `stop_word_tokens` in the masks of the stop-word
     table (`stopwords.table`), or -1. n-gram columns count characters: of all occurrences of the most frequent
     n-gram with the spaces between its tokens; of the tokens in n-grams that occurred before; of the tokens that a
     greedy Lempel-Ziv parse copies from before, at least _SHORTEST_COPY in a row.
     """
     out = np.zeros((len(parts.ends), len(COLUMNS)))
     samples = tokens.samples
-    most = _longest(parts, tokens)
+    most = int(np.diff(ends, prepend=0).max(initial=0))  # no text has more tokens than characters
     vocabulary = Vocabulary(
         tokens.lengths[samples], tokens.kinds[samples], np.empty(len(samples), np.uint64), np.zeros(len(samples), np.int32)
     )
@@ -84,19 +84,6 @@ class Scratch(NamedTuple):
     latest: Array
     keys: Array
     slots: Array
-
-
-@kernel
-def _longest(parts: Parts, tokens: Tokens) -> int:
-    """Tokens of the longest document."""
-    longest, part = 0, 0
-    for end in parts.ends:
-        size = 0
-        while part < end:
-            size += tokens.firsts[parts.ids[part] + 1] - tokens.firsts[parts.ids[part]]
-            part += 1
-        longest = max(longest, size)
-    return longest
 
 
 @kernel

@@ -41,15 +41,15 @@ def number(keys: Array, ids: Array, counts: Array, slots: Array) -> int:
     for i in range(keys.size):
         key = keys[i]
         slot = place(key, shift)
-        while slots[slot] != 0 and keys[slots[slot] - 1] != key:
+        # An empty slot (0) reads the last key and number, to no harm: but for the loop, which seldom turns, there is
+        # no branch on whether a key is new, which no processor can foresee.
+        while (slots[slot] != 0) & (keys[slots[slot] - 1] != key):
             slot = (slot + 1) & (size - 1)
-        if slots[slot] == 0:
-            slots[slot] = i + 1
-            ids[i] = different
-            counts[different] = 1
-            different += 1
-        else:
-            same = ids[slots[slot] - 1]
-            ids[i] = same
-            counts[same] += 1
+        found = slots[slot]
+        new, same = found == 0, ids[found - 1]
+        counts[different] = 0
+        ids[i] = different if new else same
+        slots[slot] = i + 1 if new else found
+        counts[ids[i]] += 1
+        different += new
     return different

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 
 BUILT_ON = {"characters": "", "kernel": "", "numbering": ""}
 
-LOREM_IPSUM, JAVASCRIPT, POLICY, CURLY = 1, 2, 4, 8
+LOREM_IPSUM, JAVASCRIPT, POLICY, CURLY, CITED = 1, 2, 4, 8, 16
 NOTICES = {  # a line with one of these is boilerplate (C4), a document with the first a template
     "lorem ipsum": LOREM_IPSUM,
     "javascript": JAVASCRIPT,
@@ -41,7 +41,8 @@ _PHRASES = np.array([[ord(x) for x in phrase.ljust(_LONGEST_NOTICE, "\0")] for p
 _MEANINGS = np.array(list(NOTICES.values()), np.uint8)
 _SPACE, _BREAK = c.SPACE, c.BREAK
 _NEWLINE, _RETURN = 10, 13
-_CURLY_BIT = np.uint64(1 << 63)
+# A citation mark after the end of a sentence: its sign, `[`, what may follow.
+_END_BIT, _OPEN_BIT, _CITED_BIT, _CURLY_BIT = (np.uint64(1 << bit) for bit in (60, 61, 62, 63))
 _FIRST_SLOTS_SHIFT = 52  # the table of parts begins with 2 ** 12 slots
 
 
@@ -67,8 +68,8 @@ class Lines(NamedTuple):
     """What stands between newlines, and rows, what stands between line breaks of any kind (str.splitlines).
 
     begins, sizes: int32, code points; hashes: uint64; parts: int32, the first part of each or the next one there is;
-    ends: int64 (documents,), in lines. An empty last line counts. row_begins, row_parts: int32; marks: uint8, NOTICES and
-    `{` in a row; row_ends: int64 (documents,).
+    ends: int64 (documents,), in lines. An empty last line counts. row_begins, row_parts: int32; marks: uint8, NOTICES,
+    `{`, what may be a citation mark in a row; row_ends: int64 (documents,).
     """
 
     begins: Array
@@ -99,14 +100,17 @@ def scan(points: Array, ends: Array, english: Array) -> tuple[Parts, Lines]:
     )  # fmt: skip
     slots = np.empty(max(4 * len(points), 1 << 64 - _FIRST_SLOTS_SHIFT), np.int32)
     different = _scan(points, ends, english, c.character_table(), *_notice_table(), _PHRASES, _MEANINGS, slots, parts, lines)
-    cut = [array[:different] for array in parts[2:7]]
-    return Parts(parts.starts, parts.ids, *cut, parts.ends), lines
+    part, line, row = (int(last[-1]) if documents else 0 for last in (parts.ends, lines.ends, lines.row_ends))
+    return (
+        Parts(*(x[:part] for x in parts[:2]), *(x[:different] for x in parts[2:7]), parts.ends),
+        Lines(*(x[:line] for x in lines[:4]), lines.ends, *(x[:row] for x in lines[5:8]), lines.row_ends),
+    )
 
 
 @cache
 def _notice_table() -> tuple[Array, Any, Any]:
     """For each ASCII character the places at which it stands in beginnings of notices, as bits (Baeza-Yates and Gonnet
-    1992); the first and the last places."""
+    1992); the first and the last places. All other characters share the last entry."""
     places, firsts, lasts, bit = np.zeros(128, np.uint64), 0, 0, 0
     for phrase in NOTICES:
         firsts |= 1 << bit
@@ -115,8 +119,10 @@ def _notice_table() -> tuple[Array, Any, Any]:
                 places[ord(character)] |= np.uint64(1 << bit)
             bit += 1
         lasts |= 1 << bit - 1
-    places[ord("{")] |= _CURLY_BIT
-    return places, np.uint64(firsts) | _CURLY_BIT, np.uint64(lasts)
+    others = (("{", _CURLY_BIT), ("[", _OPEN_BIT), ("0123456789]ec", _CITED_BIT), (".?!\"')]\x7f", _END_BIT))
+    for characters, place_bit in others:
+        places[[ord(character) for character in characters]] |= place_bit
+    return places, np.uint64(firsts) | _CURLY_BIT | _END_BIT, np.uint64(lasts)
 
 
 @kernel
@@ -171,13 +177,14 @@ def _scan(
             point = points[i] if i < high else np.uint32(_NEWLINE)
             bits = int(table[point])
             if bits & _SPACE:
-                state = (state << np.uint64(1) | firsts) & places[min(point, 127)]
+                state = (state << np.uint64(1) | firsts) & places[min(point, 127)] | state & _END_BIT
                 newline = point == _NEWLINE
                 joined = point == _RETURN and i + 1 < high and points[i + 1] == _NEWLINE
                 if newline or (bits & _BREAK and not joined):
                     begin = lines.row_begins[row]
                     mark = _notices(points, begin, i, phrases, meanings) if hits & lasts else 0
-                    lines.marks[row] = mark | (CURLY if hits & _CURLY_BIT else 0)
+                    mark |= CURLY if hits & _CURLY_BIT else 0
+                    lines.marks[row] = mark | (CITED if hits & _CITED_BIT else 0)
                     hits = np.uint64(0)
                     row += 1
                     if newline:

@@ -15,62 +15,58 @@ Array = np.ndarray[Any, Any]
 BUILT_ON = {"characters": "", "kernel": ""}
 
 COLUMNS = ("characters", "digit_ratio", "punctuation_ratio", "upper_ratio", "hashes", "ellipses")
-_FIELDS = (c.SPACE, c.DIGIT, c.PUNCTUATION)
-_BITS = 12  # of a counter: five of them are added up at once
-_LONGEST = (1 << _BITS) - 1  # characters until a counter could be full
+_BITS = 10  # of a counter: six of them are added up at once
+_UNTIL_FULL = (1 << _BITS) - 1  # characters
 _HASH, _DOT, _ELLIPSIS = ord("#"), ord("."), 0x2026
+_SPACES, _DIGITS, _SIGNS, _CAPITALS, _HASHES, _ELLIPSES = range(6)
 
 
 def measure(points: Array, ends: Array) -> Array:
     """float64 (documents, len(COLUMNS)); ratios are to visible characters, `hashes` and `ellipses` are counts."""
-    out = np.zeros((len(ends), len(COLUMNS)))
-    _measure(points, ends, _counters(), out)
-    return out
+    counts = np.zeros((len(ends), 6), np.int64)
+    _count(points, ends, _counters(), counts)
+    characters = np.diff(ends, prepend=0)
+    visible = np.maximum(characters - counts[:, _SPACES], 1)
+    ratios = [counts[:, k] / visible for k in (_DIGITS, _SIGNS, _CAPITALS)]
+    return np.column_stack([characters, *ratios, counts[:, _HASHES], counts[:, _ELLIPSES]])
 
 
 @cache
 def _counters() -> Array:
     """uint64 for each code point: a one in the counter of each property that it has."""
-    bits = c.character_table()
-    found = [bits & field > 0 for field in _FIELDS]
-    found += [bits & (c.UPPER | c.LOWER) == c.UPPER, np.arange(bits.size) == _HASH]
-    counters: Array = sum(column.astype(np.uint64) << np.uint64(_BITS * k) for k, column in enumerate(found))
+    bits, point = c.character_table(), np.arange(0x110000)
+    capital = bits & (c.UPPER | c.LOWER) == c.UPPER
+    fields = (bits & c.SPACE > 0, bits & c.DIGIT > 0, bits & c.PUNCTUATION > 0, capital, point == _HASH, point == _ELLIPSIS)
+    counters = np.zeros(0x110000, np.uint64)
+    for k, field in enumerate(fields):
+        counters |= field.astype(np.uint64) << np.uint64(_BITS * k)
     return counters
 
 
 @kernel
-def _ellipses(points: Array, low: int, high: int) -> int:
-    dots, signs = 0, 0
-    for i in range(low, high):
-        signs += points[i] == _ELLIPSIS
-        if i + 2 < high:
-            dots += (points[i] == _DOT) & (points[i + 1] == _DOT) & (points[i + 2] == _DOT)
-    i = low
-    while dots and i + 2 < high:  # three at a time
+def _triple_dots(points: Array) -> int:
+    """Three dots in a row, not overlapping."""
+    overlapping, found, i = 0, 0, 0
+    for k in range(points.size - 2):  # the compiler makes vectors of it, and most texts have none
+        overlapping += (points[k] == _DOT) & (points[k + 1] == _DOT) & (points[k + 2] == _DOT)
+    while overlapping and i < points.size - 2:
         if points[i] == _DOT and points[i + 1] == _DOT and points[i + 2] == _DOT:
-            signs += 1
+            found += 1
             i += 2
         i += 1
-    return signs
+    return found
 
 
 @kernel
-def _measure(points: Array, ends: Array, counters: Array, out: Array) -> None:
-    low, mask = 0, np.uint64(_LONGEST)
+def _count(points: Array, ends: Array, counters: Array, out: Array) -> None:
+    low, mask = 0, np.uint64(_UNTIL_FULL)
     for document in range(ends.size):
-        high, row = ends[document], out[document]
-        spaces, digits, signs, capitals, hashes = 0, 0, 0, 0, 0
-        for begin in range(low, high, _LONGEST):
+        text, row = points[low : ends[document]], out[document]
+        low = ends[document]
+        for begin in range(0, text.size, _UNTIL_FULL):
             counts = np.uint64(0)
-            for i in range(begin, min(begin + _LONGEST, high)):
-                counts += counters[points[i]]
-            spaces += np.int64(counts & mask)
-            digits += np.int64(counts >> np.uint64(_BITS) & mask)
-            signs += np.int64(counts >> np.uint64(2 * _BITS) & mask)
-            capitals += np.int64(counts >> np.uint64(3 * _BITS) & mask)
-            hashes += np.int64(counts >> np.uint64(4 * _BITS) & mask)
-        visible = max(high - low - spaces, 1)
-        row[0] = high - low
-        row[1], row[2], row[3] = digits / visible, signs / visible, capitals / visible
-        row[4], row[5] = hashes, _ellipses(points, low, high)
-        low = high
+            for point in text[begin : begin + _UNTIL_FULL]:
+                counts += counters[point]
+            for k in range(row.size):
+                row[k] += np.int64(counts >> np.uint64(_BITS * k) & mask)
+        row[_ELLIPSES] += _triple_dots(text)

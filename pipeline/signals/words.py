@@ -38,7 +38,7 @@ BEGINS, ENDS, IS_SIGNS, SENTENCES_SHIFT = 1, 2, 4, 3
 
 _LONGEST_SPECIAL = 9  # characters; contractions and abbreviations are not longer
 _SPECIALS = 4096  # slots of their table, twice their number at least
-_ALPHA, _LOWER, _DIGIT, _MARK = c.ALPHA, c.LOWER, c.DIGIT, c.MARK
+_ALPHA, _LOWER, _DIGIT, _MARK, _AFFIX, _DOT = c.ALPHA, c.LOWER, c.DIGIT, c.MARK, c.AFFIX, ord(".")
 _SYMBOL, _PUNCTUATION, _TERMINAL, _UNSPACED = c.SYMBOL, c.PUNCTUATION, c.TERMINAL, c.UNSPACED
 
 
@@ -82,12 +82,11 @@ def tokenize(points: Array, ends: Array, english: Array | None = None) -> tuple[
     """
     parts, _ = scan(points, ends, np.ones(len(ends), bool) if english is None else english)
     tokens = cut(points, parts)
-    ids = parts.ids[: parts.ends[-1]] if len(ends) else parts.ids[:0]
-    counts = np.diff(tokens.firsts)[ids]
+    counts = np.diff(tokens.firsts)[parts.ids]
     last = np.cumsum(counts)
     within = np.arange(last[-1] if len(last) else 0) - np.repeat(last - counts, counts)
-    taken = np.repeat(tokens.firsts[ids], counts) + within
-    moved = np.repeat(parts.starts[: len(ids)] - parts.firsts[ids], counts)
+    taken = np.repeat(tokens.firsts[parts.ids], counts) + within
+    moved = np.repeat(parts.starts - parts.firsts[parts.ids], counts)
     starts = tokens.starts[taken] + moved
     token_ends = np.concatenate([[0], last])[parts.ends]
     return starts, tokens.lengths[taken], tokens.kinds[taken], tokens.hashes[taken], token_ends
@@ -262,6 +261,32 @@ def _sentences(kinds: Array) -> int:
 
 
 @kernel
+def _word_and_sign(
+    points: Array, low: int, high: int, table: Array, longest: int, keys: Array, cuts: Array, tokens: Tokens, n: int
+) -> int:
+    """Write both tokens of a part made of letters and a sign at its end, the commonest beside single words; nothing if
+    it is none. Returns the number of tokens then."""
+    sign, end = points[high - 1], high - 1
+    bits, before, value = bits_of(sign, table), 0, SEED
+    if end == low or not bits & (_AFFIX | _TERMINAL):
+        return n
+    for i in range(low, end):
+        before = bits_of(points[i], table)
+        if before & (_ALPHA | _UNSPACED) != _ALPHA:
+            return n
+        value = (value ^ np.uint64(points[i])) * PRIME
+    whole = (value ^ np.uint64(sign)) * PRIME
+    if not (bits & _AFFIX or (sign == _DOT and before & _LOWER)) or _known(whole, high - low, longest, keys, cuts):
+        return n
+    if _known(value, end - low, longest, keys, cuts):
+        return n
+    tokens.starts[n], tokens.lengths[n], tokens.kinds[n], tokens.hashes[n] = low, end - low, HAS_LETTER | IS_WORD, value
+    tokens.starts[n + 1], tokens.lengths[n + 1], tokens.kinds[n + 1] = end, 1, _kind(bits, bits, 1)
+    tokens.hashes[n + 1] = (SEED ^ np.uint64(sign)) * PRIME
+    return n + 2
+
+
+@kernel
 def _cut_all(
     points: Array, parts: Parts, table: Array, keys: Array, cuts: Array, edges: Array, tokens: Tokens
 ) -> int:
@@ -276,7 +301,10 @@ def _cut_all(
             tokens.starts[n], tokens.lengths[n], tokens.hashes[n] = low, size, value
             tokens.kinds[n] = HAS_LETTER | IS_WORD
             n += 1
-        else:
+            tokens.firsts[k], tokens.sentences[k] = first, BEGINS
+            continue
+        n = _word_and_sign(points, low, high, table, longest, keys, cuts, tokens, n)
+        if n == first:
             n = _cut(points, low, high, some, longest, table, keys, cuts, edges, stack, tokens.starts, n)
             if some & _UNSPACED:
                 n = _split(points, high, table, stack, tokens.starts, first, n)
