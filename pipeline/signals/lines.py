@@ -67,7 +67,9 @@ def measure(points: Array, ends: Array, parts: Parts, lines: Lines, sentences: A
     """
     out = np.zeros((len(ends), len(COLUMNS)))
     most = int(np.diff(lines.ends, prepend=0).max(initial=0))
-    scratch = Scratch(np.empty(most, np.uint64), *np.empty((3, most), np.int32), slots_for(most))
+    scratch = Scratch(
+        np.empty(most, np.uint64), np.empty(most, np.int32), np.empty(most, np.uint32), np.empty(most, np.int32), slots_for(most)
+    )
     _measure(points, ends, c.character_table(), parts, lines, sentences, _ENDS, scratch, out)
     return out
 

@@ -56,7 +56,7 @@ def measure(ends: Array, parts: Parts, tokens: Tokens, languages: Array, stop_ke
         tokens.lengths[samples], tokens.kinds[samples], np.empty(len(samples), np.uint64), np.zeros(len(samples), np.int32)
     )
     _stop_masks(tokens.hashes[samples], stop_keys, stop_masks, vocabulary.stops)
-    scratch = Scratch(*np.empty((8, most), np.int32), np.empty(most, np.uint64), slots_for(most))
+    scratch = Scratch(*np.empty((5, most), np.uint32), *np.empty((2, most), np.int32), np.empty(most, np.uint64), slots_for(most))
     _measure(parts, tokens, vocabulary, languages, scratch, out)
     return out
 
@@ -72,10 +72,9 @@ class Vocabulary(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room for a document's tokens (numbers, lengths, the different ones in order) and for its n-grams that repeat."""
+    """Room for a document's tokens (numbers, the different ones in order) and for its n-grams that repeat."""
 
     ids: Array
-    lengths: Array
     order: Array
     places: Array
     grams: Array
@@ -118,28 +117,29 @@ def _words(order: Array, total: int, words: Vocabulary, languages: Array, row: A
 
 
 @kernel
-def _top(grams: Array, places: Array, counts: Array, different: int, lengths: Array, n: int) -> int:
-    """Characters in all occurrences of the most frequent n-gram, of equals the first, spaces included; 0 if once."""
+def _characters(ids: Array, place: int, n: int, lengths: Array) -> int:
+    """Characters of n tokens."""
+    characters = 0
+    for token in ids[place : place + n]:
+        characters += lengths[token]
+    return characters
+
+
+@kernel
+def _top(grams: Array, places: Array, counts: Array, different: int, n: int) -> tuple[int, int]:
+    """(how often the most frequent n-gram occurs, where first), of equals the first; (1, 0) if none repeats."""
     best, most = -1, 1
     for k in range(different):
         if counts[k] > most:
             best, most = k, counts[k]
     for i in range(places.size if most > 1 else 0):
         if grams[i] == best:
-            return (_characters(lengths, places[i], n) + n - 1) * most
-    return 0
+            return most, places[i]
+    return 1, 0
 
 
 @kernel
-def _characters(lengths: Array, place: int, n: int) -> int:
-    characters = 0
-    for k in range(place, place + n):
-        characters += lengths[k]
-    return characters
-
-
-@kernel
-def _duplicates(grams: Array, places: Array, counts: Array, seen: Array, lengths: Array, n: int) -> int:
+def _duplicates(grams: Array, places: Array, counts: Array, seen: Array, ids: Array, lengths: Array, n: int) -> int:
     """Characters in n-grams seen before, reading on after the end of each one found."""
     seen[:] = 0
     characters, free = 0, 0
@@ -148,7 +148,7 @@ def _duplicates(grams: Array, places: Array, counts: Array, seen: Array, lengths
         if place < free or counts[gram] < 2:
             continue
         if seen[gram]:
-            characters += _characters(lengths, place, n)
+            characters += _characters(ids, place, n, lengths)
             free = place + n
         else:
             seen[gram] = 1
@@ -167,7 +167,7 @@ def _copies(grams: Array, places: Array, latest: Array, ids: Array, lengths: Arr
         if source >= 0 and place >= free:
             free = place
             while free < ids.size and ids[free] == ids[source]:
-                characters += lengths[free]
+                characters += lengths[ids[free]]
                 free, source = free + 1, source + 1
     return characters
 
@@ -184,24 +184,25 @@ def _repeating(places: Array, grams: Array, counts: Array, next_places: Array, n
 
 
 @kernel
-def _ngrams(size: int, token_counts: Array, s: Scratch, row: Array) -> None:
-    ids, lengths, places, grams, counts = s.ids[:size], s.lengths, s.places, s.grams, s.counts
+def _ngrams(size: int, words: Vocabulary, s: Scratch, row: Array) -> None:
+    ids, lengths, places, grams, counts = s.ids[:size], words.lengths, s.places, s.grams, s.counts
     used = 0
     for i in range(size - 1):
         places[used], grams[used] = i, ids[i]
-        used += (token_counts[ids[i]] > 1) & (token_counts[ids[i + 1]] > 1)
+        used += (words.counts[ids[i]] > 1) & (words.counts[ids[i + 1]] > 1)
     for n in range(2, _LONGEST + 1):
-        keys, numbers = s.keys[:used], s.numbers[:used]
+        keys, numbers, last = s.keys[:used], s.numbers[:used], ids[n - 1 :]
         for i in range(used):
-            keys[i] = np.uint64(grams[i]) << np.uint64(32) | np.uint64(ids[places[i] + n - 1])
+            keys[i] = np.uint64(grams[i]) << np.uint64(32) | np.uint64(last[places[i]])
         different = number(keys, numbers, counts, s.slots)
         if n <= 4 and n <= size:
-            top = _top(numbers, places[:used], counts, different, lengths, n)
-            row[_TOP + n - 2] = top if top else _characters(lengths, 0, n) + n - 1  # all are as frequent
+            most, place = _top(numbers, places[:used], counts, different, n)
+            row[_TOP + n - 2] = (_characters(ids, place, n, lengths) + n - 1) * most
         if n == _SHORTEST_COPY:
             row[_COPIED] = _copies(numbers, places[:used], s.latest[:different], ids, lengths)
         if n >= 5:
-            row[_DUPLICATE + n - 5] = _duplicates(numbers, places[:used], counts, s.latest[:different], lengths, n)
+            seen = s.latest[:different]
+            row[_DUPLICATE + n - 5] = _duplicates(numbers, places[:used], counts, seen, ids, lengths, n)
         # Reads run ahead of writes, so the places left can take the place of all.
         used = _repeating(places[:used], numbers, counts, places, grams)
 
@@ -225,9 +226,8 @@ def _measure(
                 s.order[different] = token
                 different += words.counts[token] == 0
                 words.counts[token] += 1
-                s.lengths[i] = words.lengths[token]
             row = out[document]
             _words(s.order[:different], size, words, languages[document], row)
-            _ngrams(size, words.counts, s, row)
+            _ngrams(size, words, s, row)
             for token in s.order[:different]:
                 words.counts[token] = 0

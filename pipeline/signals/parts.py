@@ -41,6 +41,7 @@ _PHRASES = np.array([[ord(x) for x in phrase.ljust(_LONGEST_NOTICE, "\0")] for p
 _MEANINGS = np.array(list(NOTICES.values()), np.uint8)
 _SPACE, _BREAK = c.SPACE, c.BREAK
 _NEWLINE, _RETURN = 10, 13
+_ONE = np.uint64(1)
 # A citation mark after the end of a sentence: its sign, `[`, what may follow.
 _END_BIT, _OPEN_BIT, _CITED_BIT, _CURLY_BIT = (np.uint64(1 << bit) for bit in (60, 61, 62, 63))
 _FIRST_SLOTS_SHIFT = 52  # the table of parts begins with 2 ** 12 slots
@@ -49,7 +50,7 @@ _FIRST_SLOTS_SHIFT = 52  # the table of parts begins with 2 ** 12 slots
 class Parts(NamedTuple):
     """Parts in order, and the different ones among them in order of their first occurrence.
 
-    starts: int32, where each begins; ids: int32, which of the different ones it is; firsts, sizes: int32, where a
+    starts: int32, where each begins; ids: uint32, which of the different ones it is; firsts, sizes: int32, where a
     different one first occurs and its length in code points; keys: uint64 hash, xor FOREIGN outside English; some,
     every: uint16, properties that some and all of its characters have; ends: int64 (documents,), in parts.
     """
@@ -89,16 +90,16 @@ def scan(points: Array, ends: Array, english: Array) -> tuple[Parts, Lines]:
     points: uint32 code points of all; ends: int64 (documents,), where each ends; english: bool (documents,).
     """
     most, documents = len(points) // 2 + len(ends), len(ends)
-    int32 = np.empty((4, most), np.int32)
+    starts, firsts, sizes = np.empty((3, most), np.int32)
     keys, some, every = np.empty(most, np.uint64), np.empty(most, np.uint16), np.empty(most, np.uint16)
-    parts = Parts(*int32, keys, some, every, np.empty(documents, np.int64))
+    parts = Parts(starts, np.empty(most, np.uint32), firsts, sizes, keys, some, every, np.empty(documents, np.int64))
     most = len(points) + documents
     breaks, hashes, marks = np.empty((5, most), np.int32), np.empty(most, np.uint64), np.empty(most, np.uint8)
     lines = Lines(
         breaks[0], breaks[1], hashes, breaks[2], np.empty(documents, np.int64),
         breaks[3], breaks[4], marks, np.empty(documents, np.int64),
     )  # fmt: skip
-    slots = np.empty(max(4 * len(points), 1 << 64 - _FIRST_SLOTS_SHIFT), np.int32)
+    slots = np.empty(max(4 * len(points), 1 << 64 - _FIRST_SLOTS_SHIFT), np.uint32)
     different = _scan(points, ends, english, c.character_table(), *_notice_table(), _PHRASES, _MEANINGS, slots, parts, lines)
     part, line, row = (int(last[-1]) if documents else 0 for last in (parts.ends, lines.ends, lines.row_ends))
     return (
@@ -147,13 +148,13 @@ def _notices(points: Array, low: int, high: int, phrases: Array, meanings: Array
 @kernel
 def _grown(keys: Array, different: int, shift: np.uint64, slots: Array) -> np.uint64:
     """Twice the slots; returns their shift."""
-    shift -= np.uint64(1)
-    size = 1 << (64 - np.int64(shift))
-    slots[:size] = 0
+    shift -= _ONE
+    mask = (_ONE << (np.uint64(64) - shift)) - _ONE
+    slots[: np.int64(mask) + 1] = 0
     for k in range(different):
         slot = place(keys[k], shift)
         while slots[slot] != 0:
-            slot = (slot + 1) & (size - 1)
+            slot = (slot + _ONE) & mask
         slots[slot] = k + 1
     return shift
 
@@ -164,9 +165,8 @@ def _scan(
     phrases: Array, meanings: Array, slots: Array, parts: Parts, lines: Lines,
 ) -> int:  # fmt: skip
     part, different, line, row, i = 0, 0, 0, 0, 0
-    shift = np.uint64(_FIRST_SLOTS_SHIFT)
-    size = 1 << (64 - _FIRST_SLOTS_SHIFT)
-    slots[:size] = 0
+    shift, mask = np.uint64(_FIRST_SLOTS_SHIFT), np.uint64((1 << 64 - _FIRST_SLOTS_SHIFT) - 1)
+    slots[: 1 << 64 - _FIRST_SLOTS_SHIFT] = 0
     for document in range(ends.size):
         high = ends[document]
         salt, origin = (np.uint64(0), 0) if english[document] else (FOREIGN, OTHER)
@@ -177,7 +177,7 @@ def _scan(
             point = points[i] if i < high else np.uint32(_NEWLINE)
             bits = int(table[point])
             if bits & _SPACE:
-                state = (state << np.uint64(1) | firsts) & places[min(point, 127)] | state & _END_BIT
+                state = (state << _ONE | firsts) & places[min(point, 127)] | state & _END_BIT
                 newline = point == _NEWLINE
                 joined = point == _RETURN and i + 1 < high and points[i + 1] == _NEWLINE
                 if newline or (bits & _BREAK and not joined):
@@ -201,7 +201,7 @@ def _scan(
                 continue
             begin, value, some, every = i, SEED, origin, 0xFFFF
             while not bits & _SPACE:
-                state = (state << np.uint64(1) | firsts) & places[min(point, 127)]
+                state = (state << _ONE | firsts) & places[min(point, 127)]
                 hits |= state
                 some |= bits
                 every &= bits
@@ -214,19 +214,19 @@ def _scan(
             key = value ^ salt
             line_hash = (line_hash ^ key) * PRIME
             slot = place(key, shift)
-            while slots[slot] != 0 and parts.keys[slots[slot] - 1] != key:
-                slot = (slot + 1) & (size - 1)
+            while slots[slot] != 0 and parts.keys[slots[slot] - _ONE] != key:
+                slot = (slot + _ONE) & mask
             if slots[slot] == 0:
                 parts.firsts[different], parts.sizes[different], parts.keys[different] = begin, i - begin, key
                 parts.some[different], parts.every[different] = some, every
                 different += 1
                 slots[slot] = different
                 parts.ids[part] = different - 1
-                if 2 * different > size:
+                if np.uint64(2 * different) > mask:
                     shift = _grown(parts.keys, different, shift, slots)
-                    size *= 2
+                    mask = mask << _ONE | _ONE
             else:
-                parts.ids[part] = slots[slot] - 1
+                parts.ids[part] = slots[slot] - _ONE
             parts.starts[part] = begin
             part += 1
         parts.ends[document], lines.ends[document], lines.row_ends[document] = part, line, row

@@ -45,7 +45,7 @@ _SYMBOL, _PUNCTUATION, _TERMINAL, _UNSPACED = c.SYMBOL, c.PUNCTUATION, c.TERMINA
 class Tokens(NamedTuple):
     """Tokens of the different parts of a batch, and the different ones among these.
 
-    starts: int32, in code points; lengths: int32; kinds: uint8, the bits above; hashes: uint64; numbers: int32, which of
+    starts: int32, in code points; lengths: int32; kinds: uint8, the bits above; hashes: uint64; numbers: uint32, which of
     the different tokens each is; firsts: int32 (different parts + 1,), where each part's tokens begin; sentences:
     int32 (different parts,), see BEGINS; samples: int32 (different tokens,), a token of each.
     """
@@ -63,7 +63,7 @@ class Tokens(NamedTuple):
 def cut(points: Array, parts: Parts) -> Tokens:
     """Tokens of different parts: English contractions and abbreviations hold where `parts.keys` are English."""
     most, different = int(parts.sizes.sum()), len(parts.sizes)
-    starts, lengths, numbers, scratch = np.empty((4, most), np.int32)
+    starts, lengths, scratch, numbers = *np.empty((3, most), np.int32), np.empty(most, np.uint32)
     kinds, hashes = np.empty(most, np.uint8), np.empty(most, np.uint64)
     firsts, sentences = np.empty(different + 1, np.int32), np.empty(different, np.int32)
     tokens = Tokens(starts, lengths, kinds, hashes, numbers, firsts, sentences, scratch)
