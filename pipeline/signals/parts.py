@@ -42,6 +42,7 @@ _MEANINGS = np.array(list(NOTICES.values()), np.uint8)
 _SPACE, _BREAK = c.SPACE, c.BREAK
 _NEWLINE, _RETURN = 10, 13
 _ONE = np.uint64(1)
+_OTHERS = np.uint32(127)  # stands for all characters but ASCII's in `places`
 # A citation mark after the end of a sentence: its sign, `[`, what may follow.
 _END_BIT, _OPEN_BIT, _CITED_BIT, _CURLY_BIT = (np.uint64(1 << bit) for bit in (60, 61, 62, 63))
 _FIRST_SLOTS_SHIFT = 52  # the table of parts begins with 2 ** 12 slots
@@ -164,11 +165,11 @@ def _scan(
     points: Array, ends: Array, english: Array, table: Array, places: Array, firsts: np.uint64, lasts: np.uint64,
     phrases: Array, meanings: Array, slots: Array, parts: Parts, lines: Lines,
 ) -> int:  # fmt: skip
-    part, different, line, row, i = 0, 0, 0, 0, 0
+    part, different, line, row, i = 0, 0, 0, 0, np.uint64(0)  # see `number`
     shift, mask = np.uint64(_FIRST_SLOTS_SHIFT), np.uint64((1 << 64 - _FIRST_SLOTS_SHIFT) - 1)
     slots[: 1 << 64 - _FIRST_SLOTS_SHIFT] = 0
     for document in range(ends.size):
-        high = ends[document]
+        high = np.uint64(ends[document])
         salt, origin = (np.uint64(0), 0) if english[document] else (FOREIGN, OTHER)
         lines.begins[line], lines.parts[line] = i, part
         lines.row_begins[row], lines.row_parts[row] = i, part
@@ -177,36 +178,36 @@ def _scan(
             point = points[i] if i < high else np.uint32(_NEWLINE)
             bits = int(table[point])
             if bits & _SPACE:
-                state = (state << _ONE | firsts) & places[min(point, 127)] | state & _END_BIT
+                state = (state << _ONE | firsts) & places[point if point < _OTHERS else _OTHERS] | state & _END_BIT
                 newline = point == _NEWLINE
-                joined = point == _RETURN and i + 1 < high and points[i + 1] == _NEWLINE
+                joined = point == _RETURN and i + _ONE < high and points[i + _ONE] == _NEWLINE
                 if newline or (bits & _BREAK and not joined):
-                    begin = lines.row_begins[row]
-                    mark = _notices(points, begin, i, phrases, meanings) if hits & lasts else 0
+                    row_begin = lines.row_begins[row]
+                    mark = _notices(points, row_begin, np.int64(i), phrases, meanings) if hits & lasts else 0
                     mark |= CURLY if hits & _CURLY_BIT else 0
                     lines.marks[row] = mark | (CITED if hits & _CITED_BIT else 0)
                     hits = np.uint64(0)
                     row += 1
                     if newline:
-                        lines.sizes[line], lines.hashes[line] = i - lines.begins[line], line_hash
+                        lines.sizes[line], lines.hashes[line] = np.int64(i) - lines.begins[line], line_hash
                         line += 1
                         line_hash = SEED
                         if i == high:
                             break
-                        lines.begins[line], lines.parts[line] = i + 1, part
-                    lines.row_begins[row], lines.row_parts[row] = i + 1, part
+                        lines.begins[line], lines.parts[line] = i + _ONE, part
+                    lines.row_begins[row], lines.row_parts[row] = i + _ONE, part
                 if not newline:
                     line_hash = (line_hash ^ np.uint64(point)) * PRIME
-                i += 1
+                i += _ONE
                 continue
             begin, value, some, every = i, SEED, origin, 0xFFFF
             while not bits & _SPACE:
-                state = (state << _ONE | firsts) & places[min(point, 127)]
+                state = (state << _ONE | firsts) & places[point if point < _OTHERS else _OTHERS]
                 hits |= state
                 some |= bits
                 every &= bits
                 value = (value ^ np.uint64(point)) * PRIME
-                i += 1
+                i += _ONE
                 if i == high:
                     break
                 point = points[i]

@@ -138,8 +138,8 @@ def _special(points: Array, low: int, high: int, longest: int, keys: Array, cuts
     found, size = 0, high - low
     if 0 < size <= longest and (edges[0, points[low] & 255] & edges[1, points[high - 1] & 255]) >> size & 1:
         value = SEED
-        for i in range(low, high):
-            value = (value ^ np.uint64(points[i])) * PRIME
+        for point in points[low:high]:
+            value = (value ^ np.uint64(point)) * PRIME
         found = _known(value, size, longest, keys, cuts)
     return found
 
@@ -235,11 +235,11 @@ def _describe(points: Array, high: int, table: Array, tokens: Tokens, first: int
     for k in range(first, n):
         end = tokens.starts[k + 1] if k + 1 < n else high
         every, some, value = 0xFFFF, 0, SEED
-        for i in range(tokens.starts[k], end):
-            bits = bits_of(points[i], table)
+        for point in points[tokens.starts[k] : end]:
+            bits = bits_of(point, table)
             every &= bits
             some |= bits
-            value = (value ^ np.uint64(points[i])) * PRIME
+            value = (value ^ np.uint64(point)) * PRIME
         size = end - tokens.starts[k]
         tokens.lengths[k], tokens.kinds[k], tokens.hashes[k] = size, _kind(every, some, size), value
 
@@ -270,11 +270,11 @@ def _word_and_sign(
     bits, before, value = bits_of(sign, table), 0, SEED
     if end == low or not bits & (_AFFIX | _TERMINAL):
         return n
-    for i in range(low, end):
-        before = bits_of(points[i], table)
+    for point in points[low:end]:
+        before = bits_of(point, table)
         if before & (_ALPHA | _UNSPACED) != _ALPHA:
             return n
-        value = (value ^ np.uint64(points[i])) * PRIME
+        value = (value ^ np.uint64(point)) * PRIME
     whole = (value ^ np.uint64(sign)) * PRIME
     if not (bits & _AFFIX or (sign == _DOT and before & _LOWER)) or _known(whole, high - low, longest, keys, cuts):
         return n
