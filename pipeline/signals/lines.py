@@ -11,14 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.signals import characters as c
-from pipeline.signals.kernel import PRIME, SEED, kernel
+from pipeline.signals.kernel import PRIME, SEED, inner, kernel
 from pipeline.signals.numbering import number, slots_for
 from pipeline.signals.parts import CURLY, JAVASCRIPT, LOREM_IPSUM, POLICY, Lines, Parts
-from pipeline.signals.words import BEGINS, ENDS, IS_SIGNS, SENTENCES_SHIFT, Tokens
+from pipeline.signals.words import BEGINS, ENDS, IS_SIGNS, SENTENCES_SHIFT
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"characters": "", "kernel": "", "numbering": "", "parts": "", "words": ""}
+BUILT_ON = {
+    "characters": "38b4d0d4",
+    "kernel": "a3d84f25",
+    "numbering": "8310fdbe",
+    "parts": "41c42e33",
+    "words": "2df5ff1f",
+}
 
 COLUMNS = (
     "newlines",
@@ -67,19 +73,18 @@ def measure(points: Array, ends: Array, parts: Parts, lines: Lines, sentences: A
     """
     out = np.zeros((len(ends), len(COLUMNS)))
     most = int(np.diff(lines.ends, prepend=0).max(initial=0))
-    scratch = Scratch(
-        np.empty(most, np.uint64), np.empty(most, np.int32), np.empty(most, np.uint32), np.empty(most, np.int32), slots_for(most)
-    )
+    keys, ids = np.empty(most, np.uint64), np.empty(most, np.uint32)
+    scratch = Scratch(keys, np.empty(most, np.int32), ids, np.empty(most, np.int32), slots_for(most))
     _measure(points, ends, c.character_table(), parts, lines, sentences, _ENDS, scratch, out)
     return out
 
 
-@kernel
+@inner
 def _ends_in_dots(points: Array, low: int, high: int) -> bool:
     return bool(high - low > 2 and points[high - 1] == points[high - 2] == points[high - 3] == _DOT)
 
 
-@kernel
+@inner
 def _repeated(n: int, keys: Array, sizes: Array, s: Scratch) -> tuple[int, int]:
     """(parts seen before, their characters)."""
     number(keys[:n], s.ids, s.counts, s.slots)
@@ -91,7 +96,7 @@ def _repeated(n: int, keys: Array, sizes: Array, s: Scratch) -> tuple[int, int]:
     return n - seen, characters
 
 
-@kernel
+@inner
 def _newline_lines(
     points: Array, low: int, high: int, table: Array, first: int, n: int, last_part: int, parts: Parts, lines: Lines,
     s: Scratch, row: Array,
@@ -130,7 +135,7 @@ def _newline_lines(
     row[6] = longest
 
 
-@kernel
+@inner
 def _hash_between(points: Array, begin: int, end: int, part: int, parts: Parts) -> np.uint64:
     """Hash of a stretch of a line whose first part is `part`."""
     value, i = SEED, begin
@@ -145,7 +150,7 @@ def _hash_between(points: Array, begin: int, end: int, part: int, parts: Parts) 
     return value
 
 
-@kernel
+@inner
 def _paragraphs(
     points: Array, low: int, high: int, first: int, n: int, parts: Parts, lines: Lines, s: Scratch, row: Array
 ) -> None:
@@ -175,7 +180,7 @@ def _paragraphs(
     row[8] = characters
 
 
-@kernel
+@inner
 def _few_or_long_words(points: Array, first: int, last: int, table: Array, parts: Parts) -> bool:
     """Whether C4 deletes a line for fewer than three words, or for one of more than 1,000 characters."""
     words = 0
@@ -196,7 +201,7 @@ def _few_or_long_words(points: Array, first: int, last: int, table: Array, parts
     return words < FEWEST_C4_WORDS
 
 
-@kernel
+@inner
 def _sentences(first: int, last: int, parts: Parts, sentences: Array) -> int:
     """Sentences of a line's parts: the first, and those that begin after the end of another."""
     count, ended = 1, 0
@@ -207,7 +212,7 @@ def _sentences(first: int, last: int, parts: Parts, sentences: Array) -> int:
     return count
 
 
-@kernel
+@inner
 def _broken_lines(
     points: Array, table: Array, first: int, last: int, last_part: int, high: int, parts: Parts, lines: Lines,
     sentences: Array, terminals: Array, row: Array,

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.signals.kernel import kernel
+from pipeline.signals.kernel import inner, kernel
 from pipeline.signals.numbering import number, slots_for
 from pipeline.signals.parts import Parts
 from pipeline.signals.words import HAS_LETTER, IS_WORD, Tokens
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"kernel": "", "numbering": "", "parts": "", "words": ""}
+BUILT_ON = {"kernel": "a3d84f25", "numbering": "8310fdbe", "parts": "41c42e33", "words": "2df5ff1f"}
 
 COLUMNS = (
     "tokens",
@@ -44,26 +44,28 @@ _LISTED = np.uint64(32)  # bits above: languages in which a form is listed, or l
 def measure(ends: Array, parts: Parts, tokens: Tokens, languages: Array, stop_keys: Array, stop_masks: Array) -> Array:
     """float64 (documents, len(COLUMNS)).
 
-    ends: int64 (documents,), where each ends in code points; languages: int64 (documents, 2), bits for `stop_words` and `stop_word_tokens` in the masks of the stop-word
-    table (`stopwords.table`), or -1. n-gram columns count characters: of all occurrences of the most frequent
-    n-gram with the spaces between its tokens; of the tokens in n-grams that occurred before; of the tokens that a
-    greedy Lempel-Ziv parse copies from before, at least _SHORTEST_COPY in a row.
+    ends: int64 (documents,), where each ends in code points; languages: int64 (documents, 2), bits for `stop_words`
+    and `stop_word_tokens` in the masks of the stop-word table (`stopwords.table`), or -1. n-gram columns count
+    characters: of all occurrences of the most frequent n-gram with the spaces between its tokens; of the tokens in
+    n-grams that occurred before; of the tokens that a greedy Lempel-Ziv parse copies from before, at least
+    _SHORTEST_COPY in a row.
     """
     out = np.zeros((len(parts.ends), len(COLUMNS)))
-    samples = tokens.samples
+    samples, different = tokens.samples, len(tokens.samples)
     most = int(np.diff(ends, prepend=0).max(initial=0))  # no text has more tokens than characters
     vocabulary = Vocabulary(
-        tokens.lengths[samples], tokens.kinds[samples], np.empty(len(samples), np.uint64), np.zeros(len(samples), np.int32)
+        tokens.lengths[samples], tokens.kinds[samples], np.empty(different, np.uint64), np.zeros(different, np.int32)
     )
     _stop_masks(tokens.hashes[samples], stop_keys, stop_masks, vocabulary.stops)
-    scratch = Scratch(*np.empty((5, most), np.uint32), *np.empty((2, most), np.int32), np.empty(most, np.uint64), slots_for(most))
+    numbers, counts = np.empty((5, most), np.uint32), np.empty((2, most), np.int32)
+    scratch = Scratch(*numbers, *counts, np.empty(most, np.uint64), slots_for(most))
     _measure(parts, tokens, vocabulary, languages, scratch, out)
     return out
 
 
 class Vocabulary(NamedTuple):
-    """Of each different token: length (int32), kind (uint8), languages in which it is a stop word (uint64), and how often
-    a document has it (int32, zero between documents)."""
+    """Of each different token: length (int32), kind (uint8), languages in which it is a stop word (uint64), and how
+    often a document has it (int32, zero between documents)."""
 
     lengths: Array
     kinds: Array
@@ -94,7 +96,7 @@ def _stop_masks(hashes: Array, stop_keys: Array, stop_masks: Array, out: Array) 
         out[i] = stop_masks[slot]  # of an empty slot zero
 
 
-@kernel
+@inner
 def _words(order: Array, total: int, words: Vocabulary, languages: Array, row: Array) -> None:
     """Counts over the different tokens of a document: words, letters, entropy in bits, stop words."""
     distinct, stops = np.uint64(languages[0]), np.uint64(languages[1]) + _LISTED
@@ -116,7 +118,7 @@ def _words(order: Array, total: int, words: Vocabulary, languages: Array, row: A
     row[6], row[7] = kinds_of_stops, all_stops
 
 
-@kernel
+@inner
 def _characters(ids: Array, place: int, n: int, lengths: Array) -> int:
     """Characters of n tokens."""
     characters = 0
@@ -125,7 +127,7 @@ def _characters(ids: Array, place: int, n: int, lengths: Array) -> int:
     return characters
 
 
-@kernel
+@inner
 def _top(grams: Array, places: Array, counts: Array, different: int, n: int) -> tuple[int, int]:
     """(how often the most frequent n-gram occurs, where first), of equals the first; (1, 0) if none repeats."""
     best, most = -1, 1
@@ -138,7 +140,7 @@ def _top(grams: Array, places: Array, counts: Array, different: int, n: int) -> 
     return 1, 0
 
 
-@kernel
+@inner
 def _duplicates(grams: Array, places: Array, counts: Array, seen: Array, ids: Array, lengths: Array, n: int) -> int:
     """Characters in n-grams seen before, reading on after the end of each one found."""
     seen[:] = 0
@@ -155,7 +157,7 @@ def _duplicates(grams: Array, places: Array, counts: Array, seen: Array, ids: Ar
     return characters
 
 
-@kernel
+@inner
 def _copies(grams: Array, places: Array, latest: Array, ids: Array, lengths: Array) -> int:
     """Characters of tokens copied from before: from each repeated n-gram on, as far as the tokens agree."""
     latest[:] = -1
@@ -172,7 +174,7 @@ def _copies(grams: Array, places: Array, latest: Array, ids: Array, lengths: Arr
     return characters
 
 
-@kernel
+@inner
 def _repeating(places: Array, grams: Array, counts: Array, next_places: Array, next_grams: Array) -> int:
     """Keep the places at which an n-gram and the one at the next place both repeat. Returns how many."""
     kept = 0
@@ -183,7 +185,7 @@ def _repeating(places: Array, grams: Array, counts: Array, next_places: Array, n
     return kept
 
 
-@kernel
+@inner
 def _ngrams(size: int, words: Vocabulary, s: Scratch, row: Array) -> None:
     ids, lengths, places, grams, counts = s.ids[:size], words.lengths, s.places, s.grams, s.counts
     used = 0
@@ -208,9 +210,7 @@ def _ngrams(size: int, words: Vocabulary, s: Scratch, row: Array) -> None:
 
 
 @kernel
-def _measure(
-    parts: Parts, tokens: Tokens, words: Vocabulary, languages: Array, s: Scratch, out: Array
-) -> None:
+def _measure(parts: Parts, tokens: Tokens, words: Vocabulary, languages: Array, s: Scratch, out: Array) -> None:
     part = 0
     for document in range(parts.ends.size):
         size, different = 0, 0

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.signals.kernel import kernel
+from pipeline.signals.kernel import inner
 
 Array = np.ndarray[Any, Any]
-
-BUILT_ON = {"kernel": ""}
 
 _ONE = np.uint64(1)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -21,13 +19,13 @@ def slots_for(keys: int) -> Array:
     return np.empty(16 if keys <= 8 else 1 << (2 * keys - 1).bit_length(), np.uint32)
 
 
-@kernel
+@inner
 def place(key: np.uint64, shift: np.uint64) -> np.uint64:
     """Where to look for a key in a table of 2 ** (64 - shift) slots."""
     return ((key ^ (key >> np.uint64(29))) * _MULTIPLIER) >> shift
 
 
-@kernel
+@inner
 def number(keys: Array, ids: Array, counts: Array, slots: Array) -> int:
     """Give each uint64 key the number of its first occurrence's rank among the different ones.
 

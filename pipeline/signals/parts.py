@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.signals import characters as c
-from pipeline.signals.kernel import PRIME, SEED, kernel
+from pipeline.signals.kernel import PRIME, SEED, inner, kernel
 from pipeline.signals.numbering import place
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"characters": "", "kernel": "", "numbering": ""}
+BUILT_ON = {"characters": "38b4d0d4", "kernel": "a3d84f25", "numbering": "8310fdbe"}
 
 LOREM_IPSUM, JAVASCRIPT, POLICY, CURLY, CITED = 1, 2, 4, 8, 16
 NOTICES = {  # a line with one of these is boilerplate (C4), a document with the first a template
@@ -101,7 +101,8 @@ def scan(points: Array, ends: Array, english: Array) -> tuple[Parts, Lines]:
         breaks[3], breaks[4], marks, np.empty(documents, np.int64),
     )  # fmt: skip
     slots = np.empty(max(4 * len(points), 1 << 64 - _FIRST_SLOTS_SHIFT), np.uint32)
-    different = _scan(points, ends, english, c.character_table(), *_notice_table(), _PHRASES, _MEANINGS, slots, parts, lines)
+    tables = c.character_table(), *_notice_table(), _PHRASES, _MEANINGS
+    different = _scan(points, ends, english, *tables, slots, parts, lines)
     part, line, row = (int(last[-1]) if documents else 0 for last in (parts.ends, lines.ends, lines.row_ends))
     return (
         Parts(*(x[:part] for x in parts[:2]), *(x[:different] for x in parts[2:7]), parts.ends),
@@ -127,7 +128,7 @@ def _notice_table() -> tuple[Array, Any, Any]:
     return places, np.uint64(firsts) | _CURLY_BIT | _END_BIT, np.uint64(lasts)
 
 
-@kernel
+@inner
 def _notices(points: Array, low: int, high: int, phrases: Array, meanings: Array) -> int:
     """Which notices stand between `low` and `high`."""
     found = 0
@@ -146,7 +147,7 @@ def _notices(points: Array, low: int, high: int, phrases: Array, meanings: Array
     return found
 
 
-@kernel
+@inner
 def _grown(keys: Array, different: int, shift: np.uint64, slots: Array) -> np.uint64:
     """Twice the slots; returns their shift."""
     shift -= _ONE

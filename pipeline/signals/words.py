@@ -20,13 +20,19 @@ import numpy as np
 from pipeline.signals import characters as c
 from pipeline.signals.affixes import bits_of, cut_infix, cut_prefix, cut_suffix, is_url
 from pipeline.signals.english import splits
-from pipeline.signals.kernel import PRIME, SEED, kernel
+from pipeline.signals.kernel import PRIME, SEED, inner, kernel
 from pipeline.signals.numbering import number, slots_for
 from pipeline.signals.parts import FOREIGN, OTHER, Parts, scan
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"affixes": "", "characters": "", "kernel": "", "numbering": "", "parts": ""}
+BUILT_ON = {
+    "affixes": "37e1555d",
+    "characters": "38b4d0d4",
+    "kernel": "a3d84f25",
+    "numbering": "8310fdbe",
+    "parts": "41c42e33",
+}
 
 HAS_LETTER = 1
 IS_WORD = 2  # holds more than signs
@@ -45,8 +51,8 @@ _SYMBOL, _PUNCTUATION, _TERMINAL, _UNSPACED = c.SYMBOL, c.PUNCTUATION, c.TERMINA
 class Tokens(NamedTuple):
     """Tokens of the different parts of a batch, and the different ones among these.
 
-    starts: int32, in code points; lengths: int32; kinds: uint8, the bits above; hashes: uint64; numbers: uint32, which of
-    the different tokens each is; firsts: int32 (different parts + 1,), where each part's tokens begin; sentences:
+    starts: int32, in code points; lengths: int32; kinds: uint8, the bits above; hashes: uint64; numbers: uint32, which
+    of the different tokens each is; firsts: int32 (different parts + 1,), where each part's tokens begin; sentences:
     int32 (different parts,), see BEGINS; samples: int32 (different tokens,), a token of each.
     """
 
@@ -119,7 +125,7 @@ def _special_table() -> tuple[Array, Array, Array]:
     return keys, cuts, edges
 
 
-@kernel
+@inner
 def _known(value: np.uint64, size: int, longest: int, keys: Array, cuts: Array) -> int:
     """Length of the first token of a contraction (all of an abbreviation), 0 for other hashes."""
     if size > longest:
@@ -132,7 +138,7 @@ def _known(value: np.uint64, size: int, longest: int, keys: Array, cuts: Array) 
     return 0
 
 
-@kernel
+@inner
 def _special(points: Array, low: int, high: int, longest: int, keys: Array, cuts: Array, edges: Array) -> int:
     """`_known` of a stretch of characters."""
     found, size = 0, high - low
@@ -144,7 +150,7 @@ def _special(points: Array, low: int, high: int, longest: int, keys: Array, cuts
     return found
 
 
-@kernel
+@inner
 def _cut(
     points: Array, low: int, high: int, some: int, longest: int, table: Array, keys: Array, cuts: Array,
     edges: Array, stack: Array, starts: Array, n: int,
@@ -200,7 +206,7 @@ def _cut(
     return n
 
 
-@kernel
+@inner
 def _split(points: Array, high: int, table: Array, stack: Array, starts: Array, first: int, n: int) -> int:
     """Cut a part's tokens before and after each letter of an unspaced script. Returns the number of tokens then."""
     tokens = n - first
@@ -220,7 +226,7 @@ def _split(points: Array, high: int, table: Array, stack: Array, starts: Array, 
     return n
 
 
-@kernel
+@inner
 def _kind(every: int, some: int, size: int) -> int:
     """A token's kind by the properties that all and some of its characters have."""
     kind = HAS_LETTER if some & _ALPHA else 0
@@ -229,7 +235,7 @@ def _kind(every: int, some: int, size: int) -> int:
     return kind | (IS_TERMINAL if every & _TERMINAL and size == 1 else 0)
 
 
-@kernel
+@inner
 def _describe(points: Array, high: int, table: Array, tokens: Tokens, first: int, n: int) -> None:
     """Write length, kind and hash of tokens that follow each other without a gap up to `high`."""
     for k in range(first, n):
@@ -244,7 +250,7 @@ def _describe(points: Array, high: int, table: Array, tokens: Tokens, first: int
         tokens.lengths[k], tokens.kinds[k], tokens.hashes[k] = size, _kind(every, some, size), value
 
 
-@kernel
+@inner
 def _sentences(kinds: Array) -> int:
     """How a part goes on counting sentences: one begins with the first token that is no sign after a terminal one."""
     begun, begins, ended, signs = 0, 0, 0, IS_SIGNS
@@ -260,7 +266,7 @@ def _sentences(kinds: Array) -> int:
     return begins | ended | signs | begun << SENTENCES_SHIFT
 
 
-@kernel
+@inner
 def _word_and_sign(
     points: Array, low: int, high: int, table: Array, longest: int, keys: Array, cuts: Array, tokens: Tokens, n: int
 ) -> int:
@@ -287,9 +293,7 @@ def _word_and_sign(
 
 
 @kernel
-def _cut_all(
-    points: Array, parts: Parts, table: Array, keys: Array, cuts: Array, edges: Array, tokens: Tokens
-) -> int:
+def _cut_all(points: Array, parts: Parts, table: Array, keys: Array, cuts: Array, edges: Array, tokens: Tokens) -> int:
     n, stack = 0, tokens.samples
     for k in range(parts.sizes.size):
         first, low, size, some = n, parts.firsts[k], parts.sizes[k], int(parts.some[k])
