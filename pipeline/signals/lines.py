@@ -23,7 +23,7 @@ BUILT_ON = {
     "kernel": "a3d84f25",
     "numbering": "8310fdbe",
     "parts": "41c42e33",
-    "words": "2df5ff1f",
+    "words": "0e839c24",
 }
 
 COLUMNS = (

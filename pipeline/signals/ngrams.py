@@ -19,7 +19,7 @@ from pipeline.signals.words import HAS_LETTER, IS_WORD, Tokens
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"kernel": "a3d84f25", "numbering": "8310fdbe", "parts": "41c42e33", "words": "2df5ff1f"}
+BUILT_ON = {"kernel": "a3d84f25", "numbering": "8310fdbe", "parts": "41c42e33", "words": "0e839c24"}
 
 COLUMNS = (
     "tokens",
