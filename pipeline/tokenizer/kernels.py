@@ -41,19 +41,16 @@ class Kernels:
         for letter, byte in letters.items():
             byte_ids[byte] = vocabulary[letter]
         # A pair listed twice has the rank of its last place, as in `tokenizers`.
-        ranks = {
-            vocabulary[left] << 32 | vocabulary[right]: rank << 32 | vocabulary[left + right]
+        merges = {
+            (vocabulary[left], vocabulary[right]): (rank, vocabulary[left + right])
             for rank, (left, right) in enumerate(model["merges"])
         }
-        table = merge.merge_table(
-            np.fromiter(ranks.keys(), np.uint64, len(ranks)), np.fromiter(ranks.values(), np.uint64, len(ranks))
-        )
+        rules = merge.rules(byte_ids, merges)
         words = {
             bytes(map(letters.__getitem__, token)): number
             for token, number in vocabulary.items()
             if token and set(token) <= letters.keys()
         }
-        rules = merge.Rules(byte_ids, merge.byte_pair_table(byte_ids, table), table, merge.new_cache(1 << 10))
         if model.get("ignore_merges"):
             whole = merge.whole_words(rules, words)
             if whole is None:

@@ -17,6 +17,9 @@ from numba.extending import intrinsic
 PADDING = 16  # bytes that must be readable after the last text
 _32 = np.uint64(32)
 
+# For functions that allocate nothing: otherwise numba counts references to every array that it hands on, atomically.
+helper = njit(_nrt=False)
+
 
 @intrinsic
 def item(typing_context: Any, array: Any, index: Any) -> Any:
@@ -67,14 +70,14 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     return types.void(array, types.intp), generate
 
 
-@njit
+@helper
 def mix(x: np.uint64) -> np.uint64:
     """A multiply and a fold, enough to spread table indices."""
     x = x * np.uint64(0x9E3779B97F4A7C15)
     return x ^ (x >> _32)
 
 
-@njit
+@helper
 def low_bytes(word: np.uint64, count: int) -> np.uint64:
     """The first `count` bytes of a word, the rest zero."""
     if count >= 8:

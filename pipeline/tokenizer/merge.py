@@ -17,30 +17,35 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from pipeline.tokenizer.memory import PADDING, item, low_bytes, mix, prefetch, word_at
+from pipeline.tokenizer.memory import PADDING, helper, item, low_bytes, mix, prefetch, word_at
 
-BUILT_ON = {"memory": "e9e82565"}  # see memory
+BUILT_ON = {"memory": "502b8c63"}  # see memory
 
 _SLOTS = 1 << 20
 _IDS = 1 << 21
 _KEYS = 1 << 24
 _LONGEST = 128  # bytes of the longest cached piece
 _SCANNED = 64  # symbols of the longest piece merged by scanning
+_RANKS, _JOINED, _BEFORE, _AFTER = (_SCANNED * k for k in range(1, 5))  # in `work`
 _BLOCK = 32  # pieces whose slots are asked for together
 _SPILLED = np.uint64(0xFF) << np.uint64(56)
 _NONE = np.uint64(0xFFFFFFFFFFFFFFFF)
+_UNRANKED = np.uint32(0xFFFFFFFF)
 _LOW = np.uint64(0xFFFFFFFF)
 _FEW = np.uint64(4) << np.uint64(32)  # from this on, a slot's last word says that the ids lie in the arena
 _1, _32, _56 = np.uint64(1), np.uint64(32), np.uint64(56)
 
 
 class Rules(NamedTuple):
-    """What never changes. byte_ids: int32 (256,); byte_pairs: uint64 (65536,), the merge of two bytes; merges: uint64
-    (2 * 2**k,), see `merge_table`; whole: the words that are one token although no merges lead there.
+    """What never changes. byte_ids: int32 (256,); byte_pairs: uint64 (65536,), rank << 32 | token for two bytes, first
+    << 8 | second, all ones where they do not merge; known: uint64 bit set of pairs that may merge, small enough to stay
+    near; merges: uint64, an open-addressing table at most half full in which pair (left << 32 | right) and result lie
+    side by side; whole: the words that are one token although no merges lead there.
     """
 
     byte_ids: Any
     byte_pairs: Any
+    known: Any
     merges: Any
     whole: Any
 
@@ -62,82 +67,119 @@ def new_cache(slots: int = _SLOTS) -> Cache:
     return Cache(table, np.zeros(_IDS // share, np.uint32), np.zeros(_KEYS // share, np.uint8), np.zeros(3, np.int64))
 
 
-def merge_table(pairs: np.ndarray[Any, np.dtype[np.uint64]], results: np.ndarray[Any, np.dtype[np.uint64]]) -> Any:
-    """Open-addressing table from pairs (left << 32 | right) to results (rank << 32 | token), at most half full; key and
-    result of a place lie side by side.
-    """
-    table = np.full(2 << max(2 * len(pairs), 4).bit_length(), _NONE, np.uint64)
-    _fill_merges(table, pairs, results)
-    return table
+def rules(byte_ids: np.ndarray[Any, np.dtype[np.int32]], merges: dict[tuple[int, int], tuple[int, int]]) -> Rules:
+    """Tables of the merges, (left, right) to (rank, token). Raises ValueError for more than 2**25 of them."""
+    if len(merges) > 1 << 25:
+        raise ValueError(f"{len(merges)} merges: the tables hold {1 << 25}")
+    size = 1 << max(2 * len(merges), 4).bit_length()
+    found = Rules(
+        byte_ids,
+        np.empty(1 << 16, np.uint64),
+        np.zeros(max(size // 16, 1), np.uint64),
+        np.full(2 * size, _NONE, np.uint64),
+        new_cache(1 << 10),
+    )
+    pairs = np.array([left << 32 | right for left, right in merges], np.uint64)
+    results = np.array([rank << 32 | token for rank, token in merges.values()], np.uint64)
+    _fill_merges(found.merges, found.known, pairs, results)
+    _fill_byte_pairs(found)
+    return found
 
 
-def byte_pair_table(byte_ids: np.ndarray[Any, np.dtype[np.int32]], merges: Any) -> Any:
-    """uint64 (65536,): rank << 32 | token for the bytes first << 8 | second, all ones where they do not merge."""
-    table = np.empty(1 << 16, np.uint64)
-    _fill_byte_pairs(table, byte_ids, merges)
-    return table
-
-
-@njit
-def _merge_place(pair: np.uint64, table: Any) -> int:
+@helper
+def _merge_place(hashed: np.uint64, pair: np.uint64, table: Any) -> int:
     """Where a pair lies in a merge table, or would."""
     mask = np.uint64(table.size // 2 - 1)
-    place = mix(pair) & mask
+    place = hashed & mask
     while item(table, np.intp(place << _1)) != pair and item(table, np.intp(place << _1)) != _NONE:
         place = (place + _1) & mask
     return np.intp(place << _1)
 
 
+@helper
+def _bit(hashed: np.uint64, known: Any) -> tuple[int, np.uint64]:
+    """Word and bit of a pair in the bit set."""
+    place = hashed >> _32 & np.uint64(known.size * 64 - 1)
+    return np.intp(place >> np.uint64(6)), _1 << (place & np.uint64(63))
+
+
 @njit(cache=True)
-def _fill_merges(table: Any, pairs: Any, results: Any) -> None:
+def _fill_merges(table: Any, known: Any, pairs: Any, results: Any) -> None:
     for i in range(pairs.size):
-        place = _merge_place(pairs[i], table)
+        hashed = mix(pairs[i])
+        place = _merge_place(hashed, pairs[i], table)
         table[place], table[place + 1] = pairs[i], results[i]
+        word, bit = _bit(hashed, known)
+        known[word] |= bit
 
 
-@njit
-def _merged(left: np.uint64, right: np.uint64, table: Any) -> Any:
+@helper
+def _merged(left: np.uint64, right: np.uint64, rules: Any) -> Any:
     """rank << 32 | token of a pair, _NONE where the two do not merge (an empty place holds it, too)."""
-    return item(table, _merge_place(left << _32 | right, table) + 1)
+    pair = left << _32 | right
+    hashed = mix(pair)
+    word, bit = _bit(hashed, rules.known)
+    if item(rules.known, word) & bit == 0:
+        return _NONE
+    return item(rules.merges, _merge_place(hashed, pair, rules.merges) + 1)
 
 
 @njit(cache=True)
-def _fill_byte_pairs(table: Any, byte_ids: Any, merges: Any) -> None:
-    for pair in range(table.size):
-        table[pair] = _merged(np.uint64(byte_ids[pair >> 8]), np.uint64(byte_ids[pair & 255]), merges)
+def _fill_byte_pairs(rules: Rules) -> None:
+    for pair in range(rules.byte_pairs.size):
+        left, right = rules.byte_ids[pair >> 8], rules.byte_ids[pair & 255]
+        rules.byte_pairs[pair] = _merged(np.uint64(left), np.uint64(right), rules)
 
 
-@njit
-def _merge_short(data: Any, start: int, end: int, rules: Rules, symbols: Any, ranks: Any, out: Any, total: int) -> Any:
-    """Merge by scanning for the lowest rank, leftmost first. Returns the new length of `out`."""
-    byte_ids, byte_pairs, merges = rules.byte_ids, rules.byte_pairs, rules.merges
+@helper
+def _merge_short(data: Any, start: int, end: int, rules: Rules, work: Any, out: Any, total: int) -> Any:
+    """Merge by scanning for the lowest rank, leftmost first. Returns the new length of `out`.
+
+    work: uint32 (5 * _SCANNED,): for each place its symbol, rank << 6 | place of the pair that begins there (all ones
+    for none), what the pair becomes, and the places before and after.
+    """
+    byte_ids, byte_pairs = rules.byte_ids, rules.byte_pairs
     count = end - start
     for k in range(count):
-        symbols[k] = np.uint64(item(byte_ids, item(data, start + k)))
+        work[k] = item(byte_ids, item(data, start + k))
+        work[_BEFORE + k], work[_AFTER + k] = k - 1, k + 1
     for k in range(count - 1):
-        ranks[k] = item(byte_pairs, int(item(data, start + k)) << 8 | int(item(data, start + k + 1)))
+        pair = item(byte_pairs, int(item(data, start + k)) << 8 | int(item(data, start + k + 1)))
+        work[_RANKS + k], work[_JOINED + k] = _ranked(pair, k), pair & _LOW
+    work[_RANKS + count - 1] = _UNRANKED
     while True:
-        best, at = _NONE, 0
-        for k in range(count - 1):
-            if item(ranks, k) < best:
-                best, at = item(ranks, k), k
-        if best == _NONE:
+        best = _UNRANKED
+        for k in range(count):
+            best = min(best, item(work, _RANKS + k))
+        if best == _UNRANKED:
             break
-        symbols[at] = best & _LOW
-        count -= 1
-        for k in range(at + 1, count):
-            symbols[k] = item(symbols, k + 1)
-            ranks[k] = item(ranks, k + 1)
+        at = int(best) & (_SCANNED - 1)
+        gone = int(item(work, _AFTER + at))
+        following = int(item(work, _AFTER + gone))
+        work[at], work[_AFTER + at] = item(work, _JOINED + at), following
+        work[_RANKS + gone] = work[_RANKS + at] = _UNRANKED
+        if following < count:
+            work[_BEFORE + following] = at
+            pair = _merged(np.uint64(item(work, at)), np.uint64(item(work, following)), rules)
+            work[_RANKS + at], work[_JOINED + at] = _ranked(pair, at), pair & _LOW
         if at > 0:
-            ranks[at - 1] = _merged(item(symbols, at - 1), item(symbols, at), merges)
-        if at < count - 1:
-            ranks[at] = _merged(item(symbols, at), item(symbols, at + 1), merges)
-    for k in range(count):
-        out[total + k] = item(symbols, k)
-    return total + count
+            left = int(item(work, _BEFORE + at))
+            pair = _merged(np.uint64(item(work, left)), np.uint64(item(work, at)), rules)
+            work[_RANKS + left], work[_JOINED + left] = _ranked(pair, left), pair & _LOW
+    k = 0
+    while k < count:
+        out[total] = item(work, k)
+        total += 1
+        k = int(item(work, _AFTER + k))
+    return total
 
 
-@njit
+@helper
+def _ranked(pair: np.uint64, place: int) -> np.uint32:
+    return _UNRANKED if pair == _NONE else np.uint32(pair >> _32 << np.uint64(6) | np.uint64(place))
+
+
+@helper
 def _push(heap: Any, size: int, rank: np.uint64, at: int) -> int:
     """Add a candidate; ordered by rank, then by place."""
     value = (rank & ~_LOW) | np.uint64(at)
@@ -149,7 +191,7 @@ def _push(heap: Any, size: int, rank: np.uint64, at: int) -> int:
     return size + 1
 
 
-@njit
+@helper
 def _pop(heap: Any, size: int) -> Any:
     """Take the least of `size` candidates."""
     top, last = heap[0], heap[size - 1]
@@ -194,12 +236,12 @@ def _merge_long(data: Any, start: int, end: int, rules: Rules, out: Any, total: 
         ranks[at] = _NONE
         if after[at] < count:
             before[after[at]] = at
-            ranks[at] = _merged(symbols[at], symbols[after[at]], rules.merges)
+            ranks[at] = _merged(symbols[at], symbols[after[at]], rules)
             if ranks[at] != _NONE:
                 size = _push(heap, size, ranks[at], at)
         left = before[at]
         if left >= 0:
-            ranks[left] = _merged(symbols[left], symbols[at], rules.merges)
+            ranks[left] = _merged(symbols[left], symbols[at], rules)
             if ranks[left] != _NONE:
                 size = _push(heap, size, ranks[left], left)
     k = 0
@@ -210,7 +252,7 @@ def _merge_long(data: Any, start: int, end: int, rules: Rules, out: Any, total: 
     return total
 
 
-@njit
+@helper
 def _key(data: Any, start: int, end: int) -> tuple[np.uint64, np.uint64]:
     """Two words for a piece: up to 15 bytes the bytes themselves and the length, else a hash and the length."""
     size = end - start
@@ -223,13 +265,13 @@ def _key(data: Any, start: int, end: int) -> tuple[np.uint64, np.uint64]:
     return first, _SPILLED | np.uint64(size)
 
 
-@njit
+@helper
 def _place(first: np.uint64, second: np.uint64, slots: Any) -> int:
     """Where the slot that a key belongs into begins."""
     return np.intp(mix(mix(first) ^ second) << np.uint64(2) & np.uint64(slots.size - 1))
 
 
-@njit
+@helper
 def _same(data: Any, start: int, size: int, keys: Any, key: int) -> bool:
     """Whether a long piece is the one whose bytes lie at keys[key:]."""
     for k in range(0, size, 8):
@@ -238,7 +280,7 @@ def _same(data: Any, start: int, size: int, keys: Any, key: int) -> bool:
     return True
 
 
-@njit
+@helper
 def _find(data: Any, start: int, end: int, first: Any, second: Any, cache: Cache, out: Any, total: int) -> int:
     """Copy a cached piece's ids to out[total:]. Returns their new end, or -1 where the piece is not cached."""
     slots = cache.slots
@@ -261,7 +303,7 @@ def _find(data: Any, start: int, end: int, first: Any, second: Any, cache: Cache
     return -1
 
 
-@njit
+@helper
 def _store(data: Any, start: int, end: int, cache: Cache, out: Any, total: int, new: int) -> None:
     """Keep out[total:new] as the ids of a piece that is not cached; a full cache is emptied first."""
     size, count = end - start, new - total
@@ -297,9 +339,7 @@ def _store(data: Any, start: int, end: int, cache: Cache, out: Any, total: int, 
 
 
 @njit
-def _miss(
-    data: Any, start: int, end: int, rules: Rules, cache: Cache, symbols: Any, ranks: Any, out: Any, total: int
-) -> Any:
+def _miss(data: Any, start: int, end: int, rules: Rules, cache: Cache, work: Any, out: Any, total: int) -> Any:
     """Merge a piece that is not cached, and keep it. Returns the new end of its ids in `out`."""
     new = -1
     if rules.whole.state[0] > 0:
@@ -307,7 +347,7 @@ def _miss(
         new = _find(data, start, end, first, second, rules.whole, out, total)
     if new < 0:
         if end - start <= _SCANNED:
-            new = _merge_short(data, start, end, rules, symbols, ranks, out, total)
+            new = _merge_short(data, start, end, rules, work, out, total)
         else:
             new = _merge_long(data, start, end, rules, out, total)
     _store(data, start, end, cache, out, total, new)
@@ -321,7 +361,7 @@ def encode(data: Any, pieces: Any, piece_ends: Any, rules: Rules, cache: Cache, 
     pieces: where each ends; piece_ends: int64, number of pieces up to each text's end. Fills out (uint32, two more
     than there are bytes suffice) with ids and out_ends (int64, one a text) with their ends. Returns their number.
     """
-    symbols, ranks = np.empty(_SCANNED, np.uint64), np.empty(_SCANNED, np.uint64)
+    work = np.empty(5 * _SCANNED, np.uint32)
     firsts, seconds, places = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.intp)
     slots = cache.slots
     total = start = number = 0
@@ -346,7 +386,7 @@ def encode(data: Any, pieces: Any, piece_ends: Any, rules: Rules, cache: Cache, 
                     total += int(there >> _32)
                 else:
                     new = _find(data, start, end, first, second, cache, out, total)
-                    total = _miss(data, start, end, rules, cache, symbols, ranks, out, total) if new < 0 else new
+                    total = _miss(data, start, end, rules, cache, work, out, total) if new < 0 else new
                 start = end
             number += block
         out_ends[text] = total

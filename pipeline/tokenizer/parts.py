@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from pipeline.tokenizer.memory import PADDING, item, mix
+from pipeline.tokenizer.memory import PADDING, helper, item, mix
 
-BUILT_ON = {"memory": "e9e82565"}  # see memory
+BUILT_ON = {"memory": "502b8c63"}  # see memory
 
 _CUT_FROM = 24  # bytes of a piece beyond ASCII
 _ANSWERS = 1 << 15
@@ -36,13 +36,13 @@ def boundaries(tokens: list[bytes]) -> Boundaries:
     return Boundaries(joined, np.full(_ANSWERS, 2**64 - 1, np.uint64))
 
 
-@njit
+@helper
 def _width(first: int) -> int:
     """Bytes of the character whose first byte this is."""
     return 1 if first < 0xC0 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
 
 
-@njit
+@helper
 def _packed(data: Any, start: int, end: int) -> np.uint64:
     value = np.uint64(0)
     for k in range(start, end):
@@ -50,7 +50,7 @@ def _packed(data: Any, start: int, end: int) -> np.uint64:
     return value
 
 
-@njit
+@helper
 def _bit(left: np.uint64, right: np.uint64, joined: Any) -> tuple[np.uint64, np.uint64]:
     """Word and bit of two neighbours (one character or part of one each) in the bit set."""
     place = mix(mix(left) ^ right) & np.uint64(joined.size * 64 - 1)
@@ -74,7 +74,7 @@ def _fill(joined: Any, data: Any, ends: Any) -> None:
         start = end
 
 
-@njit
+@helper
 def _any_part_joined(left: np.uint64, left_bytes: int, right: np.uint64, right_bytes: int, joined: Any) -> bool:
     """Whether some token may have an end of character `left` beside a beginning of character `right`."""
     for i in range(1, left_bytes + 1):
@@ -86,7 +86,7 @@ def _any_part_joined(left: np.uint64, left_bytes: int, right: np.uint64, right_b
     return False
 
 
-@njit
+@helper
 def _joined(left: np.uint64, left_bytes: int, right: np.uint64, right_bytes: int, known: Boundaries) -> bool:
     """The same for two whole characters, from the answers so far where theirs is still there."""
     pair = (left << _32 | right) << _ONE  # a character's highest bit tells nothing that the others do not
@@ -98,7 +98,7 @@ def _joined(left: np.uint64, left_bytes: int, right: np.uint64, right_bytes: int
     return entry & _ONE != 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def cut(data: Any, pieces: Any, piece_ends: Any, known: Boundaries, parts: Any, part_ends: Any) -> int:
     """Cut the pieces that `split` found.
 

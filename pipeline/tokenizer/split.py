@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from pipeline.tokenizer.memory import item, trailing_zeros, word_at
+from pipeline.tokenizer.memory import helper, item, trailing_zeros, word_at
 from pipeline.tokenizer.patterns import LETTER, NEWLINE, NUMBER, OTHER, SPACE
 
-BUILT_ON = {"memory": "e9e82565", "patterns": "e8849aab"}  # see memory
+BUILT_ON = {"memory": "502b8c63", "patterns": "e8849aab"}  # see memory
 
 GPT2, CL100K = 0, 1
 _QUOTE, _BLANK = ord("'"), ord(" ")
@@ -26,7 +26,7 @@ _TO_A = np.uint64(0x1F1F1F1F1F1F1F1F)  # 0x80 - "a": carries into the high bit f
 _PAST_Z = np.uint64(0x0505050505050505)  # 0x80 - "z" - 1
 
 
-@njit
+@helper
 def _ascii_letters(data: Any, i: int) -> int:
     """End of the run of ASCII letters at byte i. It may read on into what follows the text, up to PADDING."""
     while True:
@@ -39,7 +39,7 @@ def _ascii_letters(data: Any, i: int) -> int:
             return i
 
 
-@njit
+@helper
 def _character(data: Any, i: int) -> tuple[int, int]:
     """(code point, bytes) of the character that begins at byte i."""
     first = int(item(data, i))
@@ -53,7 +53,7 @@ def _character(data: Any, i: int) -> tuple[int, int]:
     return high | (int(item(data, i + 2)) & 0x3F) << 6 | int(item(data, i + 3)) & 0x3F, 4
 
 
-@njit
+@helper
 def _run(data: Any, i: int, end: int, classes: Any, wanted: int) -> int:
     """End of the run of characters of one class that begins at i."""
     while i < end:
@@ -64,14 +64,14 @@ def _run(data: Any, i: int, end: int, classes: Any, wanted: int) -> int:
     return i
 
 
-@njit
+@helper
 def _letters(data: Any, i: int, end: int, classes: Any) -> int:
     """End of the run of letters that begins at i."""
     i = min(_ascii_letters(data, i), end)
     return _run(data, i, end, classes, LETTER) if i < end and item(data, i) >= 0x80 else i
 
 
-@njit
+@helper
 def _contraction(data: Any, i: int, end: int, family: int) -> int:
     """End of `'s`, `'ll` and the like at the quote at i, or i. cl100k takes capitals, and the long s for an s."""
     if i + 1 >= end:
@@ -94,7 +94,7 @@ def _contraction(data: Any, i: int, end: int, family: int) -> int:
     return i
 
 
-@njit
+@helper
 def _numbers(data: Any, i: int, end: int, classes: Any, digits: int) -> int:
     count = 0
     while i < end and (digits == 0 or count < digits):
@@ -106,7 +106,7 @@ def _numbers(data: Any, i: int, end: int, classes: Any, digits: int) -> int:
     return i
 
 
-@njit
+@helper
 def _white(data: Any, i: int, end: int, classes: Any, family: int) -> int:
     r"""End of the piece of white space at i: `\s*[\r\n]+` (cl100k), then `\s+(?!\S)`, then `\s+`."""
     j, last, newline = i, i, i
@@ -124,7 +124,7 @@ def _white(data: Any, i: int, end: int, classes: Any, family: int) -> int:
     return j if j == end or last == i else last
 
 
-@njit
+@helper
 def _piece_end(data: Any, i: int, end: int, classes: Any, family: int, digits: int) -> Any:
     """End of the piece that begins at byte i; i < end, the text's end."""
     if item(data, i) == _QUOTE:
@@ -153,7 +153,7 @@ def _piece_end(data: Any, i: int, end: int, classes: Any, family: int, digits: i
     return _white(data, i, end, classes, family)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def split(data: Any, ends: Any, classes: Any, family: int, digits: int, pieces: Any, piece_ends: Any) -> int:
     """Split texts that lie end to end.
 
