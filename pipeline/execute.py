@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.config import ExecutorConfig
 from pipeline.executors import run_tasks, unfinished
+from pipeline.local import LocalPool
 from pipeline.progress import Observer, Progress
 from pipeline.step import HEARTBEAT_SECONDS, CorpusStep
 
@@ -19,7 +20,7 @@ from pipeline.step import HEARTBEAT_SECONDS, CorpusStep
 def execute(
     step: CorpusStep,
     config: ExecutorConfig,
-    workers: int,
+    pool: LocalPool,
     logs: Path,
     stage: str,
     observer: Observer,
@@ -33,7 +34,7 @@ def execute(
     watcher = threading.Thread(target=_watch, args=(step, stage, observer, started, stop), daemon=True)
     watcher.start()
     try:
-        run_tasks(step, ranks, config, workers, logs)
+        run_tasks(step, ranks, config, pool, logs)
     finally:
         stop.set()
         watcher.join()

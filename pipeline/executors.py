@@ -24,7 +24,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from pipeline.config import ExecutorConfig, RayConfig, SlurmConfig
 from pipeline.errors import PipelineError
-from pipeline.local import LocalTasks
+from pipeline.local import LocalPool, LocalTasks
 from pipeline.step import CorpusStep
 
 _POLL_SECONDS = 2.0
@@ -87,14 +87,14 @@ def unfinished(step: CorpusStep) -> list[int]:
     return [rank for rank in range(step.tasks) if step.receipt(rank) is None]
 
 
-def run_tasks(step: CorpusStep, ranks: list[int], config: ExecutorConfig, workers: int, logs: Path) -> None:
+def run_tasks(step: CorpusStep, ranks: list[int], config: ExecutorConfig, pool: LocalPool, logs: Path) -> None:
     """Run the tasks `ranks` of `step` to their end.
 
-    workers: processes of the local executor. Raises what a task raises (local), or PipelineError naming the first
+    pool: the local executor's processes. Raises what a task raises (local), or PipelineError naming the first
     task that ended without a result in every attempt, and its log (Slurm, Ray).
     """
     if config.type == "local":
-        _run_here(Unfinished(step, ranks), workers, logs)
+        LocalTasks(pool, pipeline=[Unfinished(step, ranks)], tasks=len(ranks), logging_dir=str(logs)).run()
         return
     for attempt in range(config.retries + 1):
         tasks = Unfinished(step, ranks)
@@ -109,17 +109,6 @@ def run_tasks(step: CorpusStep, ranks: list[int], config: ExecutorConfig, worker
         f"task {ranks[0]} of pass `{step.name}` ended without a result {config.retries + 1} times"
         f" ({len(ranks)} of {step.tasks} tasks did); see {logs}; the same command tries again"
     )
-
-
-def _run_here(step: Unfinished, workers: int, logs: Path) -> None:
-    """Run in processes of this machine."""
-    LocalTasks(
-        pipeline=[step],
-        tasks=len(step.ranks),
-        workers=min(workers, len(step.ranks)),
-        logging_dir=str(logs),
-        skip_completed=False,
-    ).run()
 
 
 def _run_on_ray(step: Unfinished, config: RayConfig, workers: int | None, logs: Path) -> None:

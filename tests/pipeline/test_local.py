@@ -12,6 +12,7 @@ import pytest
 from pipeline.config import ExecutorConfig
 from pipeline.errors import PipelineError
 from pipeline.executors import run_tasks, unfinished
+from pipeline.local import LocalPool
 from pipeline.step import CorpusStep, Heartbeat, TaskReport
 
 
@@ -34,11 +35,12 @@ class Deadly(CorpusStep):
 
 def test_a_killed_worker_is_noticed_and_the_same_call_goes_on(tmp_path: Path) -> None:
     step = Deadly(tmp_path)
-    with pytest.raises(PipelineError, match=r"a worker process died.*The same command goes on"):
-        run_tasks(step, unfinished(step), ExecutorConfig(), 2, tmp_path / "logs")
-    left = unfinished(step)
-    assert 1 in left
-    assert 0 not in left
-    run_tasks(step, left, ExecutorConfig(), 2, tmp_path / "logs")
+    with LocalPool(2) as pool:
+        with pytest.raises(PipelineError, match=r"a worker process died.*The same command goes on"):
+            run_tasks(step, unfinished(step), ExecutorConfig(), pool, tmp_path / "logs")
+        left = unfinished(step)
+        assert 1 in left
+        assert 0 not in left
+        run_tasks(step, left, ExecutorConfig(), pool, tmp_path / "logs")
     assert unfinished(step) == []
     assert [(tmp_path / str(rank)).read_text() for rank in range(4)] == ["0", "1", "2", "3"]
