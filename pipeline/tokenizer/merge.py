@@ -93,14 +93,14 @@ def _merge_place(hashed: np.uint64, pair: np.uint64, table: Any) -> int:
     place = hashed & mask
     while item(table, np.intp(place << _1)) != pair and item(table, np.intp(place << _1)) != _NONE:
         place = (place + _1) & mask
-    return np.intp(place << _1)
+    return int(place << _1)
 
 
 @helper
 def _bit(hashed: np.uint64, known: Any) -> tuple[int, np.uint64]:
     """Word and bit of a pair in the bit set."""
     place = hashed >> _32 & np.uint64(known.size * 64 - 1)
-    return np.intp(place >> np.uint64(6)), _1 << (place & np.uint64(63))
+    return int(place >> np.uint64(6)), _1 << (place & np.uint64(63))
 
 
 @njit(cache=True)
@@ -268,7 +268,7 @@ def _key(data: Any, start: int, end: int) -> tuple[np.uint64, np.uint64]:
 @helper
 def _place(first: np.uint64, second: np.uint64, slots: Any) -> int:
     """Where the slot that a key belongs into begins."""
-    return np.intp(mix(mix(first) ^ second) << np.uint64(2) & np.uint64(slots.size - 1))
+    return int(mix(mix(first) ^ second) << np.uint64(2) & np.uint64(slots.size - 1))
 
 
 @helper

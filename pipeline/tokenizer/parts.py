@@ -95,7 +95,7 @@ def _joined(left: np.uint64, left_bytes: int, right: np.uint64, right_bytes: int
     if entry | _ONE != pair | _ONE:
         entry = pair | np.uint64(_any_part_joined(left, left_bytes, right, right_bytes, known.joined))
         known.answers[place] = entry
-    return entry & _ONE != 0
+    return bool(entry & _ONE != 0)
 
 
 @njit(cache=True, nogil=True, _nrt=False)
