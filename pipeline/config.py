@@ -308,7 +308,17 @@ class ExecutorConfig(Model):
         None, description="tasks at a time; default: the machine's cores (local), no limit (slurm, ray)"
     )
     retries: Annotated[int, Field(ge=0)] = Field(
-        2, description="times that a task which ended without a result is started again (slurm, ray)"
+        2, description="times that a task which ended without a result is started again"
+    )
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="documents of a stage that may be dropped, by rule `crashed`, because they end the process that"
+        " works on them each time; default: the stage stops and names the document",
+    )
+    memory_gb: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="memory in GiB that a task may take beyond what its process holds at the start (Linux); one that"
+        " wants more fails; default: no limit",
     )
     slurm: SlurmConfig | None = None
     ray: RayConfig = RayConfig()

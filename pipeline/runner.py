@@ -27,13 +27,13 @@ from typing import Any, cast
 
 from pipeline.config import CorpusConfig, StageName
 from pipeline.errors import PipelineError
-from pipeline.execute import execute
+from pipeline.execute import run_passes
 from pipeline.fingerprint import code_version, fingerprint, library_versions
 from pipeline.local import LocalPool
 from pipeline.progress import Observer, Silent
 from pipeline.sources import input_hashes, list_inputs
 from pipeline.stage import Build, StageModule
-from pipeline.step import CorpusStep, Counts, add_counts
+from pipeline.step import Counts
 from pipeline.storage import (
     changed_files,
     hash_file,
@@ -202,14 +202,7 @@ def _run_passes(
             f" delete {before} to rebuild it"
         )
     build.workdir.mkdir(parents=True, exist_ok=True)
-    counts = Counts()
-    tasks = 0
-    for step in module.passes(build):
-        if not tasks:
-            observer.stage_started(name, step.tasks)
-        tasks += step.tasks
-        execute(step, config.executor, pool, run / "logs" / place.name / step.name, name, observer, started)
-        add_counts(counts, _collect(step))
+    counts, tasks = run_passes(name, module, build, config.executor, pool, run / "logs" / place.name, observer)
     stats = {"stage": name, **_ledger(counts)}
     _check_ledger(name, stats, before)
     write_json(build.workdir / "stats.json", stats)
@@ -257,16 +250,6 @@ def _sizes_hold(folder: Path, manifest: dict[str, Any]) -> bool:
 
 def _input_files(before: Path | None) -> tuple[Path, ...]:
     return tuple(sorted((before / "data").glob("*.parquet"))) if before else ()
-
-
-def _collect(step: CorpusStep) -> Counts:
-    counts = Counts()
-    for rank in range(step.tasks):
-        receipt = step.receipt(rank)
-        if receipt is None:
-            raise PipelineError(f"task {rank} of `{step.name}` left no receipt; run the recipe again")
-        add_counts(counts, receipt)
-    return counts
 
 
 def _ledger(counts: Counts) -> Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -34,6 +35,21 @@ def test_parquet_and_limit(tmp_path: Path) -> None:
         ("one", 0, {"n": 1}),
         ("two", 1, {"n": 2}),
     ]
+
+
+def test_rows_of_any_size_and_depth_are_recorded_and_the_rest_is_read(tmp_path: Path) -> None:
+    rows = ['{"text": "before"}', '{"text": "' + "a" * 10_000_000 + '"}', '{"text": "' + "b" * 2000 + '"}']
+    rows += ['{"text": "deep", "x": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"text": "' + "[" * 3000 + '"}']
+    rows += ['{"text": "x", "y": ' + "[" * 2900 + "]" * 2900 + "}", '{"text": "behind"}']
+    with gzip.open(tmp_path / "rows.jsonl.gz", "wt") as file:
+        file.write("\n".join(rows))
+    found = read(tmp_path, type="jsonl", paths=["*.gz"])
+    assert [document.offset for document in found] == list(range(7))
+    assert [document.truncated for document in found] == [False, True, True, True, True, False, False]
+    assert all(len(document.body) == 1000 for document in found if document.truncated)
+    assert (found[0].text, found[6].text) == ("before", "behind")
+    assert found[5].fault
+    assert "recursion" in found[5].fault
 
 
 def test_tasks_follow_from_names_and_sizes(tmp_path: Path) -> None:
