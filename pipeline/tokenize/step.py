@@ -47,6 +47,7 @@ def manifest(build: Build) -> dict[str, Any]:
     settings: TokenizeConfig = build.settings
     encoder = encoder_of(build.workdir)
     streams = read_json(build.workdir / "stats.json")["streams"]
+    _check_phases(settings, build.sources, {name.partition("/")[2] for name in streams})
     weights = {name: _weight(name, settings.stream_by, build.sources) for name in sorted(streams)}
     bos, eos = special_ids(settings, encoder)
     return {
