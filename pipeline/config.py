@@ -253,8 +253,13 @@ class TokenizeConfig(Model):
         " FineWeb-2: {1: 1, 2: 2, 3: 3, 5: 5, 100: 8, 1000: 1}",
     )
     phases: list[Phase] = Field([], description="later phases of the mixture; the first has the sources' weights")
-    compression: str | None = Field("zstd", description="shard compression, as MDSWriter spells it; null for none")
-    hashes: list[str] = Field(["xxh64"], description="hashes that MDSWriter puts into index.json")
+    compression: Annotated[str, Field(pattern=r"^(zstd|br|bz2|gz)(:[0-9]+)?$|^snappy$")] | None = Field(
+        "zstd",
+        description="shard compression as MDSWriter spells it: zstd, br, bz2 or gz, with :LEVEL, or snappy; null",
+    )
+    hashes: list[Literal["md5", "sha1", "sha256", "sha512", "xxh32", "xxh64", "xxh128", "xxh3_64", "xxh3_128"]] = Field(
+        ["xxh64"], description="hashes of each shard in index.json"
+    )
     shard_bytes: Count = Field(64_000_000, description="largest shard in bytes before compression")
     bucket_bytes: Count = Field(
         256_000_000, description="text bytes shuffled in memory at once; fixes the number of shuffle tasks"

@@ -28,7 +28,7 @@ from recipes import cli
 
 WARM = (
     "pipeline.dedup.step", "pipeline.extract.step", "pipeline.language.step", "pipeline.quality.step",
-    "pipeline.tokenize.step", "pipeline.tokenize.shards", "pipeline.runner", "recipes.funnel", "trainer.train",
+    "pipeline.tokenize.step", "pipeline.runner", "recipes.funnel", "trainer.train",
 )  # fmt: skip
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000  # linux/sched.h
 MS_REMOUNT, MS_REC, MS_PRIVATE = 32, 16384, 1 << 18  # linux/mount.h
