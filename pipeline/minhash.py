@@ -6,8 +6,8 @@ of bands x rows permutations. A permutation is a 32-bit multiply-add with an odd
 is on integers of fixed width, so signatures do not depend on platform, numba, vector width, threads or Python's
 hash seed; tests/pipeline/test_minhash.py holds golden values.
 
-- A word is a run of letters and digits; a number counts as the word "number", whatever its digits. A character of a
-  script written without spaces is a word.
+- A word is a run of letters and digits; in signatures a number counts as the word "number", whatever its digits. A
+  character of a script written without spaces is a word.
 - A text with fewer words than `ngram` is one shingle: it is like another only if it has the same words. A text with
   fewer than 4 x ngram words keeps its numbers as they are: they are too much of it to be ignored (otherwise
   "All links, part 1/3" and "All links, part 2/3" would be equal).
@@ -33,7 +33,7 @@ U64 = np.ndarray[Any, np.dtype[np.uint64]]
 I64 = np.ndarray[Any, np.dtype[np.int64]]
 
 EMPTY = np.uint32(0xFFFFFFFF)
-VERSION = 2  # of everything that decides a signature; an index of another version cannot be compared
+VERSION = 3  # of everything that decides a signature; an index of another version cannot be compared
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd; base of the rolling polynomial modulo 2^64
 _FNV = np.uint64(0x100000001B3)
 _NUMBER = np.uint64(0xD6E8FEB86659FD93)  # the word that stands for any number
@@ -71,8 +71,9 @@ class MinHasher:
     def shingle_sets(self, data: U8, ends: I64) -> tuple[U32, I64]:
         """Sorted distinct 32-bit shingle hashes of each text, joined, and int64 offsets (texts + 1,).
 
-        What the signatures sample: the Jaccard similarity of two such sets is the exact one that a signature
-        estimates (up to collisions of 32-bit hashes).
+        Numbers stand as they are here, so that two pages of a template that differ in their numbers are as unlike as
+        these make them; of texts without numbers, signatures estimate exactly the Jaccard similarity of these sets
+        (up to collisions of 32-bit hashes).
         """
         found: tuple[U32, I64] = _shingle_sets(data, ends, fold_table(), self.ngram)
         return found
@@ -125,7 +126,7 @@ def _shingle_sets(data: U8, ends: I64, table: U32, ngram: int) -> tuple[U32, I64
     joined = np.empty((ends[-1] - ends[0]) // 2 + ends.size, np.uint32)
     offsets = np.zeros(ends.size, np.int64)
     for i in range(ends.size - 1):
-        count = _shingles_of(data, ends[i], ends[i + 1], table, ngram, shingles)
+        count = _shingle(data, ends[i], ends[i + 1], table, ngram, True, shingles)
         distinct = np.unique(shingles[:count])
         offsets[i + 1] = offsets[i] + distinct.size
         joined[offsets[i] : offsets[i + 1]] = distinct
