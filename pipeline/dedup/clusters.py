@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from datasketch.lsh import _optimal_param
 from numba import njit
 
 from pipeline.minhash import EMPTY, I64, U32, U64, MinHasher, join_utf8
@@ -60,7 +59,7 @@ def find_duplicates(
     keys = keys[chosen].T.copy()
     values, offsets = signatures[chosen].ravel(), np.arange(len(chosen) + 1, dtype=np.int64) * signatures.shape[1]
     if exact:
-        values, offsets = hasher.shingle_sets(*join_utf8([texts[i] for i in chosen.tolist()]))
+        values, offsets = hasher.shingles(*join_utf8([texts[i] for i in chosen.tolist()])).sets()
     parent = np.arange(len(chosen), dtype=np.int64)
     for band in keys:
         order = np.argsort(band, kind="stable")
@@ -87,6 +86,8 @@ def optimal_bands(threshold: float, hashes: int, missed: float = 0.5) -> tuple[i
 
     missed: weight of missed pairs against false candidates, which weigh 1 - missed.
     """
+    from datasketch.lsh import _optimal_param  # brings scipy: half a second that no recipe without `threshold` pays
+
     bands, rows = _optimal_param(threshold, hashes, 1 - missed, missed)
     return int(bands), int(rows)
 

@@ -72,18 +72,19 @@ class SignatureStep(CorpusStep):
             texts = table["text"].to_pylist()
             scopes = scope_names(table, self.settings.scope)
             data, ends = utf8_buffer(table["text"])
+            shingles = hasher.shingles(data, ends)
             columns: Columns = {
                 "id": np.frombuffer(bytes.fromhex("".join(table["id"].to_pylist())), np.uint64).reshape(-1, 2),
                 "exact": text_hashes(texts, scopes),
                 "scope": np.array([_hash64(scope) for scope in scopes], np.uint64),
-                "signature": hasher.signatures_utf8(data, ends),
+                "signature": hasher.minima(shingles),
                 "length": np.diff(ends),
                 "date": np.array([_date_number(date) for date in table["date"].to_pylist()], np.int64),
                 "offset": table["offset"].to_numpy().astype(np.int64),
                 **{name: table[name].to_pylist() for name in ("source", "path", "url")},
             }
             if self.settings.verify_by == "exact":
-                columns["shingles"], shingle_ends = hasher.shingle_sets(data, ends)
+                columns["shingles"], shingle_ends = shingles.sets()
                 columns["shingle_count"] = np.diff(shingle_ends)
             yield columns
             seen += len(texts)

@@ -153,7 +153,7 @@ def test_scanned_editions_are_estimated_at_their_similarity(shared: Path) -> Non
     data, ends = join_utf8([path.read_text("utf-8") for path in paths])
     hasher = MinHasher()
     first, second = np.array([0]), np.array([1])
-    exact = similarity(*hasher.shingle_sets(data, ends), first, second, True)[0]
+    exact = similarity(*hasher.shingles(data, ends).sets(), first, second, True)[0]
     signatures = hasher.signatures_utf8(data, ends)
     assert 0.3 < exact < 0.95
     assert (signatures[0] == signatures[1]).mean() == pytest.approx(exact, abs=0.1)
