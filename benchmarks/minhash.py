@@ -34,14 +34,11 @@ def documents(count: int, words: int = 500, seed: int = 1) -> list[str]:
     sizes = random.integers(2, 11, 30_000)
     vocabulary = ["".join(letters[np.minimum(random.geometric(0.12, size) - 1, 25)]) for size in sizes]
     vocabulary[40::97] = [str(number) for number in range(len(vocabulary[40::97]))]
-    texts = []
-    for _ in range(count):
-        picked = [vocabulary[i] for i in np.minimum(random.zipf(1.2, words), len(vocabulary)) - 1]
-        picked[::13] = [word.capitalize() for word in picked[::13]]
-        picked[11::13] = [word + "," for word in picked[11::13]]
-        picked[12::13] = [word + (".\n" if i % 5 == 4 else ".") for i, word in enumerate(picked[12::13])]
-        texts.append(" ".join(picked))
-    return texts
+    forms = np.array([[word, word.capitalize(), word + ",", word + ".", word + ".\n"] for word in vocabulary], object)
+    form = np.zeros(words, np.int64)
+    form[::13], form[11::13], form[12::13], form[64::65] = 1, 2, 3, 4
+    picked = np.minimum(random.zipf(1.2, (count, words)), len(vocabulary)) - 1
+    return [" ".join(row) for row in forms[picked, form].tolist()]
 
 
 def shingles(text: str) -> list[str]:

@@ -71,7 +71,7 @@ class Table:
             ends = load_array(segment / "shingle_ends.npy")
             values = _read_shingles(segment / "shingles.bin", int(ends[-1]))
             for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-                sets[place] = np.array(values[ends[row] : ends[row + 1]])
+                sets[place] = values[ends[row] : ends[row + 1]]
         offsets = np.cumsum([0, *(len(values) for values in sets)], dtype=np.int64)
         return np.concatenate([np.empty(0, np.uint32), *sets]), offsets
 
@@ -129,7 +129,7 @@ def load_array(path: Path, *, mapped: bool = False) -> Array:
 def _read_shingles(path: Path, count: int) -> U32:
     """The shingles of a segment, one after the other, mapped."""
     try:
-        values = np.memmap(path, np.uint32, "r") if count else np.empty(0, np.uint32)
+        values = np.asarray(np.memmap(path, np.uint32, "r") if count else np.empty(0, np.uint32))
     except (OSError, ValueError) as error:
         raise damaged(path, str(error)) from error
     if len(values) != count:
