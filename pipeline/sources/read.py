@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -49,12 +50,17 @@ class RawDocument:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def read_documents(item: Input, max_bytes: int) -> Iterator[RawDocument]:
-    """Documents of one input file, in file order, at most the source's `limit`."""
-    readers = {"warc": _read_warc, "jsonl": _read_jsonl, "parquet": _read_parquet, "hf": _read_hf}
-    reader = readers.get(item.source.type, _read_file)
-    documents = (document for document in reader(item, max_bytes) if _is_sampled(item, document))
-    yield from islice(documents, item.source.limit)
+def read_documents(item: Input, max_bytes: int, skipped: Counter[str] | None = None) -> Iterator[RawDocument]:
+    """Documents of one input file, in file order, at most the source's `limit`.
+
+    An archive's records that are no page (requests, revisits, metadata) are added to `skipped` by type.
+    """
+    if item.source.type == "warc":
+        found = _read_warc(item, max_bytes, Counter() if skipped is None else skipped)
+    else:
+        readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hf": _read_hf}
+        found = readers.get(item.source.type, _read_file)(item, max_bytes)
+    yield from islice((document for document in found if _is_sampled(item, document)), item.source.limit)
 
 
 def _is_sampled(item: Input, document: RawDocument) -> bool:
@@ -62,8 +68,8 @@ def _is_sampled(item: Input, document: RawDocument) -> bool:
     return share >= 1 or int(document_id(item.key, document.offset)[:16], 16) < share * 2**64
 
 
-def _read_warc(item: Input, max_bytes: int) -> Iterator[RawDocument]:
-    tally = Tally()
+def _read_warc(item: Input, max_bytes: int, skipped: Counter[str]) -> Iterator[RawDocument]:
+    tally = Tally(skipped)
     for record in read_records(item.path, max_bytes=max_bytes, tally=tally):
         yield RawDocument(
             offset=record.offset,
