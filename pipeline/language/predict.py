@@ -238,8 +238,18 @@ def _best_label(network: Network, mean: Array) -> tuple[int, float]:
     scores = np.zeros(len(network.outputs), np.float64)
     for label in range(len(scores)):
         scores[label] = _output(network, label, mean)
-        if scores[label] > top:
+        if network.settings[5] != SOFTMAX:
+            scores[label] = _tabled_sigmoid(scores[label])
+        if scores[label] >= top:  # of equal ones fastText's heap keeps the last
             best, top = label, scores[label]
     if network.settings[5] == SOFTMAX:
-        return best, min(1.0 / np.sum(np.exp(scores - top)) + _EPSILON, 1.0)
-    return best, min(1.0 / (1.0 + np.exp(-top)) + _EPSILON, 1.0)
+        top = 1.0 / np.sum(np.exp(scores - top))
+    return best, min(top + _EPSILON, 1.0)
+
+
+@njit(cache=True)
+def _tabled_sigmoid(value: float) -> float:
+    """As fastText has it: 512 steps from -8 to 8."""
+    if value < -8 or value > 8:
+        return 0.0 if value < 0 else 1.0
+    return float(1.0 / (1.0 + np.exp(8 - np.floor((value + 8) * 32) / 32)))
