@@ -77,6 +77,9 @@ class ExtractConfig(Model):
     url_words: list[str] = Field(
         [], description="files with one word a line; an address that has one of them is dropped"
     )
+    isolate_seconds: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="extract in a child process; a page that takes it longer, or ends it, is dropped"
+    )
     domain_limit: Count | None = Field(None, description="documents kept of each domain, the first ones; default: all")
     task_bytes: Count = Field(
         4_000_000, description="stored bytes of input per task; tasks follow from this and the inputs alone"

@@ -59,7 +59,7 @@ class Stage:
 
 STAGES: dict[StageName, Stage] = {
     "extract": Stage("pipeline.extract.step", ("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow")),
-    "language": Stage("pipeline.language.step", ("fasttext-wheel", "pyarrow")),
+    "language": Stage("pipeline.language.step", ("numba", "pyarrow")),
     "dedup": Stage("pipeline.dedup.step", ("datasketch", "pyarrow")),
     "quality": Stage("pipeline.quality.step", ("numba", "fasttext-wheel", "pyarrow")),
     "tokenize": Stage("pipeline.tokenize.step", ("tokenizers", "zstandard", "pyarrow"), ("weights", "phases")),

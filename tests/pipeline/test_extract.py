@@ -62,6 +62,7 @@ def test_main_text_without_chrome(extractor: str) -> None:
         ("<div><script>if (a<b) '</div>'</script><p>x</div>", "root(div(p))"),
         ("<script type='text/x-handlebars-template'><p>x</p></script>", "root(script-template(p))"),
         ("<!-- <p> --><p title='a > b'>x</p>", "root(p)"),
+        ("<p><svg><title/><style/><path d=x/></svg></p><svg/><p>x</p>", "root(p(svg) p)"),
     ],
 )
 def test_tree(html: str, expected: str) -> None:
