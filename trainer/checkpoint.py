@@ -212,7 +212,7 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     None where there is none. Raises TrainerError where there are some and all are damaged.
     """
     newest, damage = find_newest(folder)
-    return newest and load(newest), damage
+    return None if newest is None else load(newest), damage
 
 
 def find_newest(

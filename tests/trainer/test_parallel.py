@@ -183,3 +183,10 @@ def test_a_damaged_part_is_named_and_the_checkpoint_before_used(sharded: Ranks, 
     assert "step-00000012 is damaged: the SHA-256 of optimizer.1-of-2.safetensors is not the one recorded" in said
     assert "going on from step-00000008" in said
     assert ranks.hashes() == sharded.hashes()
+
+
+@pytest.mark.long
+def test_a_compiled_sharded_run_has_the_losses_of_one_that_is_not(sharded: Ranks, shards: Path, tmp_path: Path) -> None:
+    ranks = Ranks(sharded.commands, shards, tmp_path / "ranks")
+    assert "does not work" not in ranks.run(2, compile=True)
+    assert losses(ranks.output) == pytest.approx(losses(sharded.output), abs=1e-4)
