@@ -111,7 +111,7 @@ def _score(
 
 def _grouped(tally: Tally, groups: dict[str, tuple[str, str]]) -> dict[str, Any]:
     """A tally's scores, with those by source and by language beside them."""
-    from trainer.evaluate import Sums
+    from trainer.score import Sums
 
     sums: dict[str, dict[str, Sums]] = {"sources": {}, "languages": {}}
     for key, each in tally.documents.items():

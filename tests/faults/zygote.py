@@ -2,7 +2,8 @@
 
 Reads one JSON request a line and answers each with one JSON line. {"run": [arguments], "folder": working directory,
 "log": file for both outputs} answers the child's process id (of a session of its own, so that it can be killed with
-its workers); {"wait": pid} answers its exit status, negative for a signal. Faults that a request may ask for:
+its workers); {"wait": pid} answers its exit status, negative for a signal. "environment" adds variables. Faults that
+a request may ask for:
 
 - "clock": true: `time.time` jumps about by years;
 - "disk": [size, ...]: `runs` is a file system of so many kilobytes, and the command runs once for each size; what
@@ -54,6 +55,7 @@ def child(request: dict[str, Any]) -> int:
         os.dup2(log, descriptor)
     os.close(0)
     os.chdir(request["folder"])
+    os.environ.update(request.get("environment", {}))
     if request.get("clock"):
         years = itertools.cycle([-50, 3, 0, 1000, -2])
         now = time.time
