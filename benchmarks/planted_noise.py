@@ -3,9 +3,11 @@
     python benchmarks/planted_noise.py data/harvest data/noisy
 
 Clean prose: paragraphs of running text in the documentation installed on this machine, each used once, so that nothing
-held out stands in the corpus too. Every tenth page is held out (by a hash of its address). The corpus is the rest, plus
-as much again in edited copies of a tenth of it, plus as much again in junk: letters without words, keyword lists,
-menus, code, tables. Deterministic for given pages. Writes corpus.jsonl and held_out.jsonl; costs seconds.
+held out stands in the corpus too. Every tenth page is held out (by a hash of its address). The rest is one half of the
+corpus's pages by text, junk the other: letters without words, keyword lists, menus, code, tables, in turn. To these come
+edited copies of the pages, good and bad alike, as much text again, how often of which by Zipf's law. Both halves are as
+in a crawl: RefinedWeb (Penedo et al. 2023, figure 2) sees filters and then deduplication each halve what is left.
+Deterministic for given pages. Writes corpus.jsonl and held_out.jsonl; costs a minute.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 
@@ -41,7 +44,9 @@ def main() -> None:
         (held_out if tenth else clean).append((url, text))
     size = sum(len(text) for _, text in clean)
     random = Random(20261123)
-    corpus = [*clean, *copies(clean, size, random), *junk(size, random)]
+    pages = [*clean, *junk(size, random)]
+    random.shuffle(pages)
+    corpus = [*pages, *copies(pages, 2 * size, random)]
     random.shuffle(corpus)
     given.output.mkdir(parents=True, exist_ok=True)
     for name, rows in (("corpus", corpus), ("held_out", held_out)):
@@ -72,12 +77,15 @@ def is_prose(line: str) -> bool:
     return len(line.split()) >= MIN_WORDS and plain >= PROSE * len(line) and line.endswith((".", "?", "!"))
 
 
-def copies(clean: list[tuple[str, str]], size: int, random: Random) -> Iterator[tuple[str, str]]:
-    """Copies of a tenth of the documents, each with a word changed and a line added, until they are `size` long."""
-    originals = random.sample(clean, max(1, len(clean) // 10))
+def copies(pages: list[tuple[str, str]], size: int, random: Random) -> Iterator[tuple[str, str]]:
+    """Copies of the pages, each with a word changed and a line added, until they are `size` long.
+
+    The page of rank r is copied in proportion to 1/r: a few very often, most once or never.
+    """
+    ranks = list(accumulate(1 / rank for rank in range(1, len(pages) + 1)))
     number = 0
     while size > 0:
-        url, text = originals[number % len(originals)]
+        url, text = random.choices(pages, cum_weights=ranks)[0]
         words = text.split(" ")
         words[random.randrange(len(words))] = random.choice(PRODUCTS)
         copy = " ".join(words) + f"\n\nMirrored from another site, copy number {number}."

@@ -94,7 +94,7 @@ def _progress(folder: Path) -> dict[str, Any]:
 
 def _training(folder: RunFolder, *, running: bool) -> dict[str, Any] | None:
     """Step, loss, rate, time left, and when the last row was written."""
-    from recipes.report.learning import rows_of
+    from recipes.report.runfolder import rows_of
 
     rows = rows_of(folder, "train")
     steps = (folder.recipe.get("train") or {}).get("steps")

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from pipeline.storage import atomic_file
-from recipes.report import compare, corpus, examples, learning, setting
+from recipes.report import (
+    compare,
+    completions,
+    duplicates,
+    environment,
+    extraction,
+    funnel,
+    languages,
+    ledger,
+    rules,
+    samples,
+    signals,
+    times,
+    tokens,
+    training,
+)
 from recipes.report.page import render
-from recipes.report.runfolder import RunFolder
+from recipes.report.runfolder import RunFolder, rows_of
 from recipes.terminal import duration, megabytes
 
-ORDER = (
-    *("funnel", "rules", "signals", "samples", "languages", "duplicates", "clusters", "extraction", "tokens"),
-    *("training", "completions", "ledger", "times", "environment", "recipe"),
+SECTIONS = (
+    *(funnel, rules, signals, samples, languages, duplicates, extraction, tokens),
+    *(training, completions, ledger, times, environment),
 )
 
 
@@ -31,8 +45,7 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
         output = output or Path("report.html")
     else:
         run = folders[0]
-        parts = [corpus.sections(run), examples.sections(run), learning.sections(run), setting.sections(run)]
-        page = render(run.name, facts(run), sorted(chain(*parts), key=lambda section: ORDER.index(section.id)))
+        page = render(run.name, facts(run), [part.section(run) for part in SECTIONS])
         output = output or run.path / "report.html"
     with atomic_file(output) as file:
         file.write(page.encode("utf-8", "replace"))
@@ -50,7 +63,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         found.append(("text kept", megabytes(last["bytes_kept"])))
         if "tokens" in last:
             found.append(("tokens", f"{last['tokens']:,}"))
-    trained, evaluations = learning.rows_of(run, "train"), learning.rows_of(run, "eval")
+    trained, evaluations = rows_of(run, "train"), rows_of(run, "eval")
     if trained:
         steps = run.recipe.get("train", {}).get("steps")
         state = "" if run.result else f" of {steps:,}, unfinished" if steps else ", unfinished"
@@ -60,7 +73,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         found.append(("validation loss", f"{evaluations[-1]['loss']:.3f}"))
         if "bits_per_byte" in evaluations[-1]:
             found.append(("bits per byte", f"{evaluations[-1]['bits_per_byte']:.3f}"))
-    spent = setting.stage_times(run)
+    spent = times.stage_times(run)
     if spent:
         found.append(("corpus took", duration(sum(row["seconds"] for row in spent.values()))))
     return found

@@ -1,23 +1,17 @@
-"""What a run took and where: times and cost per stage, environment, recipe."""
+"""What a run took: seconds, workers and cost of each stage."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from recipes.report.blocks import Block, Code, Section, Table
-from recipes.report.learning import rows_of
-from recipes.report.runfolder import Row, RunFolder
-from recipes.terminal import clean, duration
+from recipes.report.blocks import Block, Section, Table
+from recipes.report.runfolder import Row, RunFolder, rows_of
+from recipes.terminal import duration
 
 
-def sections(run: RunFolder) -> list[Section]:
-    """Times, environment, recipe."""
-    return [
-        Section("times", "Times and cost", "", times(run)),
-        Section("environment", "Environment", "", environment(run)),
-        Section("recipe", "Recipe", "", [Code("recipe.yaml", run.recipe_text)] if run.recipe_text else []),
-    ]
+def section(run: RunFolder) -> Section:
+    """Times."""
+    return Section("times", "Times and cost", "", times(run))
 
 
 def stage_times(run: RunFolder) -> dict[str, Row]:
@@ -50,24 +44,3 @@ def times(run: RunFolder) -> list[Block]:
     columns.append("worker-hours per 10^9 tokens")
     note = "newest run of each stage; worker = one process, for training one process with its device"
     return [Table("Times and cost by stage", columns, rows, note)] if rows else []
-
-
-def environment(run: RunFolder) -> list[Block]:
-    """Hosts, libraries, device and model, as the run recorded them."""
-    rows: list[list[Any]] = []
-    hosts = sorted({str(row["host"]) for row in run.log if row.get("host")})
-    if hosts:
-        rows.append(["hosts", ", ".join(hosts)])
-    stamps = [row["time"] for row in run.log if isinstance(row.get("time"), int | float)]
-    if stamps:
-        rows.append(["last stage finished", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(max(stamps)))])
-    settings = run.state.get("settings", {})
-    for key, value in settings.items():
-        if key.startswith("environment."):
-            rows.append([key.removeprefix("environment."), clean(str(value), 200)])
-    for row in run.log:
-        for key, value in (row.get("environment") or row.get("versions") or {}).items():
-            if [key, value] not in rows:
-                rows.append([key, clean(str(value), 200)])
-    rows += [[f"model {key}", value] for key, value in run.state.get("model", {}).items()]
-    return [Table("Environment", ["", "value"], rows)] if rows else []
