@@ -1,28 +1,50 @@
-"""mkdocs hook: writes the tables of reference/recipe.md from the pydantic models, so that they cannot go stale."""
+"""mkdocs hook: tables made from the pydantic models and the presets, so that they cannot go stale.
+
+<!-- recipe fields -->       a table for each model of a recipe
+<!-- fields: dedup -->       the table of one of them, by its path; several paths give several tables
+<!-- rules -->               the presets' rules with their thresholds
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from pipeline.presets import OPTIONAL, PRESETS
 from recipes.schema import Recipe
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the marker by one table for each model of a recipe."""
-    marker = "<!-- recipe fields -->"
-    return markdown.replace(marker, "\n".join(tables())) if marker in markdown else markdown
+    """Replace the markers by their tables."""
+    markdown = markdown.replace("<!-- recipe fields -->", "\n".join(_all_models()))
+    markdown = markdown.replace("<!-- rules -->", "\n".join(_rules()))
+    return re.sub(r"<!-- fields: ([\w. ]+) -->", lambda found: "\n".join(_some_models(found[1].split())), markdown)
 
 
-def tables() -> Iterator[str]:
-    """A heading, the model's docstring and a table of its fields, outermost first, each model once."""
+def _all_models() -> Iterator[str]:
+    for path, model in _walk():
+        yield f"\n## {path.rstrip('.') or 'top level'}\n\n{(model.__doc__ or '').strip()}\n"
+        yield from _table(model)
+
+
+def _some_models(paths: list[str]) -> Iterator[str]:
+    models = {path.rstrip("."): model for path, model in _walk()}
+    for path in paths:
+        yield from _table(models[path], f"{path}.")
+        yield ""
+
+
+def _walk() -> Iterator[tuple[str, type[BaseModel]]]:
+    """(path, model), outermost first, each model once."""
     waiting: list[tuple[str, type[BaseModel]]] = [("", Recipe)]
     seen: set[type[BaseModel]] = set()
     while waiting:
@@ -30,14 +52,25 @@ def tables() -> Iterator[str]:
         if model in seen:
             continue
         seen.add(model)
-        yield f"\n## {path.rstrip('.') or 'top level'}\n\n{(model.__doc__ or '').strip()}\n"
-        yield "| field | type | default | meaning |\n|---|---|---|---|"
+        yield path, model
         for name, field in model.model_fields.items():
-            inner = [kind for kind in _models(field.annotation) if kind not in seen]
             is_list = get_origin(field.annotation) is list
-            waiting += [(f"{path}{name}.{'0.' if is_list else ''}", kind) for kind in inner]
-            meaning = (field.description or "").replace("|", "\\|").replace("<", "&lt;")
-            yield f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |"
+            waiting += [(f"{path}{name}.{'0.' if is_list else ''}", kind) for kind in _models(field.annotation)]
+
+
+def _table(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    yield "| field | type | default | meaning |\n|---|---|---|---|"
+    for name, field in model.model_fields.items():
+        meaning = (field.description or "").replace("|", "\\|").replace("<", "&lt;")
+        yield f"| `{prefix}{name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |"
+
+
+def _rules() -> Iterator[str]:
+    yield "| rule | keeps a document while | |\n|---|---|---|"
+    for rules in PRESETS.values():
+        for name, rule in rules.items():
+            optional = "optional" if name in OPTIONAL else ""
+            yield f"| `{name}` | `{rule.signal} {rule.op} {rule.threshold:g}` | {optional} |"
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -48,6 +81,8 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _type(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
     text = getattr(annotation, "__name__", "") if get_origin(annotation) is None else str(annotation)
     for noise in ("typing.", "pipeline.config.", "trainer.config.", "recipes.schema."):
         text = text.replace(noise, "")
@@ -70,4 +105,4 @@ def _default(field: Any) -> str:
         return "required" if field.default_factory is None else "-"
     if isinstance(field.default, BaseModel):
         return "see below"
-    return f"`{field.default!r}`".replace("|", "\\|")
+    return f"`{json.dumps(field.default, default=str)}`".replace("|", "\\|")

@@ -1,37 +1,35 @@
-"""Samples by checkpoint: what the model made of the recipe's prompts as it learnt."""
+"""Samples by checkpoint: what the model made of each of the recipe's prompts as it learnt."""
 
 from __future__ import annotations
 
-from recipes.report.blocks import Block, Section, Text, Texts
-from recipes.report.runfolder import Row, RunFolder
+from recipes.report.blocks import Block, Section, Text, Texts, thin
+from recipes.report.runfolder import RunFolder
 from recipes.terminal import clean, printable
+
+PROMPTS, STEPS = 10, 8  # shown at most, the steps evenly spaced
 
 
 def section(run: RunFolder) -> Section:
     """Completions."""
-    return Section("completions", "Samples", "What the model makes of the recipe's prompts.", completions(run))
+    lead = "What the model made of the recipe's prompts, the newest last." if run.metrics else ""
+    return Section("completions", "Samples by checkpoint", lead, completions(run))
 
 
 def completions(run: RunFolder) -> list[Block]:
-    """Prompts and what was written after them, at the end and at each checkpoint that has some."""
-    found: dict[int, list[Row]] = {}
-    for row in run.metrics:
-        if row.get("kind") in ("samples", "eval") and isinstance(row.get("samples"), list):
-            found[row["step"]] = row["samples"]
-    if run.result.get("samples"):
-        found[run.result["step"]] = run.result["samples"]
+    """For each prompt what was written after it, by step."""
+    found: dict[str, dict[int, str]] = {}
+    rows = [row for row in run.metrics if row.get("kind") == "samples"]
+    for row in [*rows, run.result]:
+        for sample in row.get("samples") or []:
+            found.setdefault(sample["prompt"], {})[row["step"]] = sample["text"]
     return [
         Texts(
-            f"After step {step:,}",
+            clean(prompt, 120),
             [
-                Text(
-                    clean(sample["prompt"], 120),
-                    "",
-                    [("", [(printable(sample["prompt"]), True), (printable(sample["text"]), False)])],
-                )
-                for sample in samples
+                Text(f"step {step:,}", "", [("", [(printable(prompt), True), (printable(texts[step]), False)])])
+                for (step,) in thin([[step] for step in sorted(texts)], STEPS)
             ],
-            opened=step == max(found),
+            opened=number == 0,
         )
-        for step, samples in sorted(found.items(), reverse=True)
+        for number, (prompt, texts) in enumerate(list(found.items())[:PROMPTS])
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from recipes.report.blocks import Block, Section, Table
@@ -9,9 +10,17 @@ from recipes.report.runfolder import Row, RunFolder, rows_of
 from recipes.terminal import duration
 
 
-def section(run: RunFolder) -> Section:
+@dataclass(frozen=True)
+class Prices:
+    """What an hour costs, in any currency: of a worker of the corpus (a core), and of a training process (a GPU)."""
+
+    core: float | None = None
+    gpu: float | None = None
+
+
+def section(run: RunFolder, prices: Prices) -> Section:
     """Times."""
-    return Section("times", "Times and cost", "", times(run))
+    return Section("times", "Times and cost", "", times(run, prices))
 
 
 def stage_times(run: RunFolder) -> dict[str, Row]:
@@ -19,8 +28,8 @@ def stage_times(run: RunFolder) -> dict[str, Row]:
     return {row["stage"]: row for row in run.log if row.get("event") == "stage"}
 
 
-def times(run: RunFolder) -> list[Block]:
-    """Seconds, workers and core-hours of each stage, per document and per billion tokens of the result."""
+def times(run: RunFolder, prices: Prices) -> list[Block]:
+    """Seconds, workers and worker-hours of each stage, per document and per billion tokens of the result; cost."""
     tokens = next((stage.stats.get("tokens") for stage in run.stages.values() if stage.stats.get("tokens")), None)
     rows: list[list[Any]] = []
     for name, entry in stage_times(run).items():
@@ -43,4 +52,11 @@ def times(run: RunFolder) -> list[Block]:
     columns = ["stage", "time", "tasks", "workers", "worker-hours", "documents/s a worker"]
     columns.append("worker-hours per 10^9 tokens")
     note = "newest run of each stage; worker = one process, for training one process with its device"
+    if prices != Prices():
+        columns.append("cost")
+        for row in rows:
+            price = prices.gpu if row[0] == "train" else prices.core
+            row.append(None if price is None else row[4] * price)
+        rows.append(["all", *[None] * (len(columns) - 2), sum(row[-1] or 0.0 for row in rows)])
+        note += f"; an hour of a core at {prices.core or 0:g}, of a GPU at {prices.gpu or 0:g}"
     return [Table("Times and cost by stage", columns, rows, note)] if rows else []

@@ -24,19 +24,21 @@ from recipes.report import (
 )
 from recipes.report.page import render
 from recipes.report.runfolder import RunFolder, rows_of
+from recipes.report.times import Prices
 from recipes.terminal import duration, megabytes
 
 SECTIONS = (
     *(funnel, rules, signals, samples, languages, duplicates, extraction, tokens),
-    *(training, completions, ledger, times, environment),
+    *(training, completions, ledger, environment),
 )
+NO_PRICES = Prices()
 
 
-def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
+def write_report(runs: Sequence[Path], output: Path | None = None, prices: Prices = NO_PRICES) -> Path:
     """Write the report of a run, or of several beside each other, and return where it is.
 
-    output: default `report.html` in the run folder, for several runs in the current directory. Raises RecipeError
-    where a folder holds no run.
+    output: default `report.html` in the run folder, for several runs in the current directory. prices: for the cost
+    of each stage of one run. Raises RecipeError where a folder holds no run.
     """
     folders = [RunFolder(path) for path in runs]
     if len(folders) > 1:
@@ -45,7 +47,8 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
         output = output or Path("report.html")
     else:
         run = folders[0]
-        page = render(run.name, facts(run), [part.section(run) for part in SECTIONS])
+        sections = [*(part.section(run) for part in SECTIONS), times.section(run, prices)]
+        page = render(run.name, facts(run), sections)
         output = output or run.path / "report.html"
     with atomic_file(output) as file:
         file.write(page.encode("utf-8", "replace"))

@@ -31,3 +31,9 @@ def test_the_reference_names_every_field():
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
     assert hook.on_page_markdown("another page") == "another page"
+    pages = {path.name: hook.on_page_markdown(path.read_text()) for path in (ROOT / "docs/how-to").glob("*.md")}
+    assert not [name for name, text in pages.items() if "<!--" in text]
+    assert "| `dedup.verify_by` | `" in pages["dedup.md"]
+    assert "| `sources.0.limit` | `" in pages["extract.md"]
+    assert "| `train.optimizer.muon_lr` | `" in pages["train.md"]
+    assert "| `gopher_top_2gram` | `top_2gram <= 0.2` |" in pages["quality.md"]

@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from recipes.errors import RecipeError
-from recipes.report import charts, compare, funnel, ledger, rules, signals, times, tokens
+from recipes.report import charts, compare, completions, funnel, ledger, rules, signals, times, tokens
 from recipes.report.blocks import Figure, Table, show, thin
 from recipes.report.environment import environment
 from recipes.report.excerpts import fragments
 from recipes.report.runfolder import ROW_GROUPS, RunFolder, find_rows, read_sample, rows_of
 from recipes.report.write import SECTIONS, write_report
+from tests.recipes.report.conftest import ATTACK
 
 
 def blocks(section):
@@ -120,9 +121,33 @@ def test_plotly_accepts_every_figure(attacked):
 
 def test_times_and_environment(attacked):
     run = RunFolder(attacked)
-    rows = blocks(times.section(run))["Times and cost by stage"].rows
+    rows = blocks(times.section(run, times.Prices()))["Times and cost by stage"].rows
     assert [row[0] for row in rows] == ["extract", "language", "dedup", "quality", "tokenize", "train"]
     assert dict(environment(run)[0].rows)["device"]
+
+
+def test_hours_cost_what_the_user_says(attacked):
+    table = times.times(RunFolder(attacked), times.Prices(core=3600.0, gpu=7200.0))[0]
+    rows = {row[0]: row for row in table.rows}
+    assert table.columns[-1] == "cost"
+    assert rows["dedup"][-1] == pytest.approx(rows["dedup"][4] * 3600)
+    assert rows["train"][-1] == pytest.approx(rows["train"][4] * 7200)
+    assert rows["all"][-1] == pytest.approx(sum(row[-1] for row in table.rows[:-1]))
+
+
+def test_samples_are_shown_by_prompt_as_the_model_learns(attacked, tmp_path):
+    rows = [
+        {"kind": "samples", "step": step, "samples": [{"prompt": ATTACK, "text": f"text {step}\x1b[31m"}]}
+        for step in (*range(10, 200, 10), 190)  # the last one twice: resumed
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (texts,) = completions.completions(RunFolder(tmp_path))
+    assert len(texts.items) == completions.STEPS
+    assert [item.heading for item in (texts.items[0], texts.items[-1])] == ["step 10", "step 190"]
+    assert texts.items[-1].columns[0][1] == [(ATTACK, True), ("text 190[31m", False)]
+    assert "<script>document.title" not in write_report([tmp_path]).read_text()
+    at_the_end = completions.completions(RunFolder(attacked))[0]
+    assert at_the_end.items[-1].heading == "step 4"
 
 
 def test_a_run_that_has_just_begun_or_only_trained_has_a_report(attacked, tmp_path):
