@@ -8,6 +8,8 @@ from typing import Any
 
 from recipes.report.blocks import Figure, Table, thin
 
+KEPT, BEFORE = 0, 6  # colours: of what is in the corpus, of what came in
+LOGARITHMIC = {"type": "log", "dtick": 1}  # an axis that names powers of ten alone
 POINTS = 1000  # of a curve; longer ones are averaged
 
 
@@ -16,9 +18,9 @@ def bars(name: str, values: list[Any], labels: list[Any]) -> dict[str, Any]:
     return {"type": "bar", "orientation": "h", "name": name, "x": values, "y": labels}
 
 
-def columns(name: str, labels: list[Any], values: list[Any]) -> dict[str, Any]:
-    """A trace of upright bars."""
-    return {"type": "bar", "name": name, "x": labels, "y": values}
+def columns(name: str, labels: list[Any], values: list[Any], color: int = KEPT) -> dict[str, Any]:
+    """A trace of upright bars; color: its place among the page's colours, which differ in light and dark."""
+    return {"type": "bar", "name": name, "x": labels, "y": values, "meta": {"color": color}}
 
 
 def sampled(whole: bool) -> str:

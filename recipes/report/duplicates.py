@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from recipes.report.blocks import Block, Figure, Section, Table, Text, Texts
-from recipes.report.charts import columns, sampled
+from recipes.report.charts import LOGARITHMIC, columns, sampled
 from recipes.report.excerpts import CHARACTERS, COLUMNS, DROPPED_COLUMNS, fragments
 from recipes.report.runfolder import Row, RunFolder, Stage, find_rows, read_group
 from recipes.terminal import clean, printable
@@ -34,7 +34,7 @@ def sizes(run: RunFolder) -> list[Block]:
     for low, high in SIZES:
         inside = (found >= low) & ((found <= high) if high else True)
         count = round(int(inside.sum()) * sample.scale)
-        label = f"{low}" if low == high else f"{low} to {high}" if high else f"{low} or more"
+        label = f"{low}" if low == high else f"{low} to {high}" if high else f"{low:,} or more"
         rows.append([label, count, round(float(found[inside].sum()) * sample.scale)])
     return [
         Figure(
@@ -42,7 +42,7 @@ def sizes(run: RunFolder) -> list[Block]:
             [columns("clusters", [row[0] for row in rows], [row[1] for row in rows])],
             Table("Clusters by size", ["documents in the cluster", "clusters", "documents"], rows),
             {"xaxis": {"title": {"text": "documents in the cluster"}, "type": "category"}}
-            | {"yaxis": {"title": {"text": "clusters"}, "type": "log"}},
+            | {"yaxis": {"title": {"text": "clusters"}} | LOGARITHMIC},
             note=f"logarithmic; 1 = no duplicate. {sampled(sample.whole)}",
         )
     ]

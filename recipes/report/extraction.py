@@ -8,13 +8,14 @@ from typing import Any
 
 from pipeline.config import Source
 from pipeline.errors import PipelineError
-from recipes.report.blocks import Block, Section, Text, Texts
+from recipes.report.blocks import Block, Fragment, Section, Text, Texts
 from recipes.report.excerpts import CHARACTERS, fragments
 from recipes.report.runfolder import Row, RunFolder, read_group, sample_groups
 from recipes.terminal import clean, printable
 
 PAGES = 4
 SCANNED_RECORDS = 2000  # of an archive, for the pages that were extracted
+SURE_LETTERS = 12  # so many in a row are not found by chance
 PAGE_BYTES = 200_000  # of a page that is shown beside its text
 
 
@@ -34,12 +35,9 @@ def pages(run: RunFolder) -> list[Block]:
     items = []
     for row, body, charset in islice(_originals(run, rows), PAGES):
         whole = _visible_text(body, charset)
-        kept = {line.strip() for line in row["text"].splitlines() if line.strip()}
-        removed = [
-            (start, start + len(line)) for start, line in _numbered(whole) if line.strip() and line.strip() not in kept
-        ]
+        removed = list(_removed(whole, row["text"]))
         columns = [
-            ("the page's text; what was removed is marked", fragments(whole, removed, 2 * CHARACTERS, context=10**9)),
+            ("the page's text; what was removed is marked", _excerpt(whole, removed)),
             ("extracted", fragments(printable(row["text"]), [], 2 * CHARACTERS)),
         ]
         items.append(Text(clean(row["url"] or row["path"], 120), "", columns))
@@ -88,6 +86,25 @@ def _visible_text(body: bytes, charset: str | None) -> str:
     from pipeline.extract.text import decode, tidy
 
     return printable(tidy(extract_plain_text(decode(body, charset)[0], main_content=False, alt_texts=False)))
+
+
+def _excerpt(whole: str, removed: list[tuple[int, int]]) -> list[Fragment]:
+    if not whole.strip():
+        return [("(no text outside of scripts)", False)]
+    return fragments(whole, removed, 2 * CHARACTERS, context=10**9)
+
+
+def _removed(whole: str, text: str) -> Iterator[tuple[int, int]]:
+    """Places of the lines whose letters and digits do not stand in the text, as a line of it where they are few."""
+    kept, lines = _letters(text), {"", *map(_letters, text.splitlines())}
+    for start, line in _numbered(whole):
+        letters = _letters(line)
+        if letters not in (kept if len(letters) >= SURE_LETTERS else lines):
+            yield start, start + len(line)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
 
 
 def _numbered(text: str) -> Iterator[tuple[int, str]]:

@@ -49,13 +49,13 @@ def flows(run: RunFolder) -> list[Block]:
     whole = True
     shown = [stage for name, stage in run.stages.items() if name != "tokenize"]
     for stage in shown:
-        ends = [(f"dropped: {stage.name}", stage.dropped(["source", "language"]))]
+        ends = [(f"✕ {stage.name}", stage.dropped(["source", "language"]))]
         if stage is shown[-1]:
             ends.append(("corpus", stage.kept(["source", "language"])))
         for end, sample in ends:
             whole = whole and sample.whole
             for source, language in zip(sample.column("source"), sample.column("language"), strict=True):
-                found[source, language or "not identified", end] += 1
+                found[source, language or "unknown", end] += 1
             if not sample.whole:
                 for key in [key for key in found if key[2] == end]:
                     found[key] = round(found[key] * sample.scale)
@@ -74,12 +74,17 @@ def flows(run: RunFolder) -> list[Block]:
     trace = {
         "type": "sankey",
         "arrangement": "snap",
-        "node": {"label": [node.partition(": ")[2] if _inner(node) else node for node in nodes], "pad": 12},
+        "node": {
+            "label": [node.partition(": ")[2] if _inner(node) else node for node in nodes],
+            "color": [_shade(node, 1.0) for node in nodes],
+            "pad": 14,
+            "line": {"width": 0},
+        },
         "link": {
             "source": [nodes.index(start) for start, _ in links],
             "target": [nodes.index(end) for _, end in links],
             "value": list(links.values()),
-            "color": "rgba(128,128,128,0.35)",
+            "color": [_shade(end, 0.7) for _, end in links],
         },
     }
     table = Table(
@@ -88,8 +93,22 @@ def flows(run: RunFolder) -> list[Block]:
         [[*key, count] for key, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))][:100],
         note="the 100 largest of them" if len(found) > 100 else "",
     )
-    return [Figure("Documents by source and language", [trace], table, note=sampled(whole), height=460)]
+    return [
+        Figure(
+            "Documents by source and language",
+            [trace],
+            table,
+            note=f"✕: dropped by that stage. {sampled(whole)}".strip(),
+            height=460,
+        )
+    ]
 
 
 def _inner(node: str) -> bool:
     return node.startswith(("source: ", "language: "))
+
+
+def _shade(node: str, opacity: float) -> str:
+    """What is kept blue, what is dropped vermilion, what is neither yet grey."""
+    color = "128,128,128" if _inner(node) else "213,94,0" if node.startswith("✕") else "0,114,178"
+    return f"rgba({color},{opacity})"

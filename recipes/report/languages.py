@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from recipes.report.blocks import Block, Figure, Section, Table
-from recipes.report.charts import columns, sampled
+from recipes.report.charts import BEFORE, KEPT, LOGARITHMIC, columns, sampled
 from recipes.report.runfolder import RunFolder, Stage, read_group, sample_groups
 
 TOP = 20  # languages in the chart; the table has all
@@ -38,11 +38,11 @@ def languages(run: RunFolder) -> list[Block]:
         Figure(
             "Documents by language",
             [
-                columns("identified", names, [row[1] for row in most]),
+                columns("identified", names, [row[1] for row in most], BEFORE),
                 columns("in the corpus", names, [row[2] for row in most]),
             ],
             Table("Documents by language", ["language", "identified", "in the corpus", "kept %"], rows),
-            {"barmode": "group", "yaxis": {"title": {"text": "documents"}, "type": "log"}},
+            {"barmode": "group", "yaxis": {"title": {"text": "documents"}} | LOGARITHMIC},
             note=f"logarithmic; the {len(most)} most frequent of {len(rows)}. {sampled(before.whole and after.whole)}",
         )
     ]
@@ -63,7 +63,11 @@ def lengths(run: RunFolder) -> list[Block]:
     rows: list[list[Any]] = [
         [label, *(column[power] for column in counts.values())] for label, power in zip(labels, powers, strict=True)
     ]
-    traces = [columns(name, labels, [column[power] for power in powers]) for name, column in counts.items()]
+    colors = [BEFORE, KEPT][-len(counts) :]
+    traces = [
+        columns(name, labels, [column[power] for power in powers], color)
+        for (name, column), color in zip(counts.items(), colors, strict=True)
+    ]
     return [
         Figure(
             "Lengths of documents",

@@ -41,9 +41,9 @@ def samples(run: RunFolder) -> list[Block]:
 def _dropped_text(row: Row, rule: str) -> Text:
     text = printable(row["text"])
     signal = _RULES[rule].signal if rule in _RULES else ""
-    facts = [f"{name} {row[name]:.4g}" for name in ("value", "threshold") if row.get(name) is not None]
-    if row.get("detail"):
-        facts.append(clean(row["detail"], 400))
+    facts = [clean(row["detail"], 400)] if row.get("detail") else []
+    if rule not in " ".join(facts):  # else the detail says both already
+        facts = [f"{name} {row[name]:.4g}" for name in ("value", "threshold") if row.get(name) is not None] + facts
     marked = [offending(text, signal)] if signal else []
     column = ("dropped", fragments(text, marked, CHARACTERS))
     return Text(clean(row["url"] or row["path"], 120), "; ".join(facts), [column] if text.strip() else [])

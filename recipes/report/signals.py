@@ -5,6 +5,7 @@ From the bounded sample, scaled up where that is not the whole.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -30,7 +31,7 @@ def signals(run: RunFolder) -> list[Block]:
     figures: list[Block] = []
     language = run.stages.get("language")
     if language:
-        lines = [(float(run.recipe.get("language", {}).get("threshold", 0.65)), "kept from the threshold on")]
+        lines = [(float(run.recipe.get("language", {}).get("threshold", 0.65)), "language.threshold")]
         figures += _histogram(language, "language_score", lines)
     quality = run.stages.get("quality")
     if quality:
@@ -40,16 +41,20 @@ def signals(run: RunFolder) -> list[Block]:
 
 
 def _thresholds(run: RunFolder) -> dict[str, list[tuple[float, str]]]:
-    """(threshold, rule) of each signal, by the recipe; per-language overrides are left out."""
+    """(threshold, rule) of each signal by the recipe, those that drop most first; without overrides per language."""
     from pipeline.quality.rules import rules_for
 
     given = {key: value for key, value in run.recipe.get("quality", {}).items() if key in QualityConfig.model_fields}
     settings = QualityConfig.model_validate(given)
     found: dict[str, list[tuple[float, str]]] = {}
+    drops: Counter[str] = Counter()
+    dropped = run.stages["quality"].stats.get("dropped", {})
     rule: QualityRule
     for name, rule in rules_for(settings, "en").items():
-        found.setdefault(rule.signal, []).append((rule.threshold, f"{name} {rule.op} {rule.threshold:g}"))
-    return found
+        sign = "≥" if rule.op == ">=" else "≤"
+        found.setdefault(rule.signal, []).append((rule.threshold, f"{name} {sign} {rule.threshold:,g}"))
+        drops[rule.signal] += dropped.get(name, 0)
+    return dict(sorted(found.items(), key=lambda item: -drops[item[0]]))
 
 
 def _histogram(stage: Stage, signal: str, lines: Sequence[tuple[float, str]]) -> list[Block]:

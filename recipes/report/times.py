@@ -54,9 +54,9 @@ def times(run: RunFolder, prices: Prices) -> list[Block]:
     note = "newest run of each stage; worker = one process, for training one process with its device"
     if prices != Prices():
         columns.append("cost")
-        for row in rows:
-            price = prices.gpu if row[0] == "train" else prices.core
-            row.append(None if price is None else row[4] * price)
-        rows.append(["all", *[None] * (len(columns) - 2), sum(row[-1] or 0.0 for row in rows)])
+        for line in rows:
+            price = prices.gpu if line[0] == "train" else prices.core
+            line.append(None if price is None else line[4] * price)
+        rows.append(["all", *[None] * (len(columns) - 2), sum(line[-1] or 0.0 for line in rows)])
         note += f"; an hour of a core at {prices.core or 0:g}, of a GPU at {prices.gpu or 0:g}"
     return [Table("Times and cost by stage", columns, rows, note)] if rows else []

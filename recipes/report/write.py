@@ -62,7 +62,8 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
     if stages:
         first, last = stages[0].stats, stages[-1].stats
         found.append(("documents in", f"{first['documents_in']:,}"))
-        found.append(("documents kept", f"{last['documents_kept']:,}"))
+        share = 100 * last["documents_kept"] / max(first["documents_in"], 1)
+        found.append(("documents kept", f"{last['documents_kept']:,} ({share:.1f} %)"))
         found.append(("text kept", megabytes(last["bytes_kept"])))
         if "tokens" in last:
             found.append(("tokens", f"{last['tokens']:,}"))
