@@ -42,7 +42,7 @@ def list_variants(recipe: Path, overrides: Sequence[str], vary: Sequence[str]) -
 
 
 def _first_valid(recipe: Path, overrides: Sequence[str], spellings: Iterable[tuple[str, ...]]) -> Loaded[Recipe]:
-    """The recipe with the first spelling that is valid. Raises the first spelling's RecipeError where none is."""
+    """The recipe with the first spelling that is valid. Raises the RecipeError that says most where none is."""
     from recipes.load import load_recipe
 
     wrong: RecipeError | None = None
@@ -50,7 +50,8 @@ def _first_valid(recipe: Path, overrides: Sequence[str], spellings: Iterable[tup
         try:
             return load_recipe(recipe, [*overrides, *settings])
         except RecipeError as error:
-            wrong = wrong or error
+            if wrong is None or str(wrong).endswith("allowed: a list"):  # a list it is: what is wrong in it?
+                wrong = error
     assert wrong is not None  # there is at least one spelling
     raise wrong
 
