@@ -11,8 +11,10 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
@@ -39,7 +41,8 @@ def _all_models() -> Iterator[str]:
 def _some_models(paths: list[str]) -> Iterator[str]:
     models = {path.rstrip("."): model for path, model in _walk()}
     for path in paths:
-        yield from _table(models[path], f"{path}.")
+        yield f"Fields of `{path}`:\n"
+        yield from _table(models[path])
         yield ""
 
 
@@ -58,11 +61,11 @@ def _walk() -> Iterator[tuple[str, type[BaseModel]]]:
             waiting += [(f"{path}{name}.{'0.' if is_list else ''}", kind) for kind in _models(field.annotation)]
 
 
-def _table(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def _table(model: type[BaseModel]) -> Iterator[str]:
     yield "| field | type | default | meaning |\n|---|---|---|---|"
     for name, field in model.model_fields.items():
         meaning = (field.description or "").replace("|", "\\|").replace("<", "&lt;")
-        yield f"| `{prefix}{name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |"
+        yield f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |"
 
 
 def _rules() -> Iterator[str]:
@@ -81,28 +84,26 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _type(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return " or ".join(f"`{value}`" for value in get_args(annotation))
-    text = getattr(annotation, "__name__", "") if get_origin(annotation) is None else str(annotation)
-    for noise in ("typing.", "pipeline.config.", "trainer.config.", "recipes.schema."):
-        text = text.replace(noise, "")
-    return f"`{text}`".replace("|", "\\|") if "Annotated" not in text else f"`{_plain(annotation)}`".replace("|", "\\|")
-
-
-def _plain(annotation: Any) -> str:
-    """A type without the bounds that Annotated carries."""
-    if get_origin(annotation) is not None and hasattr(annotation, "__metadata__"):
-        return _plain(get_args(annotation)[0])
-    if get_args(annotation):
-        name = getattr(get_origin(annotation), "__name__", "")
-        parts = [_plain(part) for part in get_args(annotation)]
-        return " | ".join(parts) if name in ("Union", "UnionType") else f"{name}[{', '.join(parts)}]"
-    return getattr(annotation, "__name__", str(annotation)).replace("NoneType", "None")
+    """A type in words: its choices, without the bounds that Annotated carries."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(parts[0])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in parts)
+    if origin in (Union, UnionType):
+        return " or ".join(map(_type, parts))
+    name = getattr(origin or annotation, "__name__", str(annotation))
+    inner = ", ".join(_type(part).replace("`", "") for part in parts)
+    return f"`{name}[{inner}]`" if parts else f"`{name}`".replace("NoneType", "null")
 
 
 def _default(field: Any) -> str:
     if field.default is PydanticUndefined:
         return "required" if field.default_factory is None else "-"
     if isinstance(field.default, BaseModel):
-        return "see below"
-    return f"`{json.dumps(field.default, default=str)}`".replace("|", "\\|")
+        return "see there"
+    if isinstance(field.default, int) and not isinstance(field.default, bool):
+        return f"`{field.default:_}`"
+    text = json.dumps(field.default, default=str)
+    # A backslash before a bar would show in a code span.
+    return f"`{text}`" if "|" not in text else f"<code>{escape(text).replace('|', '&#124;')}</code>"
