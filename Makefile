@@ -4,6 +4,8 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 export TOKENIZERS_PARALLELISM := false
+# Keep bytecode: without it every process compiles what it imports, ten seconds for torch alone.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: audit demo test check format lock clean install real-data bench slurm-test ray-test faults long docs setup-browser
 

@@ -19,6 +19,7 @@ from pipeline.crashes import Place
 from pipeline.documents import document_id
 from pipeline.errors import PipelineError
 from pipeline.executors import run_tasks, unfinished
+from pipeline.local import LocalPool
 from pipeline.progress import Observer, Progress
 from pipeline.stage import Build, StageModule
 from pipeline.step import HEARTBEAT_SECONDS, CorpusStep, Counts, add_counts, write_left_out
@@ -29,7 +30,7 @@ def run_passes(
     module: StageModule,
     build: Build,
     config: ExecutorConfig,
-    workers: int,
+    pool: LocalPool,
     logs: Path,
     observer: Observer,
 ) -> tuple[Counts, int]:
@@ -45,7 +46,7 @@ def run_passes(
         if not tasks:
             observer.stage_started(stage, step.tasks)
         tasks += step.tasks
-        return _execute(step, config, workers, logs / step.name, stage, observer, started)
+        return _execute(step, config, pool, logs / step.name, stage, observer, started)
 
     while True:
         places = crashes.read_places(build.workdir)
@@ -104,7 +105,7 @@ def _collect(step: CorpusStep) -> Counts:
 def _execute(
     step: CorpusStep,
     config: ExecutorConfig,
-    workers: int,
+    pool: LocalPool,
     logs: Path,
     stage: str,
     observer: Observer,
@@ -118,7 +119,7 @@ def _execute(
     watcher = threading.Thread(target=_watch, args=(step, stage, observer, started, stop), daemon=True)
     watcher.start()
     try:
-        return run_tasks(step, ranks, config, workers, logs)
+        return run_tasks(step, ranks, config, pool, logs)
     finally:
         stop.set()
         watcher.join()

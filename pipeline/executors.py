@@ -30,7 +30,7 @@ from datatrove.pipeline.base import PipelineStep
 from pipeline.config import ExecutorConfig, RayConfig, SlurmConfig
 from pipeline.crashes import Place, recorded, recording
 from pipeline.errors import PipelineError
-from pipeline.local import LocalTasks
+from pipeline.local import LocalPool, LocalTasks
 from pipeline.step import CorpusStep, Heartbeat
 
 _POLL_SECONDS = 2.0
@@ -48,7 +48,8 @@ class Unfinished(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
     def __init__(self, step: CorpusStep, ranks: list[int], memory_gb: float | None, *, search: bool = False) -> None:
         self.name = step.name
         super().__init__()
-        self.step, self.ranks = step, ranks
+        # The heaviest first, so that none begins when the others are done.
+        self.step, self.ranks = step, sorted(ranks, key=lambda rank: (-step.weight(rank), rank))
         self.memory_gb, self.search = memory_gb, search
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
@@ -154,19 +155,21 @@ def unfinished(step: CorpusStep) -> list[int]:
     return [rank for rank in range(step.tasks) if step.receipt(rank) is None]
 
 
-def run_tasks(step: CorpusStep, ranks: list[int], config: ExecutorConfig, workers: int, logs: Path) -> dict[Place, str]:
+def run_tasks(
+    step: CorpusStep, ranks: list[int], config: ExecutorConfig, pool: LocalPool, logs: Path
+) -> dict[Place, str]:
     """Run the tasks `ranks` of `step` to their end. Returns the documents that end their tasks each time, and how.
 
-    workers: processes of the local executor. Raises PipelineError, the task's own or one that names the first task that
+    pool: the local executor's processes. Raises PipelineError, the task's own or one that names the first task that
     ended without a result in every attempt, and why; OSError of a local task (a full disk, a file that is gone).
     """
     for attempt in range(config.retries + 1):
-        ranks = _attempt(Unfinished(step, ranks, config.memory_gb), config, workers, logs / f"attempt-{attempt}")
+        ranks = _attempt(Unfinished(step, ranks, config.memory_gb), config, pool, logs / f"attempt-{attempt}")
         if not ranks:
             return {}
-    if found := _search(step, ranks, config, workers, logs):
+    if found := _search(step, ranks, config, pool, logs):
         return found
-    ranks = _attempt(Unfinished(step, ranks, config.memory_gb), config, workers, logs / "attempt-last")
+    ranks = _attempt(Unfinished(step, ranks, config.memory_gb), config, pool, logs / "attempt-last")
     if not ranks:
         return {}
     raise PipelineError(
@@ -177,43 +180,39 @@ def run_tasks(step: CorpusStep, ranks: list[int], config: ExecutorConfig, worker
     )
 
 
-def _attempt(tasks: Unfinished, config: ExecutorConfig, workers: int, logs: Path) -> list[int]:
+def _attempt(tasks: Unfinished, config: ExecutorConfig, pool: LocalPool, logs: Path) -> list[int]:
     """Run tasks once. Returns the ranks without a receipt. Raises PipelineError where a task says that it is final."""
     if config.slurm and config.type == "slurm":
         _run_on_slurm(tasks, config.slurm, config.workers, logs)
     elif config.type == "ray":
         _run_on_ray(tasks, config.ray, config.workers, logs)
     else:
-        _run_here(tasks, config, workers, logs)
-    left = [rank for rank in tasks.ranks if tasks.step.receipt(rank) is None]
+        _run_here(tasks, config, pool, logs)
+    left = [rank for rank in sorted(tasks.ranks) if tasks.step.receipt(rank) is None]
     for failure in (_failure(tasks.step, rank) for rank in left):
         if failure["final"]:
             raise PipelineError(failure["error"])
     return left
 
 
-def _search(step: CorpusStep, ranks: list[int], config: ExecutorConfig, workers: int, logs: Path) -> dict[Place, str]:
+def _search(
+    step: CorpusStep, ranks: list[int], config: ExecutorConfig, pool: LocalPool, logs: Path
+) -> dict[Place, str]:
     """The documents at which tasks end, twice the same one, and how they did."""
     ends: list[list[Place | None]] = []
     for attempt in range(2):
         tasks = Unfinished(step, ranks, config.memory_gb, search=True)
-        _attempt(tasks, config, workers, logs / f"search-{attempt}")
+        _attempt(tasks, config, pool, logs / f"search-{attempt}")
         ends.append([recorded(_record_path(step, rank)) for rank in ranks])
     places = {place: rank for rank, place, again in zip(ranks, *ends, strict=True) if place and place == again}
     return {place: _failure(step, rank)["error"] for place, rank in places.items()}
 
 
-def _run_here(step: Unfinished, config: ExecutorConfig, workers: int, logs: Path) -> None:
+def _run_here(step: Unfinished, config: ExecutorConfig, pool: LocalPool, logs: Path) -> None:
     """Run in processes of this machine; in this one where one worker is enough and nothing has gone wrong yet."""
     trusted = config.max_failures == 0 and config.memory_gb is None
     trusted = trusted and not any(_failure_path(step.step, rank).exists() for rank in step.ranks)
-    LocalTasks(
-        pipeline=[step],
-        tasks=len(step.ranks),
-        workers=min(workers, len(step.ranks)),
-        logging_dir=str(logs),
-        skip_completed=False,
-    ).run_all(apart=not trusted)
+    LocalTasks(pool, apart=not trusted, pipeline=[step], tasks=len(step.ranks), logging_dir=str(logs)).run()
 
 
 def _run_on_ray(step: Unfinished, config: RayConfig, workers: int | None, logs: Path) -> None:

@@ -29,6 +29,7 @@ from pipeline.config import CorpusConfig, StageName
 from pipeline.errors import PipelineError
 from pipeline.execute import run_passes
 from pipeline.fingerprint import code_version, fingerprint, library_versions
+from pipeline.local import LocalPool
 from pipeline.progress import Observer, Silent
 from pipeline.sources import input_hashes, list_inputs
 from pipeline.stage import Build, StageModule
@@ -80,7 +81,8 @@ def build_corpus(
     for name in (first, last):
         if name is not None and name not in config.stages:
             raise PipelineError(f"stage `{name}` is not among this recipe's stages: {', '.join(config.stages)}")
-    with locked(run):
+    workers = config.executor.workers or len(os.sched_getaffinity(0))
+    with locked(run), LocalPool(workers) as pool:
         begin()
         _remove_stale_folders(config, run)
         inputs = list_inputs(config.sources, base)
@@ -90,7 +92,7 @@ def build_corpus(
             forced = forced or name == first
             before = stage_folder(config, run, config.stages[number - 1]) if number else None
             upstream = _build_stage(
-                config, run, base, name, before, upstream, forced=forced, observer=observer or Silent()
+                config, run, base, name, before, upstream, pool, forced=forced, observer=observer or Silent()
             )
             if name == last:
                 return
@@ -139,6 +141,7 @@ def _build_stage(
     name: StageName,
     before: Path | None,
     upstream: dict[str, Any],
+    pool: LocalPool,
     *,
     forced: bool,
     observer: Observer,
@@ -170,7 +173,7 @@ def _build_stage(
             workdir=building,
             fingerprint=mark,
         )
-        manifest = _run_passes(config, run, name, module, build, before, place, observer)
+        manifest = _run_passes(config, run, name, module, build, before, place, pool, observer)
     else:
         observer.stage_skipped(name, read_json(place / "stats.json"))
     _require_documents(config, name, read_json(place / "stats.json"))
@@ -185,6 +188,7 @@ def _run_passes(
     build: Build,
     before: Path | None,
     place: Path,
+    pool: LocalPool,
     observer: Observer,
 ) -> dict[str, Any]:
     """Run a stage's passes, check the ledger and publish. Returns the manifest."""
@@ -198,8 +202,7 @@ def _run_passes(
             f" delete {before} to rebuild it"
         )
     build.workdir.mkdir(parents=True, exist_ok=True)
-    workers = config.executor.workers or len(os.sched_getaffinity(0))
-    counts, tasks = run_passes(name, module, build, config.executor, workers, run / "logs" / place.name, observer)
+    counts, tasks = run_passes(name, module, build, config.executor, pool, run / "logs" / place.name, observer)
     stats = {"stage": name, **_ledger(counts)}
     _check_ledger(name, stats, before)
     write_json(build.workdir / "stats.json", stats)
@@ -209,7 +212,7 @@ def _run_passes(
     seconds = time.monotonic() - started
     _log(
         run,
-        {"event": "stage", "stage": name, "seconds": round(seconds, 3), "tasks": tasks, "workers": workers},
+        {"event": "stage", "stage": name, "seconds": round(seconds, 3), "tasks": tasks, "workers": pool.workers},
     )
     observer.stage_finished(name, stats, seconds)
     return _published(place)

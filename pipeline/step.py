@@ -160,7 +160,7 @@ class VerdictWriter:
             add_counts(self.counts, {"dropped": {rule: 1}})
 
 
-def write_left_out(workdir: Path, stage: str, inputs: Sequence[Path], places: tuple[Place, ...]) -> Counts:
+def write_left_out(workdir: Path, stage: str, inputs: tuple[Path, ...], places: tuple[Place, ...]) -> Counts:
     """Write the rows left out of a stage's input to dropped/crashed.parquet. Returns their counts."""
     tables = list(left_out(inputs, places))
     if not tables:

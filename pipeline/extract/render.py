@@ -7,7 +7,6 @@ tags neither part nor join words. One numba pass over the chosen runs; entities 
 
 from __future__ import annotations
 
-import re
 from html import unescape
 from typing import Any
 
@@ -25,8 +24,8 @@ _SEPARATOR_BYTES = 2 * MAX_INDENT + 4
 _LI, _UL, _OL, _TR, _TD, _TH, _TABLE, _DT, _DD, _P = (
     TAGS[name] for name in ("li", "ul", "ol", "tr", "td", "th", "table", "dt", "dd", "p")
 )
-_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphens and zero-width spaces part nothing
-_LINE_ENDS = re.compile("[\u2028\u2029\x85]")
+# Soft hyphens and zero-width spaces part nothing.
+_PLAIN = {**dict.fromkeys("\u00ad\u200b\u2060\ufeff", ""), **dict.fromkeys("\u2028\u2029\x85", "\n"), "\xa0": " "}
 
 
 def render(page: Array, tree: Tree, blocks: Blocks, chosen: Array) -> str:
@@ -35,7 +34,9 @@ def render(page: Array, tree: Tree, blocks: Blocks, chosen: Array) -> str:
     out = np.empty(len(page) + _SEPARATOR_BYTES * len(numbers), np.uint8)
     size = _render(page, tree, blocks, numbers, out)
     text = unescape(out[:size].tobytes().decode("utf-8", "replace"))
-    return _LINE_ENDS.sub("\n", _INVISIBLE.sub("", text)).replace("\xa0", " ")
+    for sign, plain in _PLAIN.items():  # several times faster than one regular expression
+        text = text.replace(sign, plain)
+    return text
 
 
 @njit(cache=True)

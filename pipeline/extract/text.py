@@ -22,7 +22,6 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BO
 MAX_UNDECODABLE = 0.01  # share of characters; a page cut inside a character still counts as decodable
 DETECTED_BYTES = 20_000  # charset-normalizer is slow; this much decides as well as all
 _BLANK_LINES = re.compile(r"\n\s*\n+")
-_TRAILING = re.compile(r"[ \t\f\v]+\n")
 
 
 def decode(body: bytes, charset: str | None = None) -> tuple[str, str]:
@@ -71,8 +70,8 @@ def _extract_with(extractor: str, page: str, url: str | None) -> str:
 
 def tidy(text: str) -> str:
     """Lines without trailing blanks, at most one blank line in a row, no NUL characters."""
-    text = _TRAILING.sub("\n", text.replace("\0", "").replace("\r\n", "\n"))
-    return _BLANK_LINES.sub("\n\n", text).strip()
+    lines = text.replace("\0", "").replace("\r\n", "\n").split("\n")
+    return _BLANK_LINES.sub("\n\n", "\n".join([line.rstrip(" \t\f\v") for line in lines])).strip()
 
 
 def _detect(body: bytes) -> str:

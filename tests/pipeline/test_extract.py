@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.extraction_pages import evaluation_pages, snippet_f1, trained_on
-from pipeline.extract import decode, extract_text, fast
+from pipeline.extract import decode, extract_text, fast, model
 from pipeline.extract.blocks import cut_blocks
 from pipeline.extract.features import FEATURES, describe
 from pipeline.extract.render import render
@@ -152,6 +152,25 @@ def test_any_markup_gives_text_once(html: str) -> None:
     assert found == fast.extract(html)
     found.text.encode("utf-8")
     assert len(found.text) <= 4 * len(html) + 100
+
+
+def test_trees_give_what_walking_down_them_gives() -> None:
+    with np.load(model.WEIGHTS) as stored:
+        nodes = model.Nodes(*(stored[f"first_{name}"] for name in model.Nodes._fields))
+    rows = np.random.default_rng(3).choice(nodes.threshold, (70, int(nodes.feature.max()) + 1))
+    rows[1, ::2] = np.inf
+    expected = []
+    for row in rows:
+        total = 0.0
+        for root in nodes.roots:
+            at = root
+            while nodes.feature[at] >= 0:
+                at = nodes.left[at] if row[nodes.feature[at]] <= nodes.threshold[at] else nodes.right[at]
+            total += nodes.threshold[at]
+        expected.append(1 / (1 + np.exp(-total)))
+    found = model.run_trees(model.by_feature(nodes), rows)
+    assert found.tolist() == np.array(expected, np.float32).tolist()
+    assert model.run_trees(model.by_feature(nodes), rows[:1]).tolist() == found[:1].tolist()
 
 
 def test_charset_order() -> None:

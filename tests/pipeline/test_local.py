@@ -11,6 +11,7 @@ import pytest
 from pipeline.config import ExecutorConfig
 from pipeline.errors import PipelineError
 from pipeline.executors import run_tasks, unfinished
+from pipeline.local import LocalPool
 from pipeline.step import CorpusStep, Heartbeat, TaskReport
 
 
@@ -33,15 +34,17 @@ class Deadly(CorpusStep):
 
 def test_a_killed_worker_costs_its_task_another_try(tmp_path: Path) -> None:
     step = Deadly(tmp_path, 1)
-    assert run_tasks(step, unfinished(step), ExecutorConfig(), 2, tmp_path / "logs") == {}
+    with LocalPool(2) as pool:
+        assert run_tasks(step, unfinished(step), ExecutorConfig(), pool, tmp_path / "logs") == {}
     assert unfinished(step) == []
     assert [(tmp_path / str(rank)).read_text() for rank in range(4)] == ["0", "1", "2", "3"]
 
 
 def test_a_task_that_always_dies_is_named_and_the_same_call_goes_on(tmp_path: Path) -> None:
     step = Deadly(tmp_path, 4)
-    with pytest.raises(PipelineError, match=r"task 1 of pass `deadly`.*its process died.*3 of 4 tasks are finished"):
-        run_tasks(step, unfinished(step), ExecutorConfig(retries=0), 2, tmp_path / "logs")
-    assert unfinished(step) == [1]
-    assert run_tasks(step, [1], ExecutorConfig(), 2, tmp_path / "logs") == {}
+    with LocalPool(2) as pool:
+        with pytest.raises(PipelineError, match=r"task 1 of pass `deadly`.*its process died.*3 of 4 tasks are fini"):
+            run_tasks(step, unfinished(step), ExecutorConfig(retries=0), pool, tmp_path / "logs")
+        assert unfinished(step) == [1]
+        assert run_tasks(step, [1], ExecutorConfig(), pool, tmp_path / "logs") == {}
     assert (tmp_path / "1").read_text() == "1"
