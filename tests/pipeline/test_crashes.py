@@ -16,6 +16,7 @@ from pipeline.config import ExecutorConfig
 from pipeline.documents import BASE_SCHEMA, document_id
 from pipeline.errors import PipelineError
 from pipeline.execute import run_passes
+from pipeline.local import LocalPool
 from pipeline.progress import Silent
 from pipeline.stage import Build
 from pipeline.step import CorpusStep
@@ -56,7 +57,8 @@ def build_of(folder: Path, name: str, fingerprint: str = "first") -> Build:
 def run(build: Build, workers: int, **settings: Any) -> dict[str, Any]:
     config = ExecutorConfig(**settings)
     module: Any = SimpleNamespace(passes=passes)
-    return run_passes("own", module, build, config, workers, build.workdir.parent / "logs", Silent())[0]
+    with LocalPool(workers) as pool:
+        return run_passes("own", module, build, config, pool, build.workdir.parent / "logs", Silent())[0]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
