@@ -24,8 +24,8 @@ psutil = pytest.importorskip("psutil")
 def test_ray_builds_the_same_bytes_although_a_worker_is_killed(tmp_path: Path) -> None:
     inputs(tmp_path)
     # A page that wants more memory than a task may have is left out here as there.
-    limits = {"memory_gb": 0.2, "max_failures": 1, "retries": 1}
-    write_warc(tmp_path / "web/e.warc.gz", {"https://e.example/hungry": HUNGRY * 2})
+    limits = {"memory_gb": 1, "max_failures": 1, "retries": 1}
+    write_warc(tmp_path / "web/e.warc.gz", {"https://e.example/hungry": HUNGRY * 9})
     build(tmp_path, recipe(executor=limits | {"workers": 2}, **RESILIPARSE))
     checkout = {"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}}
     ray.init(num_cpus=2, runtime_env=checkout, include_dashboard=False, log_to_driver=False, logging_level="ERROR")

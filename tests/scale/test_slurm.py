@@ -38,8 +38,8 @@ def slurm() -> Iterator[Slurm]:
 def test_slurm_builds_the_same_bytes_although_a_job_is_cancelled(tmp_path: Path, slurm: Slurm) -> None:
     inputs(tmp_path)
     # A page that wants more memory than a task may have is left out here as there.
-    limits = {"memory_gb": 0.2, "max_failures": 1, "retries": 1}
-    write_warc(tmp_path / "web/e.warc.gz", {"https://e.example/hungry": HUNGRY * 2})
+    limits = {"memory_gb": 1, "max_failures": 1, "retries": 1}
+    write_warc(tmp_path / "web/e.warc.gz", {"https://e.example/hungry": HUNGRY * 9})
     build(tmp_path, recipe(executor=limits | {"workers": 2}, **RESILIPARSE))
     env = {"WORDS": f"a'b\"; touch {tmp_path}/owned; $(touch {tmp_path}/owned)"}
     slurm_settings = {"partition": "main", "memory_gb": 1, "env": env}
