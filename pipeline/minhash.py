@@ -82,7 +82,7 @@ def _load_numba_without_scipy() -> None:
             arraymath = importlib.import_module("numba.np.arraymath")
         finally:
             del sys.modules["scipy.linalg"]
-        arraymath._HAVE_BLAS = True
+        arraymath._HAVE_BLAS = True  # type: ignore[attr-defined]
 
 
 _load_numba_without_scipy()

@@ -71,7 +71,7 @@ class Table:
             ends = load_array(segment / "shingle_ends.npy")
             values = _read_shingles(segment / "shingles.bin", int(ends[-1]))
             for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-                sets[place] = values[ends[row] : ends[row + 1]]
+                sets[place] = values[ends[row] : ends[row + 1]].copy()  # not a view, which would keep the file mapped
         offsets = np.cumsum([0, *(len(values) for values in sets)], dtype=np.int64)
         return np.concatenate([np.empty(0, np.uint32), *sets]), offsets
 
