@@ -170,9 +170,11 @@ def _terminable() -> Iterator[None]:
 
 def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
     """The signal during whose handling an error came up, e.g. while workers that had ended already were stopped."""
-    while error and not isinstance(error, KeyboardInterrupt):
+    while error:
+        if isinstance(error, KeyboardInterrupt):
+            return error
         error = error.__context__
-    return error
+    return None
 
 
 def _stop_code(stopped: KeyboardInterrupt) -> int:

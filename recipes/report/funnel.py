@@ -84,7 +84,7 @@ def flows(run: RunFolder) -> list[Block]:
             "source": [nodes.index(start) for start, _ in links],
             "target": [nodes.index(end) for _, end in links],
             "value": list(links.values()),
-            "color": [_shade(end, 0.7) for _, end in links],
+            "color": [_shade(end, 0.45) for _, end in links],
         },
     }
     table = Table(
