@@ -87,20 +87,20 @@ def rules(byte_ids: np.ndarray[Any, np.dtype[np.int32]], merges: dict[tuple[int,
 
 
 @helper
-def _merge_place(hashed: np.uint64, pair: np.uint64, table: Any) -> int:
+def _merge_place(hashed: np.uint64, pair: np.uint64, table: Any) -> Any:
     """Where a pair lies in a merge table, or would."""
     mask = np.uint64(table.size // 2 - 1)
     place = hashed & mask
     while item(table, np.intp(place << _1)) != pair and item(table, np.intp(place << _1)) != _NONE:
         place = (place + _1) & mask
-    return int(place << _1)
+    return np.intp(place << _1)
 
 
 @helper
-def _bit(hashed: np.uint64, known: Any) -> tuple[int, np.uint64]:
+def _bit(hashed: np.uint64, known: Any) -> Any:
     """Word and bit of a pair in the bit set."""
     place = hashed >> _32 & np.uint64(known.size * 64 - 1)
-    return int(place >> np.uint64(6)), _1 << (place & np.uint64(63))
+    return np.intp(place >> np.uint64(6)), _1 << (place & np.uint64(63))
 
 
 @njit(cache=True)
@@ -266,9 +266,9 @@ def _key(data: Any, start: int, end: int) -> tuple[np.uint64, np.uint64]:
 
 
 @helper
-def _place(first: np.uint64, second: np.uint64, slots: Any) -> int:
+def _place(first: np.uint64, second: np.uint64, slots: Any) -> Any:
     """Where the slot that a key belongs into begins."""
-    return int(mix(mix(first) ^ second) << np.uint64(2) & np.uint64(slots.size - 1))
+    return np.intp(mix(mix(first) ^ second) << np.uint64(2) & np.uint64(slots.size - 1))
 
 
 @helper
