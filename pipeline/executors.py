@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datatrove.executor import RayPipelineExecutor, SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
@@ -88,6 +89,7 @@ def _memory_limit(gigabytes: float | None) -> Iterator[None]:
     if gigabytes is None or not status.is_file():
         yield
         return
+    pa.allocate_buffer(1)  # Arrow reserves a gigabyte at its first allocation, which is not the task's doing
     held = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData:"))
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = held * 1024 + int(gigabytes * 2**30)
