@@ -23,7 +23,7 @@ BUILT_ON = {
     "kernel": "a3d84f25",
     "numbering": "8310fdbe",
     "parts": "018c5739",
-    "words": "30322bd7",
+    "words": "930aa393",
 }
 
 COLUMNS = (

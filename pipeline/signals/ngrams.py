@@ -19,7 +19,7 @@ from pipeline.signals.words import HAS_LETTER, IS_WORD, Tokens
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"kernel": "a3d84f25", "numbering": "8310fdbe", "parts": "018c5739", "words": "30322bd7"}
+BUILT_ON = {"kernel": "a3d84f25", "numbering": "8310fdbe", "parts": "018c5739", "words": "930aa393"}
 
 COLUMNS = (
     "tokens",

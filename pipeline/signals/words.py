@@ -7,7 +7,7 @@ into two (don't = do + n't), abbreviations keep their full stop. A letter of a s
 is a token of its own, with its combining marks. Punctuation makes tokens too; a *word* is a token that holds more
 than signs (`characters.SYMBOL`).
 
-Differs from spaCy in emoticons, a few units and rare URLs (docs/quality.md). Linear; the slowest of the kernels.
+Differs from spaCy in emoticons, a few units and rare URLs (docs/quality.md). Linear.
 """
 
 from __future__ import annotations
