@@ -23,7 +23,7 @@ def edit_lines(text: str, *, terminal: bool = False) -> str:
 
 
 def _edit(line: str) -> str:
-    words = [word for word in _BETWEEN_WORDS.split(line) if word]
+    words = line.split() if line.isascii() else [word for word in _BETWEEN_WORDS.split(line) if word]
     if len(words) < FEWEST_C4_WORDS or max(map(len, words)) > LONGEST_C4_WORD:
         return ""
     folded = line.lower()

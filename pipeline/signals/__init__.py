@@ -1,10 +1,11 @@
 """Quality signals of a text, all of them in a few passes over its code points.
 
-A batch of texts becomes one array of code points; four kernels read it (`words`, `ngrams`, `lines`, `text`), and a
-column of the result is one statistic that rules compare with a threshold (`pipeline.presets`). Definitions follow
+A batch of texts becomes one array of code points. One scan finds parts between white space and lines (`parts`), each
+different part is cut into tokens once (`words`), and `ngrams`, `lines` and `text` count; a column of the result is one
+statistic that rules compare with a threshold (`pipeline.presets`). Definitions follow
 datatrove 0.9, which users compare with, to the denominator; `words` says where the word rule differs. Nothing
 depends on threads, platform or hash seed. `definitions` lists unit, formula and source of each signal. The
-first call in a fresh checkout compiles for some ten seconds; numba keeps the result.
+first call in a fresh checkout compiles for some twenty seconds; numba keeps the result.
 """
 
 from __future__ import annotations

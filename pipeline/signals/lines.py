@@ -22,8 +22,8 @@ BUILT_ON = {
     "characters": "38b4d0d4",
     "kernel": "a3d84f25",
     "numbering": "8310fdbe",
-    "parts": "41c42e33",
-    "words": "0e839c24",
+    "parts": "018c5739",
+    "words": "930aa393",
 }
 
 COLUMNS = (

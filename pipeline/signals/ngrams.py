@@ -19,7 +19,7 @@ from pipeline.signals.words import HAS_LETTER, IS_WORD, Tokens
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"kernel": "a3d84f25", "numbering": "8310fdbe", "parts": "41c42e33", "words": "0e839c24"}
+BUILT_ON = {"kernel": "a3d84f25", "numbering": "8310fdbe", "parts": "018c5739", "words": "930aa393"}
 
 COLUMNS = (
     "tokens",
@@ -58,7 +58,7 @@ def measure(ends: Array, parts: Parts, tokens: Tokens, languages: Array, stop_ke
     )
     _stop_masks(tokens.hashes[samples], stop_keys, stop_masks, vocabulary.stops)
     numbers, counts = np.empty((5, most), np.uint32), np.empty((2, most), np.int32)
-    scratch = Scratch(*numbers, *counts, np.empty(most, np.uint64), slots_for(most))
+    scratch = Scratch._make([*numbers, *counts, np.empty(most, np.uint64), slots_for(most)])
     _measure(parts, tokens, vocabulary, languages, scratch, out)
     return out
 
@@ -111,8 +111,8 @@ def _words(order: Array, total: int, words: Vocabulary, languages: Array, row: A
             entropy += count * np.log2(count)
         mask = words.stops[token]
         if mask and languages[0] >= 0:
-            kinds_of_stops += np.int64(mask >> distinct & np.uint64(1))
-            all_stops += count * np.int64(mask >> stops & np.uint64(1))
+            kinds_of_stops += int(mask >> distinct & np.uint64(1))
+            all_stops += count * int(mask >> stops & np.uint64(1))
     row[0], row[1], row[2], row[3], row[4] = total, count_words, characters, letters, order.size
     row[5] = np.log2(total) - entropy / total
     row[6], row[7] = kinds_of_stops, all_stops

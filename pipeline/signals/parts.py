@@ -105,8 +105,8 @@ def scan(points: Array, ends: Array, english: Array) -> tuple[Parts, Lines]:
     different = _scan(points, ends, english, *tables, slots, parts, lines)
     part, line, row = (int(last[-1]) if documents else 0 for last in (parts.ends, lines.ends, lines.row_ends))
     return (
-        Parts(*(x[:part] for x in parts[:2]), *(x[:different] for x in parts[2:7]), parts.ends),
-        Lines(*(x[:line] for x in lines[:4]), lines.ends, *(x[:row] for x in lines[5:8]), lines.row_ends),
+        Parts._make([*(x[:part] for x in parts[:2]), *(x[:different] for x in parts[2:7]), parts.ends]),
+        Lines._make([*(x[:line] for x in lines[:4]), lines.ends, *(x[:row] for x in lines[5:8]), lines.row_ends]),
     )
 
 

@@ -7,7 +7,7 @@ into two (don't = do + n't), abbreviations keep their full stop. A letter of a s
 is a token of its own, with its combining marks. Punctuation makes tokens too; a *word* is a token that holds more
 than signs (`characters.SYMBOL`).
 
-Differs from spaCy in emoticons, a few units and rare URLs (docs/quality.md). Linear; the slowest of the kernels.
+Differs from spaCy in emoticons, a few units and rare URLs (docs/quality.md). Linear.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BUILT_ON = {
     "characters": "38b4d0d4",
     "kernel": "a3d84f25",
     "numbering": "8310fdbe",
-    "parts": "41c42e33",
+    "parts": "018c5739",
 }
 
 HAS_LETTER = 1
@@ -75,7 +75,7 @@ def cut(points: Array, parts: Parts) -> Tokens:
     tokens = Tokens(starts, lengths, kinds, hashes, numbers, firsts, sentences, scratch)
     count = _cut_all(points, parts, c.character_table(), *_special_table(), tokens)
     samples = scratch[: _different(hashes[:count], numbers, scratch, slots_for(count))]
-    return Tokens(*(array[:count] for array in tokens[:5]), firsts, sentences, samples)
+    return Tokens._make([*(array[:count] for array in tokens[:5]), firsts, sentences, samples])
 
 
 def tokenize(points: Array, ends: Array, english: Array | None = None) -> tuple[Array, Array, Array, Array, Array]:
@@ -322,8 +322,7 @@ def _cut_all(points: Array, parts: Parts, table: Array, keys: Array, cuts: Array
 @kernel
 def _different(hashes: Array, numbers: Array, samples: Array, slots: Array) -> int:
     """Number tokens, and write one of each number."""
-    different = number(hashes, numbers, samples, slots)
-    seen = 0
+    different, seen = int(number(hashes, numbers, samples, slots)), 0
     for i in range(hashes.size):
         if numbers[i] == seen:
             samples[seen] = i
