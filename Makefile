@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM := false
 # Keep bytecode: without it every process compiles what it imports, ten seconds for torch alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check format lock clean install real-data bench slurm-test ray-test faults long docs setup-browser
+.PHONY: audit demo test check format lock clean install real-data bench slurm-test ray-test faults long docs setup-browser
 
 demo: install
 	@$(BIN)/pretrain harvest data/harvest --limit-mb 24
@@ -52,6 +52,10 @@ faults: install
 # Tests that take minutes: object storage behind a faulty proxy, two nodes, and others.
 long: install
 	@$(BIN)/python -m pytest -q -m long
+
+# Known vulnerabilities of what requirements.lock pins; needs the package index's advisory service.
+audit: install
+	@$(BIN)/uv tool run pip-audit --strict --disable-pip --no-deps -r requirements.lock
 
 format: install
 	@$(BIN)/ruff check --fix -q .

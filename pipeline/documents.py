@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.crashes import at_hand, is_recording
 from pipeline.errors import PipelineError
 from pipeline.storage import atomic_file
 
@@ -61,10 +62,14 @@ def text_bytes(table: pa.Table) -> int:
 
 def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Tables of at most BATCH_ROWS documents, in file order. Raises PipelineError on a damaged file."""
+    row = 0
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+            for batch in file.iter_batches(batch_size=1 if is_recording() else BATCH_ROWS, columns=columns):
+                at_hand(str(path), row)
                 yield pa.Table.from_batches([batch])
+                at_hand("", -1)
+                row += batch.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise PipelineError(f"{path}: cannot read documents: {error}") from error
 

@@ -1,8 +1,9 @@
 """Hand the unfinished tasks of a pass to datatrove's executor that the recipe names: local, Slurm or Ray.
 
 A task is finished when it has left a receipt (`pipeline.step`), whoever ran it; so one rule serves all three:
-submit what has no receipt, wait until none of it runs any more, and submit the rest again, `retries` times. Tasks
-are named by their rank in the pass, never by the machine that ran them: the same recipe gives the same bytes.
+submit what has no receipt, wait until none of it runs any more, and submit the rest again, `retries` times. What is
+left then is run twice more to find the documents that it fails on (`pipeline.crashes`). Tasks are named by their rank
+in the pass, never by the machine that ran them: the same recipe gives the same bytes.
 
 Slurm and Ray need a run folder and a checkout that every node sees under the same path. The process that runs
 `pretrain corpus` stays as the controller (a login node, or a small job of its own: docs/slurm/corpus.sbatch): it
@@ -11,11 +12,15 @@ submits each pass once the one before it is complete.
 
 from __future__ import annotations
 
+import json
+import resource
 import shlex
 import subprocess
 import sys
 import time
-from contextlib import suppress
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +28,91 @@ from datatrove.executor import RayPipelineExecutor, SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
 from pipeline.config import ExecutorConfig, RayConfig, SlurmConfig
+from pipeline.crashes import Place, recorded, recording
 from pipeline.errors import PipelineError
 from pipeline.local import LocalPool, LocalTasks
-from pipeline.step import CorpusStep
+from pipeline.step import CorpusStep, Heartbeat
 
 _POLL_SECONDS = 2.0
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 class Unfinished(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
-    """The tasks of a pass that have no receipt yet, numbered anew from 0."""
+    """The tasks of a pass that have no receipt yet, numbered anew from 0.
+
+    memory_gb: what a task may take. search: leave no receipt, but a record of the document at which each one ends.
+    """
 
     type = "corpus"
 
-    def __init__(self, step: CorpusStep, ranks: list[int]) -> None:
+    def __init__(self, step: CorpusStep, ranks: list[int], memory_gb: float | None, *, search: bool = False) -> None:
         self.name = step.name
         super().__init__()
-        self.step = step
-        self.ranks = ranks
+        # The heaviest first, so that none begins when the others are done.
+        self.step, self.ranks = step, sorted(ranks, key=lambda rank: (-step.weight(rank), rank))
+        self.memory_gb, self.search = memory_gb, search
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Run the task that stands at place `rank`."""
-        self.step.run(data, self.ranks[rank], self.step.tasks)
+        rank = self.ranks[rank]
+        with _accounted(self.step, rank), _memory_limit(self.memory_gb):
+            if self.search:
+                with recording(_record_path(self.step, rank)):
+                    self.step.process(rank, Heartbeat(self.step.workdir / ".failures/heartbeat"))
+            else:
+                self.step.run(data, rank, self.step.tasks)
+
+
+@contextmanager
+def _accounted(step: CorpusStep, rank: int) -> Iterator[None]:
+    """Leave a file that says how the task failed; a process that dies leaves the words it began with."""
+    path = _failure_path(step, rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    died = "its process died: killed from outside, or by the kernel for want of memory, or by a fault in a library"
+    path.write_text(json.dumps({"error": died, "final": False}), "utf-8")
+    try:
+        yield
+    except BaseException as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {error} (in {Path(frame.filename).name}, line {frame.lineno})"
+        final = isinstance(error, PipelineError)
+        path.write_text(json.dumps({"error": str(error) if final else text, "final": final}), "utf-8")
+        raise
+    path.unlink()
+
+
+@contextmanager
+def _memory_limit(gigabytes: float | None) -> Iterator[None]:
+    """Let the block take so much memory beyond what the process holds, where the kernel counts it (Linux)."""
+    status = Path("/proc/self/status")
+    if gigabytes is None or not status.is_file():
+        yield
+        return
+    held = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData:"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = held * 1024 + int(gigabytes * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _record_path(step: CorpusStep, rank: int) -> Path:
+    return step.workdir / f".failures/{step.name}-{rank:05d}.record"
+
+
+def _failure_path(step: CorpusStep, rank: int) -> Path:
+    return step.workdir / f".failures/{step.name}-{rank:05d}.json"
+
+
+def _failure(step: CorpusStep, rank: int) -> dict[str, Any]:
+    """{error, final} of a task's last failure."""
+    try:
+        failure: dict[str, Any] = json.loads(_failure_path(step, rank).read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):  # never begun, or killed while it wrote this
+        failure = {"error": "it left no word", "final": False}
+    return failure
 
 
 class ArrayJob(SlurmPipelineExecutor):  # type: ignore[misc]  # datatrove is untyped
@@ -62,7 +130,7 @@ class RayTasks(RayPipelineExecutor):  # type: ignore[misc]  # datatrove is untyp
     """
 
     def run(self) -> None:
-        """Run every rank, `workers` at a time. Raises what a task raises; a lost worker only leaves no receipt."""
+        """Run every rank, `workers` at a time. A task that fails, or loses its worker, only leaves no receipt."""
         import ray
 
         executor = ray.put(self)
@@ -74,7 +142,7 @@ class RayTasks(RayPipelineExecutor):  # type: ignore[misc]  # datatrove is untyp
             while waiting and len(running) < self.workers:
                 running.append(run_rank.remote(executor, waiting.pop(0)))
             ended, running = ray.wait(running)
-            with suppress(ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+            with suppress(ray.exceptions.RayError):
                 ray.get(ended)
 
 
@@ -87,28 +155,64 @@ def unfinished(step: CorpusStep) -> list[int]:
     return [rank for rank in range(step.tasks) if step.receipt(rank) is None]
 
 
-def run_tasks(step: CorpusStep, ranks: list[int], config: ExecutorConfig, pool: LocalPool, logs: Path) -> None:
-    """Run the tasks `ranks` of `step` to their end.
+def run_tasks(
+    step: CorpusStep, ranks: list[int], config: ExecutorConfig, pool: LocalPool, logs: Path
+) -> dict[Place, str]:
+    """Run the tasks `ranks` of `step` to their end. Returns the documents that end their tasks each time, and how.
 
-    pool: the local executor's processes. Raises what a task raises (local), or PipelineError naming the first
-    task that ended without a result in every attempt, and its log (Slurm, Ray).
+    pool: the local executor's processes. Raises PipelineError, the task's own or one that names the first task that
+    ended without a result in every attempt, and why; OSError of a local task (a full disk, a file that is gone).
     """
-    if config.type == "local":
-        LocalTasks(pool, pipeline=[Unfinished(step, ranks)], tasks=len(ranks), logging_dir=str(logs)).run()
-        return
     for attempt in range(config.retries + 1):
-        tasks = Unfinished(step, ranks)
-        if config.slurm and config.type == "slurm":
-            _run_on_slurm(tasks, config.slurm, config.workers, logs / f"attempt-{attempt}")
-        else:
-            _run_on_ray(tasks, config.ray, config.workers, logs / f"attempt-{attempt}")
-        ranks = unfinished(step)
+        ranks = _attempt(Unfinished(step, ranks, config.memory_gb), config, pool, logs / f"attempt-{attempt}")
         if not ranks:
-            return
+            return {}
+    if found := _search(step, ranks, config, pool, logs):
+        return found
+    ranks = _attempt(Unfinished(step, ranks, config.memory_gb), config, pool, logs / "attempt-last")
+    if not ranks:
+        return {}
     raise PipelineError(
-        f"task {ranks[0]} of pass `{step.name}` ended without a result {config.retries + 1} times"
-        f" ({len(ranks)} of {step.tasks} tasks did); see {logs}; the same command tries again"
+        f"task {ranks[0]} of pass `{step.name}` ended without a result {config.retries + 2} times, and no document"
+        f" is to blame: {_failure(step, ranks[0])['error']}. {step.tasks - len(ranks)} of {step.tasks} tasks are"
+        f" finished and kept; the same command goes on from there. Fewer `executor.workers` need less memory; logs:"
+        f" {logs}"
     )
+
+
+def _attempt(tasks: Unfinished, config: ExecutorConfig, pool: LocalPool, logs: Path) -> list[int]:
+    """Run tasks once. Returns the ranks without a receipt. Raises PipelineError where a task says that it is final."""
+    if config.slurm and config.type == "slurm":
+        _run_on_slurm(tasks, config.slurm, config.workers, logs)
+    elif config.type == "ray":
+        _run_on_ray(tasks, config.ray, config.workers, logs)
+    else:
+        _run_here(tasks, config, pool, logs)
+    left = [rank for rank in sorted(tasks.ranks) if tasks.step.receipt(rank) is None]
+    for failure in (_failure(tasks.step, rank) for rank in left):
+        if failure["final"]:
+            raise PipelineError(failure["error"])
+    return left
+
+
+def _search(
+    step: CorpusStep, ranks: list[int], config: ExecutorConfig, pool: LocalPool, logs: Path
+) -> dict[Place, str]:
+    """The documents at which tasks end, twice the same one, and how they did."""
+    ends: list[list[Place | None]] = []
+    for attempt in range(2):
+        tasks = Unfinished(step, ranks, config.memory_gb, search=True)
+        _attempt(tasks, config, pool, logs / f"search-{attempt}")
+        ends.append([recorded(_record_path(step, rank)) for rank in ranks])
+    places = {place: rank for rank, place, again in zip(ranks, *ends, strict=True) if place and place == again}
+    return {place: _failure(step, rank)["error"] for place, rank in places.items()}
+
+
+def _run_here(step: Unfinished, config: ExecutorConfig, pool: LocalPool, logs: Path) -> None:
+    """Run in processes of this machine; a task that may die, or whose memory is limited, in one of its own."""
+    trusted = config.max_failures == 0 and config.memory_gb is None
+    trusted = trusted and not any(_failure_path(step.step, rank).exists() for rank in step.ranks)
+    LocalTasks(pool, apart=not trusted, pipeline=[step], tasks=len(step.ranks), logging_dir=str(logs)).run()
 
 
 def _run_on_ray(step: Unfinished, config: RayConfig, workers: int | None, logs: Path) -> None:

@@ -1,10 +1,11 @@
-"""datatrove's local executor on one pool of processes that lives as long as the corpus is being built.
+"""datatrove's local executor on processes that may die, and that serve a whole run.
 
-datatrove starts a `multiprocessing.Pool` for each pass and waits forever for a worker that was killed from outside (by
-the kernel when memory runs out, say). Here the workers of a `LocalPool` serve every pass of every stage, so that each
-imports libraries and loads compiled kernels once; a worker that dies raises, and all die with the process that started
-them, so that none goes on writing beside the next run. A worker starts by a fork of a server that has imported the
-stages: some 20 ms, and one to two seconds once for the server.
+datatrove starts a `multiprocessing.Pool` for each pass, and waits forever for a worker that was killed (by the kernel
+when memory runs out, say). Here each worker is a pool of one process: a death costs the task in hand and nothing else,
+and the worker is replaced. The workers of a `LocalPool` serve every pass of every stage, so that each imports libraries
+and loads compiled kernels once. They die with the process that started them, so that none goes on writing beside the
+next run. A worker starts by a fork of a server that has imported the stages: some 20 ms, and a second or two once for
+the server.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import signal
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Self
 
 from datatrove.executor import LocalPipelineExecutor
 
-from pipeline.errors import PipelineError
+from pipeline.crashes import is_final
 
 # Imported once by the fork server instead of once by each worker.
 _PRELOAD = [
@@ -34,11 +35,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class LocalPool:
-    """Up to `workers` processes for any number of passes; none is started before the first task, nor for one worker."""
+    """Up to `workers` processes for any number of passes; none is started before the first task."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        self._idle: list[ProcessPoolExecutor] = []
         self._others = set(multiprocessing.active_children())
 
     def __enter__(self) -> Self:
@@ -47,58 +48,72 @@ class LocalPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool:
-            if error:
-                self._terminate()
-            self._pool.shutdown(cancel_futures=True)
+        while self._idle:
+            self._idle.pop().shutdown()
 
-    def run(self, executor: LocalTasks) -> None:
-        """Run every rank of `executor`. Raises what the first failing task raises, PipelineError for a dead worker."""
-        if self.workers == 1:
+    def run(self, executor: LocalTasks, *, apart: bool) -> None:
+        """Run every rank once; one that fails or dies leaves no receipt. A lone worker is this process.
+
+        apart: each rank in a process of its own, whose memory holds nothing of other ranks. Raises what no other
+        attempt would cure (`is_final`), and ends the other tasks first.
+        """
+        if self.workers == 1 and not apart:
             for rank in range(executor.tasks):
-                executor._run_for_rank(rank)
+                try:
+                    executor._run_for_rank(rank)
+                except Exception as error:  # the task has left word of it (pipeline.executors)
+                    if is_final(error):
+                        raise
             return
-        self._pool = self._pool or self._start()
-        finished = 0
+        waiting = list(range(executor.tasks))
+        running: dict[Future[Any], ProcessPoolExecutor] = {}
         try:
-            for done in as_completed(
-                [self._pool.submit(executor._run_for_rank, rank) for rank in range(executor.tasks)]
-            ):
-                done.result()
-                finished += 1
-        except BrokenProcessPool as error:
-            self._pool = None
-            raise PipelineError(
-                "a worker process died without a word: killed from outside, or by the kernel for want of memory;"
-                f" {finished} of {executor.tasks} tasks are finished and kept. The same command goes on from there;"
-                " with fewer `executor.workers` it needs less memory"
-            ) from error
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    worker = self._idle.pop() if self._idle and not apart else _worker()
+                    running[worker.submit(executor._run_for_rank, waiting.pop(0))] = worker
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    worker = running.pop(done)
+                    failure = done.exception()
+                    if apart or isinstance(failure, BrokenProcessPool):
+                        worker.shutdown()
+                    else:
+                        self._idle.append(worker)
+                    if failure is not None and is_final(failure):
+                        raise failure
+        except BaseException:
+            self._end([*running.values()])
+            raise
 
-    def _start(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOAD)
-        return ProcessPoolExecutor(self.workers, context, initializer=_die_with_parent)
-
-    def _terminate(self) -> None:
-        """End running tasks at once."""
-        for worker in set(multiprocessing.active_children()) - self._others:
-            worker.terminate()
+    def _end(self, working: list[ProcessPoolExecutor]) -> None:
+        """End all workers at once, those at work too."""
+        for process in set(multiprocessing.active_children()) - self._others:
+            process.terminate()
+        for worker in (*working, *self._idle):
+            worker.shutdown(cancel_futures=True)
+        self._idle.clear()
 
 
 class LocalTasks(LocalPipelineExecutor):  # type: ignore[misc]  # datatrove is untyped
     """datatrove's local executor, its ranks run by a pool."""
 
-    def __init__(self, pool: LocalPool, **settings: Any) -> None:
+    def __init__(self, pool: LocalPool, *, apart: bool, **settings: Any) -> None:
         super().__init__(workers=pool.workers, skip_completed=False, **settings)
-        self._pool = pool
+        self._pool, self._apart = pool, apart
 
     def run(self) -> None:
         """Raises what `LocalPool.run` raises."""
-        self._pool.run(self)
+        self._pool.run(self, apart=self._apart)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker needs: everything but the pool that it is part of."""
         return {**self.__dict__, "_pool": None}
+
+
+def _worker() -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    return ProcessPoolExecutor(1, context, initializer=_die_with_parent)
 
 
 def _die_with_parent() -> None:

@@ -21,20 +21,21 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from pipeline.config import CorpusConfig, StageName
 from pipeline.errors import PipelineError
-from pipeline.execute import execute
+from pipeline.execute import run_passes
 from pipeline.fingerprint import code_version, fingerprint, library_versions
 from pipeline.local import LocalPool
 from pipeline.progress import Observer, Silent
 from pipeline.sources import input_hashes, list_inputs
 from pipeline.stage import Build, StageModule
-from pipeline.step import CorpusStep, Counts, add_counts
+from pipeline.step import Counts
 from pipeline.storage import (
+    MANIFEST,
     changed_files,
     hash_file,
     publish_folder,
@@ -47,10 +48,13 @@ from pipeline.storage import (
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a stage's code is, and the libraries whose versions decide its output."""
+    """Where a stage's code is, the libraries whose versions decide its output, and the settings that decide nothing but
+    its manifest: where these alone change, the manifest is written anew and the files stay.
+    """
 
     module: str
     libraries: tuple[str, ...]
+    manifest_only: tuple[str, ...] = ()
 
 
 STAGES: dict[StageName, Stage] = {
@@ -58,7 +62,7 @@ STAGES: dict[StageName, Stage] = {
     "language": Stage("pipeline.language.step", ("numba", "pyarrow")),
     "dedup": Stage("pipeline.dedup.step", ("datasketch", "pyarrow")),
     "quality": Stage("pipeline.quality.step", ("numba", "fasttext-wheel", "pyarrow")),
-    "tokenize": Stage("pipeline.tokenize.step", ("tokenizers", "mosaicml-streaming", "pyarrow")),
+    "tokenize": Stage("pipeline.tokenize.step", ("tokenizers", "zstandard", "pyarrow"), ("weights", "phases")),
 }
 
 
@@ -149,32 +153,36 @@ def _build_stage(
     """Build one stage unless it stands. Returns what the next stage depends on."""
     stage, place = STAGES[name], stage_folder(config, run, name)
     module = cast(StageModule, importlib.import_module(stage.module))
-    mark = fingerprint(
-        {
-            "stage": name,
-            "settings": _settings(config, name),
-            "files": [hash_file(path) for path in module.external_files(getattr(config, name), base)],
-            "code": code_version(stage.module),
-            "libraries": library_versions(stage.libraries),
-            "upstream": upstream,
-        }
-    )
-    building = place.parent / f".{place.name}.{mark[:16]}"
+    decides: dict[str, Any] = {
+        "stage": name,
+        "settings": _settings(config, name),
+        "files": [hash_file(path) for path in module.external_files(getattr(config, name), base)],
+        "code": code_version(stage.module),
+        "libraries": library_versions(stage.libraries),
+        "upstream": upstream,
+    }
+    mark = fingerprint(decides)
+    content = fingerprint(decides | {"settings": {**decides["settings"], **dict.fromkeys(stage.manifest_only)}})
+    building = place.parent / f".{place.name}.{content[:16]}"
     if read_manifest(building):  # finished, but the last rename never happened
         swap_in(building, place)
     manifest = read_manifest(place)
-    if forced or not manifest or manifest.get("fingerprint") != mark or not _sizes_hold(place, manifest):
-        build = Build(
-            settings=getattr(config, name),
-            sources=tuple(config.sources),
-            seed=config.seed,
-            base=base,
-            inputs=_input_files(before),
-            workdir=building,
-            fingerprint=mark,
-        )
-        manifest = _run_passes(config, run, name, module, build, before, place, pool, observer)
+    build = Build(
+        settings=getattr(config, name),
+        sources=tuple(config.sources),
+        seed=config.seed,
+        base=base,
+        inputs=_input_files(before),
+        workdir=building,
+        fingerprint=mark,
+    )
+    marks = {"stage": name, "fingerprint": mark, "content": content}
+    if forced or not manifest or manifest.get("content") != content or not _sizes_hold(place, manifest):
+        manifest = _run_passes(config, run, name, module, build, marks, before, place, pool, observer)
     else:
+        if manifest["fingerprint"] != mark:  # the files stand; what their manifest says of them is another matter
+            fields = module.manifest(replace(build, workdir=place)) | marks
+            write_json(place / MANIFEST, fields | {"files": manifest["files"]})
         observer.stage_skipped(name, read_json(place / "stats.json"))
     _require_documents(config, name, read_json(place / "stats.json"))
     return {"fingerprint": mark, "files": {key: entry["xxh3"] for key, entry in manifest["files"].items()}}
@@ -186,6 +194,7 @@ def _run_passes(
     name: StageName,
     module: StageModule,
     build: Build,
+    marks: dict[str, str],
     before: Path | None,
     place: Path,
     pool: LocalPool,
@@ -202,20 +211,13 @@ def _run_passes(
             f" delete {before} to rebuild it"
         )
     build.workdir.mkdir(parents=True, exist_ok=True)
-    counts = Counts()
-    tasks = 0
-    for step in module.passes(build):
-        if not tasks:
-            observer.stage_started(name, step.tasks)
-        tasks += step.tasks
-        execute(step, config.executor, pool, run / "logs" / place.name / step.name, name, observer, started)
-        add_counts(counts, _collect(step))
+    counts, tasks = run_passes(name, module, build, config.executor, pool, run / "logs" / place.name, observer)
     stats = {"stage": name, **_ledger(counts)}
     _check_ledger(name, stats, before)
     write_json(build.workdir / "stats.json", stats)
     for scratch in build.workdir.glob(".*"):
         shutil.rmtree(scratch)
-    publish_folder(build.workdir, place, module.manifest(build) | {"stage": name, "fingerprint": build.fingerprint})
+    publish_folder(build.workdir, place, module.manifest(build) | marks)
     seconds = time.monotonic() - started
     _log(
         run,
@@ -257,16 +259,6 @@ def _sizes_hold(folder: Path, manifest: dict[str, Any]) -> bool:
 
 def _input_files(before: Path | None) -> tuple[Path, ...]:
     return tuple(sorted((before / "data").glob("*.parquet"))) if before else ()
-
-
-def _collect(step: CorpusStep) -> Counts:
-    counts = Counts()
-    for rank in range(step.tasks):
-        receipt = step.receipt(rank)
-        if receipt is None:
-            raise PipelineError(f"task {rank} of `{step.name}` left no receipt; run the recipe again")
-        add_counts(counts, receipt)
-    return counts
 
 
 def _ledger(counts: Counts) -> Counts:

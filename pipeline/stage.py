@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import Model, Source
+from pipeline.crashes import Place
 from pipeline.step import CorpusStep
 
 
@@ -26,7 +27,8 @@ class Build:
 
     settings: the stage's own model from `pipeline.config`; base: folder against which its relative paths are
     meant; inputs: parquet files of the stage before, in order (none for `extract`, which reads `sources`);
-    workdir: the folder to fill, in which hidden names are scratch; fingerprint: of this building.
+    workdir: the folder to fill, in which hidden names are scratch; fingerprint: of this building; crashed: documents
+    of the sources to leave out (`extract`; in the other stages `inputs` no longer holds them).
     """
 
     settings: Any
@@ -36,6 +38,7 @@ class Build:
     inputs: tuple[Path, ...]
     workdir: Path
     fingerprint: str
+    crashed: tuple[Place, ...] = ()
 
 
 class StageModule(Protocol):

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 
+from pipeline.crashes import DETAIL, RULE, Place, left_out
 from pipeline.documents import DROP_FIELDS, ParquetFile, read_batches, read_rows, read_schema, text_bytes
 from pipeline.storage import hash_file, read_json, write_json
 
@@ -157,6 +158,28 @@ class VerdictWriter:
         add_counts(self.counts, {"documents_dropped": rejected.num_rows})
         for rule in rejected["rule"].to_pylist():
             add_counts(self.counts, {"dropped": {rule: 1}})
+
+
+def write_left_out(workdir: Path, stage: str, inputs: tuple[Path, ...], places: tuple[Place, ...]) -> Counts:
+    """Write the rows left out of a stage's input to dropped/crashed.parquet. Returns their counts."""
+    tables = list(left_out(inputs, places))
+    if not tables:
+        return {}
+    table = pa.concat_tables(tables)
+    others = sorted((workdir / "dropped").glob("*.parquet"))
+    schema = read_schema(others[0]) if others else pa.schema([*table.schema, *DROP_FIELDS])
+    reasons = {"stage": stage, "rule": RULE, "detail": DETAIL, "failed_rules": RULE}
+    for column in schema:
+        if column.name not in table.column_names:
+            value = pa.scalar(reasons.get(column.name), column.type)
+            table = table.append_column(column, pa.repeat(value, table.num_rows))
+    with ParquetFile(workdir / "dropped/crashed.parquet", schema) as file:
+        file.write(table)
+    return {
+        **count_documents("in", table),
+        "documents_dropped": table.num_rows,
+        "dropped": {RULE: table.num_rows},
+    }
 
 
 class DocumentStep(CorpusStep):

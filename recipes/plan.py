@@ -112,13 +112,19 @@ def _show_training(console: Console, plan: TrainingPlan, place: str) -> None:
     ratio = plan.tokens_per_parameter / OPTIMAL_TOKENS_PER_PARAMETER
     console.print(f"training: {plan.parameters:,} parameters, {plan.tokens:,} tokens, {plan.flops:.2e} operations")
     console.print(
-        f"  {plan.tokens_per_parameter:.1f} tokens a parameter, {ratio:.2f} of compute-optimal"
-        f" ({OPTIMAL_TOKENS_PER_PARAMETER:.0f}); expected loss {plan.loss[0]:.2f} to {plan.loss[1]:.2f} nats a token"
-        " (two fits of Chinchilla's law)"
+        f"  {plan.tokens_per_parameter:.1f} tokens a parameter, {ratio:.2g} times compute-optimal"
+        f" ({OPTIMAL_TOKENS_PER_PARAMETER:.0f})"
     )
+    if plan.loss:
+        console.print(
+            f"  expected loss {plan.loss[0]:.2f} to {plan.loss[1]:.2f} nats a token (two fits of Chinchilla's law)"
+        )
+    else:
+        console.print("  expected loss unknown: scaling laws were fitted on larger runs (70 M parameters, 5 G tokens)")
+    step = plan.step_seconds
     console.print(
-        f"  on {place}: a step {duration(plan.step_seconds)}, all {duration(plan.seconds)},"
-        f" {plan.gpu_hours:,.1f} GPU-hours"
+        f"  on {place}: a step {duration(step) if step >= 1 else f'{step * 1000:.3g} ms'}, all"
+        f" {duration(plan.seconds)}, {plan.gpu_hours:,.3g} GPU-hours"
     )
     total = sum(plan.memory.values())
     console.print(f"  memory of one GPU: {total / 1e9:.1f} GB, {'fits' if plan.fits else 'DOES NOT FIT'}")

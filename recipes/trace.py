@@ -78,7 +78,10 @@ def _step(run: Path, number: int) -> list[Row]:
 def _fates(run: Path, column: str, value: str) -> list[Row]:
     """What became of each document with this id or address: dropped, held out, or trained on and when."""
     found: list[Row] = []
-    for path in sorted((run / "corpus").glob("[0-9][0-9]-*/dropped/*.parquet")):
+    for path in [
+        *sorted((run / "corpus").glob("[0-9][0-9]-*/dropped/*.parquet")),
+        *run.glob("shards/dropped/*.parquet"),
+    ]:
         found += [{"fate": "dropped", **row} for row in _read(path, column, {value}, _DROPPED)]
     documents = run / "shards" / "documents.parquet"
     pieces = _read(documents, column, {value}) if documents.is_file() else []

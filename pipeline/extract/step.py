@@ -2,9 +2,9 @@
 
 Dropped, each with its rule: `unreadable` (bytes that are no record), `http_status`, `media_type`, `too_large`,
 `blocked_url`, `blocked_url_word`, `url_not_allowed`, `domain_limit`, `extractor_timeout`, `extractor_crash` (both with
-`isolate_seconds` alone), `empty_text`. Costs what the extractor costs;
-memory is one batch of documents. A limit per domain takes a pass of its own that reads the addresses first, so that
-the same documents are kept however tasks are run.
+`isolate_seconds` alone), `empty_text`, `crashed` (`pipeline.crashes`). Costs what the extractor costs; memory is one
+batch of documents. A limit per domain takes a pass of its own that reads the addresses first, so that the same
+documents are kept however tasks are run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import ExtractConfig
+from pipeline.crashes import RULE as CRASHED
 from pipeline.documents import BASE_SCHEMA, BATCH_ROWS, document_id, text_bytes
 from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
 from pipeline.extract.model import WEIGHTS
@@ -39,8 +40,8 @@ def passes(build: Build) -> Iterator[CorpusStep]:
     """One pass, a task for each `task_bytes` of input."""
     tasks = plan_tasks(list_inputs(list(build.sources), build.base), build.settings.task_bytes)
     if build.settings.domain_limit is not None:
-        yield SurveyStep(build.workdir, tasks, build.settings, build.base)
-    yield ExtractStep(build.workdir, tasks, build.settings, build.base)
+        yield SurveyStep(build, tasks)
+    yield ExtractStep(build, tasks)
 
 
 def external_files(settings: ExtractConfig, base: Path) -> list[Path]:
@@ -57,21 +58,26 @@ def manifest(build: Build) -> dict[str, Any]:
 class SourceStep(CorpusStep):
     """A pass over the input files, with the rules that need no text."""
 
-    def __init__(
-        self, name: str, workdir: Path, inputs: list[list[Input]], settings: ExtractConfig, base: Path
-    ) -> None:
-        super().__init__(name, workdir, len(inputs))
+    def __init__(self, name: str, build: Build, inputs: list[list[Input]]) -> None:
+        super().__init__(name, build.workdir, len(inputs))
         self.inputs = inputs
-        self.settings = settings
+        self.settings = settings = build.settings
+        self.crashed = frozenset(build.crashed)
         lists = (settings.blocklist, settings.allowlist, settings.url_words)
-        self.urls = read_rules(*(list_files(names, base) for names in lists))
+        self.urls = read_rules(*(list_files(names, build.base) for names in lists))
 
     def weight(self, rank: int) -> float:
         return float(sum(item.size for item in self.inputs[rank]))
 
+    def read(self, item: Input, skipped: Counter[str] | None = None) -> Iterator[RawDocument]:
+        """The documents of an input file; an archive's records that are no page are added to `skipped`."""
+        return read_documents(item, self.settings.max_bytes, self.crashed, skipped)
+
     def refuse(self, raw: RawDocument) -> Reason:
         """Why a document is not even decoded, or _KEPT."""
         settings = self.settings
+        if raw.crashed is not None:
+            return CRASHED, None, None, raw.crashed
         if raw.fault is not None:
             return "unreadable", None, None, raw.fault
         if raw.status not in settings.statuses:
@@ -92,14 +98,13 @@ class SourceStep(CorpusStep):
 class SurveyStep(SourceStep):
     """Counts the documents of each domain, task by task."""
 
-    def __init__(self, workdir: Path, inputs: list[list[Input]], settings: ExtractConfig, base: Path) -> None:
-        super().__init__("survey", workdir, inputs, settings, base)
+    def __init__(self, build: Build, inputs: list[list[Input]]) -> None:
+        super().__init__("survey", build, inputs)
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
         found: Counter[str] = Counter()
         for item in self.inputs[rank]:
-            documents = read_documents(item, self.settings.max_bytes)
-            found.update(domain_of(raw.url) for raw in documents if self.refuse(raw) is _KEPT)
+            found.update(domain_of(raw.url) for raw in self.read(item) if self.refuse(raw) is _KEPT)
         write_json(self.survey_path(rank), dict(sorted(found.items())))
         return TaskReport({}, [self.survey_path(rank)])
 
@@ -107,8 +112,8 @@ class SurveyStep(SourceStep):
 class ExtractStep(SourceStep):
     """Reads the input files of a task, decodes and extracts their documents."""
 
-    def __init__(self, workdir: Path, inputs: list[list[Input]], settings: ExtractConfig, base: Path) -> None:
-        super().__init__("extract", workdir, inputs, settings, base)
+    def __init__(self, build: Build, inputs: list[list[Input]]) -> None:
+        super().__init__("extract", build, inputs)
         self.domains: Counter[str] = Counter()  # documents of each domain before the one in hand
         self.ways: Counter[str] = Counter()  # how the texts of the task in hand were found
         self.skipped: Counter[str] = Counter()  # its archives' records that are no page, by type
@@ -146,7 +151,7 @@ class ExtractStep(SourceStep):
     def _batches(self, item: Input) -> Iterator[tuple[list[dict[str, Any]], list[Reason], int]]:
         rows: list[dict[str, Any]] = []
         reasons: list[Reason] = []
-        for raw in read_documents(item, self.settings.max_bytes, self.skipped):
+        for raw in self.read(item, self.skipped):
             row, reason = self._extract(item, raw)
             rows.append(row)
             reasons.append(reason)

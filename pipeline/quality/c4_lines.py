@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from pipeline.signals.characters import UNSPACED_RANGES
-from pipeline.signals.lines import C4_ENDS, FEWEST_C4_WORDS, LONGEST_C4_WORD, NOTICES
+from pipeline.signals.lines import C4_ENDS, FEWEST_C4_WORDS, LONGEST_C4_WORD
+from pipeline.signals.parts import NOTICES
 
 _RANGES = "".join("-".join(chr(int(end, 16)) for end in part.split("-")) for part in UNSPACED_RANGES.split())
 _BETWEEN_WORDS = re.compile(rf"\s+|([{_RANGES}])")  # keeps letters of scripts without spaces, which are words

@@ -40,7 +40,7 @@ class RuleCount:
 def load(stage: Path) -> Columns:
     """Columns of a published quality stage. Raises PipelineError where they are missing."""
     tables = []
-    for path in sorted([*stage.glob("data/*.parquet"), *stage.glob("dropped/*.parquet")]):
+    for path in sorted([*stage.glob("data/*.parquet"), *stage.glob("dropped/[0-9]*.parquet")]):
         names = pq.read_schema(path).names
         if not {"failed_rules", *SIGNALS} <= set(names):
             raise PipelineError(f"{path}: no columns of signals; run the recipe again (`pretrain corpus RECIPE`)")

@@ -90,13 +90,12 @@ def _list_source(source: Source, base: Path) -> list[Input]:
     found: dict[str, Input] = {}
     for pattern in source.paths:
         full = pattern if "://" in pattern else str(base / pattern)
-        filesystem, path = url_to_fs(full)
-        if filesystem.isdir(path):
-            path = path.rstrip("/") + "/**"
-        root = _fixed_root(path)
-        matches = filesystem.glob(path, detail=True) if any(c in path for c in "*?[") else {}
-        if not matches and filesystem.isfile(path):
-            matches = {path: filesystem.info(path)}
+        try:
+            filesystem, root, matches = _matches(full)
+        except Exception as error:  # whatever the store's client raises: not installed, no credentials, no network
+            raise PipelineError(
+                f"source `{source.name}`: cannot look into {full}: {error} ({type(error).__name__}){_hint(full)}"
+            ) from error
         suffixes = _SUFFIXES.get(source.type, ("",))
         files = {name: info for name, info in matches.items() if info["type"] == "file" and name.endswith(suffixes)}
         if not files:
@@ -108,6 +107,24 @@ def _list_source(source: Source, base: Path) -> list[Input]:
             key = f"{source.name}/{name.removeprefix(root).lstrip('/')}"
             found[key] = Input(source, address, key, int(info["size"] or 1))
     return [found[key] for key in sorted(found)]
+
+
+def _matches(full: str) -> tuple[Any, str, dict[str, Any]]:
+    """(file system, folder before the first wildcard, {name: info}) of a path or glob."""
+    filesystem, path = url_to_fs(full)
+    if filesystem.isdir(path):
+        path = path.rstrip("/") + "/**"
+    matches = filesystem.glob(path, detail=True) if any(c in path for c in "*?[") else {}
+    if not matches and filesystem.isfile(path):
+        matches = {path: filesystem.info(path)}
+    return filesystem, _fixed_root(path), matches
+
+
+def _hint(full: str) -> str:
+    """What an address needs, where we know it."""
+    clients = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub"}
+    client = clients.get(full.partition("://")[0])
+    return f"; it needs `pip install {client}`, and credentials where that package looks for them" if client else ""
 
 
 def _fixed_root(path: str) -> str:

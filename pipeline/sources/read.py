@@ -11,8 +11,8 @@ import gzip
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import IO, Any
 
@@ -21,12 +21,15 @@ import pyarrow.parquet as pq
 import zstandard
 
 from pipeline.config import Source
+from pipeline.crashes import DETAIL, DETAIL_READING, Place, at_hand
 from pipeline.documents import document_id
 from pipeline.errors import PipelineError
 from pipeline.remote import open_input
 from pipeline.sources.inputs import Input
 from pipeline.warc import Tally, read_records
 
+_CHUNK = 1 << 20
+_ESCAPED = 6  # bytes that a character of one byte may take in JSON
 _MEDIA_TYPES = {"html": "text/html", "text": "text/plain", "markdown": "text/markdown"}
 
 
@@ -34,7 +37,8 @@ _MEDIA_TYPES = {"html": "text/html", "text": "text/plain", "markdown": "text/mar
 class RawDocument:
     """A document as read: `body` bytes to decode and extract, or ready `text`.
 
-    `fault` is set, and everything else nearly empty, where bytes could not be read as a document.
+    `fault` is set, and everything else nearly empty, where bytes could not be read as a document; `crashed`, where
+    the document is left out because it ends the process that works on it.
     """
 
     offset: int
@@ -47,11 +51,14 @@ class RawDocument:
     text: str | None = None
     truncated: bool = False
     fault: str | None = None
+    crashed: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def read_documents(item: Input, max_bytes: int, skipped: Counter[str] | None = None) -> Iterator[RawDocument]:
-    """Documents of one input file, in file order, at most the source's `limit`.
+def read_documents(
+    item: Input, max_bytes: int, crashed: Collection[Place] = (), skipped: Counter[str] | None = None
+) -> Iterator[RawDocument]:
+    """Documents of one input file, in file order, at most the source's `limit`; `crashed` are left out.
 
     An archive's records that are no page (requests, revisits, metadata) are added to `skipped` by type.
     """
@@ -60,7 +67,26 @@ def read_documents(item: Input, max_bytes: int, skipped: Counter[str] | None = N
     else:
         readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hf": _read_hf}
         found = readers.get(item.source.type, _read_file)(item, max_bytes)
-    yield from islice((document for document in found if _is_sampled(item, document)), item.source.limit)
+    watched = _watched(item, found, crashed)
+    yield from islice((document for document in watched if _is_sampled(item, document)), item.source.limit)
+
+
+def _watched(item: Input, documents: Iterator[RawDocument], crashed: Collection[Place]) -> Iterator[RawDocument]:
+    """The documents, saying at each step where the reading stands (`pipeline.crashes`)."""
+    position = -1
+    while Place(item.key, position, reading=True) not in crashed:
+        at_hand(item.key, position, reading=True)
+        document = next(documents, None)
+        if document is None:
+            break
+        position = document.offset
+        at_hand(item.key, position)
+        if Place(item.key, position) in crashed:
+            document = replace(document, body=b"", text=None, crashed=DETAIL)
+        yield document
+    else:
+        yield RawDocument(offset=-1, crashed=f"{DETAIL_READING} (behind offset {position})")
+    at_hand("", -1)
 
 
 def _is_sampled(item: Input, document: RawDocument) -> bool:
@@ -101,30 +127,56 @@ def _read_file(item: Input, max_bytes: int) -> Iterator[RawDocument]:
 def _read_jsonl(item: Input, max_bytes: int) -> Iterator[RawDocument]:
     try:
         with open_input(item.path) as raw, _decompressed(raw, item.path) as lines:
-            for number, line in enumerate(lines):
-                if line.strip():
-                    yield _json_document(item, number, line)
+            for number, (line, cut) in enumerate(_lines(lines, _ESCAPED * max_bytes)):
+                if cut:
+                    yield _too_large(item, number, line[:max_bytes])
+                elif line.strip():
+                    yield _json_document(item, number, line, max_bytes)
     except (OSError, EOFError, zstandard.ZstdError) as error:
         yield RawDocument(offset=-1, fault=f"{item.key}: cannot read on: {error}")
 
 
-def _json_document(item: Input, number: int, line: bytes) -> RawDocument:
+def _lines(file: IO[bytes], limit: int) -> Iterator[tuple[bytes, bool]]:
+    """Lines without their ends, each cut at `limit` bytes, and whether it was: a line may unfold to any size."""
+    parts: list[bytes] = []
+    room, cut = limit, False
+    while chunk := file.read(_CHUNK):
+        *ends, tail = chunk.split(b"\n")
+        for end in ends:
+            yield b"".join([*parts, end[:room]]), cut or len(end) > room
+            parts, room, cut = [], limit, False
+        parts.append(tail[:room])
+        cut = cut or len(tail) > room
+        room -= len(parts[-1])
+    yield b"".join(parts), cut
+
+
+def _too_large(item: Input, number: int, head: bytes) -> RawDocument:
+    url = f"file:{item.key}#{number}"
+    return RawDocument(offset=number, url=url, media_type="text/plain", body=head, truncated=True)
+
+
+def _json_document(item: Input, number: int, line: bytes, max_bytes: int) -> RawDocument:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         return RawDocument(offset=number, fault=f"line {number + 1} is not JSON: {error}")
     if not isinstance(row, dict):
         return RawDocument(offset=number, fault=f"line {number + 1} is not a JSON object")
-    return _row_document(item, number, row)
+    return _row_document(item, number, row, max_bytes)
 
 
-def _row_document(item: Input, number: int, row: dict[str, Any]) -> RawDocument:
+def _row_document(item: Input, number: int, row: dict[str, Any], max_bytes: int) -> RawDocument:
     source = item.source
     text = row.get(source.text_key)
     if not isinstance(text, str):
         return RawDocument(
             offset=number, fault=f"row {number + 1} has no text under `{source.text_key}`, only {sorted(row)}"
         )
+    # Surrogates cannot be stored as UTF-8; JSON may smuggle them in as escapes.
+    data = text.encode("utf-8", "replace")
+    if len(data) > max_bytes:
+        return _too_large(item, number, data[:max_bytes])
     url = row.get(source.url_key or "") or row.get(source.id_key or "") or f"file:{item.key}#{number}"
     others = row if source.columns is None else source.columns
     metadata = {key: row[key] for key in others if key in row and key not in (source.text_key, source.url_key)}
@@ -132,8 +184,7 @@ def _row_document(item: Input, number: int, row: dict[str, Any]) -> RawDocument:
         offset=number,
         url=str(url),
         media_type="text/plain",
-        # Surrogates cannot be stored as UTF-8; JSON may smuggle them in as escapes.
-        text=text.encode("utf-8", "replace").decode("utf-8"),
+        text=data.decode("utf-8"),
         metadata=metadata,
     )
 
@@ -144,7 +195,7 @@ def _read_parquet(item: Input, max_bytes: int) -> Iterator[RawDocument]:
             number = 0
             for batch in file.iter_batches(batch_size=1000, columns=_wanted(item.source, file.schema_arrow.names)):
                 for row in batch.to_pylist():
-                    yield _row_document(item, number, row)
+                    yield _row_document(item, number, row, max_bytes)
                     number += 1
     except (pa.ArrowInvalid, OSError) as error:
         yield RawDocument(offset=-1, fault=f"{item.key}: cannot read on: {error}")
@@ -167,7 +218,7 @@ def _read_hf(item: Input, max_bytes: int) -> Iterator[RawDocument]:
         ) from error
     rows = load_dataset(item.path, split=item.source.split, streaming=True)
     for number, row in enumerate(rows):
-        yield _row_document(item, number, row)
+        yield _row_document(item, number, row, max_bytes)
 
 
 def _decompressed(raw: IO[bytes], path: str) -> IO[bytes]:

@@ -4,7 +4,8 @@ Operations per token are the trainer's own count (6 a matrix parameter, and atte
 utilisation to give is the one that is published and that `metrics.jsonl` logs. Memory adds up what the trainer holds;
 activations are those that eager PyTorch saves for the backward pass, which `compile` undercuts. The loss is
 Chinchilla's law, E + A / N^a + B / D^b nats a token, in Hoffmann et al.'s fit (2022, arXiv:2203.15556) and in
-Besiroglu et al.'s correction of it (2024, arXiv:2404.10102): their data and tokenizer, so an order, not a promise.
+Besiroglu et al.'s correction of it (2024, arXiv:2404.10102): their data and tokenizer, so an order, not a promise, and
+none at all outside of the sizes that the law was fitted on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ LOSS_FITS = (
     (1.69, 406.4, 0.34, 410.7, 0.28),  # Hoffmann et al., approach 3
     (1.8172, 482.01, 0.3478, 2085.43, 0.3658),  # Besiroglu et al.
 )
+FITTED_PARAMETERS, FITTED_TOKENS = 70e6, 5e9  # smallest of Hoffmann et al.'s runs
 OPTIMAL_TOKENS_PER_PARAMETER = 20.0  # Hoffmann et al.
 # The framework's own: context, kernels' workspaces, fragmentation.
 OVERHEAD_BYTES = 1.5e9
@@ -35,13 +37,16 @@ LOGIT_ROWS_ELEMENTS = 1 << 22  # trainer.loss.CHUNK_ELEMENTS, which cannot be im
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Sizes in parameters and tokens, memory of one GPU in bytes by part, time in seconds, loss in nats a token."""
+    """Sizes in parameters and tokens, memory of one GPU in bytes by part, time in seconds.
+
+    loss: lowest and highest expectation in nats a token, None where the run is smaller than any the law was fitted on.
+    """
 
     parameters: int
     tokens: int
     tokens_per_parameter: float
     flops: float
-    loss: tuple[float, float]
+    loss: tuple[float, float] | None
     memory: dict[str, float]
     fits: bool
     step_seconds: float
@@ -64,7 +69,7 @@ def plan_training(config: TrainConfig, shape: ModelConfig, *, gpus: int, gpu: st
         tokens=tokens,
         tokens_per_parameter=tokens / parameters,
         flops=flops,
-        loss=(losses[0], losses[-1]),
+        loss=(losses[0], losses[-1]) if parameters >= FITTED_PARAMETERS and tokens >= FITTED_TOKENS else None,
         memory=memory,
         fits=sum(memory.values()) <= capacity,
         step_seconds=seconds / config.steps,
@@ -77,8 +82,8 @@ def plan_training(config: TrainConfig, shape: ModelConfig, *, gpus: int, gpu: st
 def gpu_memory(config: TrainConfig, shape: ModelConfig, gpus: int) -> dict[str, float]:
     """Bytes on one GPU by part. Under FSDP2 the state is divided by the GPUs; under DDP each holds all of it."""
     parameters = parameter_count(shape)
-    width = 2 if config.precision == "bf16" else 4
-    shares = gpus if getattr(config, "parallel", None) == "fsdp" else 1
+    width = 4 if config.precision == "fp32" else 2
+    shares = gpus if config.parallel == "fsdp" else 1
     rows = config.micro_batch * shape.context
     logits = min(rows, max(256, LOGIT_ROWS_ELEMENTS // shape.vocab_size)) * shape.vocab_size
     return {
@@ -86,7 +91,7 @@ def gpu_memory(config: TrainConfig, shape: ModelConfig, gpus: int) -> dict[str, 
         "gradients (fp32)": 4.0 * parameters / shares,
         "optimizer": optimizer_bytes(config, shape) / shares,
         "compute copies": float(width * matrix_parameters(shape)) if width == 2 else 0.0,
-        "activations": rows * activation_bytes_per_token(shape, width),
+        "activations": rows * activation_bytes_per_token(shape, width, recompute=config.recompute),
         "logits": logits * (4.0 + width) + 4.0 * shape.vocab_size * shape.width,
         "framework": OVERHEAD_BYTES,
     }
@@ -99,14 +104,15 @@ def optimizer_bytes(config: TrainConfig, shape: ModelConfig) -> float:
     return 4.0 * muon + 8.0 * (parameters - muon)
 
 
-def activation_bytes_per_token(shape: ModelConfig, width: int) -> float:
+def activation_bytes_per_token(shape: ModelConfig, width: int, *, recompute: bool = False) -> float:
     """Bytes saved for the backward pass for one token: what the model's operations keep, in `width` bytes a value.
 
     A block keeps its two inputs and their normalized forms, queries and keys before and after normalization and
     values, attention's result twice (the kernel's and, transposed, the projection's), and four feed-forward
-    vectors (gate, its SiLU, up, their product).
+    vectors (gate, its SiLU, up, their product). With `recompute` only one block does at a time, and each its input.
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     before_norm = (queries + keys) * shape.qk_norm
     block = 4 * shape.width + before_norm + (queries + 2 * keys) + 2 * queries + 4 * shape.ffn
-    return float(width * (shape.layers * block + 3 * shape.width))
+    blocks = block + shape.layers * shape.width if recompute else shape.layers * block
+    return float(width * (blocks + 3 * shape.width))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import Source
+from pipeline.errors import PipelineError
 from pipeline.sources import RawDocument, input_hashes, list_inputs, plan_tasks, read_documents
 
 
@@ -35,6 +38,43 @@ def test_parquet_and_limit(tmp_path: Path) -> None:
         ("one", 0, {"n": 1}),
         ("two", 1, {"n": 2}),
     ]
+
+
+def test_rows_of_any_size_and_depth_are_recorded_and_the_rest_is_read(tmp_path: Path) -> None:
+    rows = ['{"text": "before"}', '{"text": "' + "a" * 10_000_000 + '"}', '{"text": "' + "b" * 2000 + '"}']
+    rows += ['{"text": "deep", "x": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"text": "' + "[" * 3000 + '"}']
+    rows += ['{"text": "x", "y": ' + "[" * 2900 + "]" * 2900 + "}", '{"text": "behind"}']
+    with gzip.open(tmp_path / "rows.jsonl.gz", "wt") as file:
+        file.write("\n".join(rows))
+    found = read(tmp_path, type="jsonl", paths=["*.gz"])
+    assert [document.offset for document in found] == list(range(7))
+    assert [document.truncated for document in found] == [False, True, True, True, True, False, False]
+    assert all(len(document.body) == 1000 for document in found if document.truncated)
+    assert (found[0].text, found[6].text) == ("before", "behind")
+    assert found[5].fault
+    assert "recursion" in found[5].fault
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("foo://bucket/*.gz", "Protocol not known: foo"),
+        ("https://127.0.0.1:9/a.gz", "cannot look into https://127.0.0.1:9/a.gz"),
+        pytest.param(
+            "gs://bucket/*.gz",
+            "pip install gcsfs",
+            marks=pytest.mark.skipif(bool(find_spec("gcsfs")), reason="gcsfs is there"),
+        ),
+        pytest.param(
+            "az://box/*.gz",
+            "pip install adlfs",
+            marks=pytest.mark.skipif(bool(find_spec("adlfs")), reason="adlfs is there"),
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_looked_into_is_named(tmp_path: Path, address: str, found: str) -> None:
+    with pytest.raises(PipelineError, match=f"source `s`.*{found}"):
+        list_inputs([Source(name="s", type="warc", paths=[address])], tmp_path)
 
 
 def test_tasks_follow_from_names_and_sizes(tmp_path: Path) -> None:
@@ -93,5 +133,5 @@ def test_records_that_are_no_page_are_counted(tmp_path: Path) -> None:
     )
     (item,) = list_inputs([Source(name="s", type="warc", paths=["a.warc"])], tmp_path)
     skipped: Counter[str] = Counter({"request": 1})
-    assert [document.body for document in read_documents(item, 1000, skipped)] == [b"Text"]
+    assert [document.body for document in read_documents(item, 1000, skipped=skipped)] == [b"Text"]
     assert skipped == {"request": 3, "revisit": 1}

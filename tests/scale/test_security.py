@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
+from pipeline.config import ExecutorConfig
 from tests.conftest import PROSE, page, write_warc
 
 KEYS = {
@@ -57,3 +61,19 @@ def test_nothing_escapes_and_no_key_is_kept(tmp_path: Path) -> None:
     assert len(written) > 10
     for key in KEYS.values():
         assert not any(key.encode() in content for content in [*written, done.stdout, done.stderr])
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"partition": "main; touch owned"},
+        {"partition": "$(touch owned)"},
+        {"partition": "main", "time": "1:00`touch owned`"},
+        {"partition": "main", "qos": "--wrap=touch"},
+        {"partition": "main", "account": "a\nb"},
+        {"partition": "main", "env": {"A=b; touch owned; C": "d"}},
+    ],
+)
+def test_nothing_of_a_recipe_reaches_a_shell(field: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ExecutorConfig.model_validate({"type": "slurm", "slurm": field})

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write_warc
+from tests.pipeline.test_crashes import HUNGRY, RESILIPARSE
 from tests.pipeline.test_runner import build, hashes, inputs, recipe
 from tests.scale.slurm import Slurm, missing
 
@@ -35,8 +37,14 @@ def slurm() -> Iterator[Slurm]:
 
 def test_slurm_builds_the_same_bytes_although_a_job_is_cancelled(tmp_path: Path, slurm: Slurm) -> None:
     inputs(tmp_path)
-    build(tmp_path, recipe())
-    settings = recipe(executor={"type": "slurm", "slurm": {"partition": "main", "memory_gb": 1}}).model_dump_json()
+    # A page that wants more memory than a task may have is left out here as there.
+    limits = {"memory_gb": 1, "max_failures": 1, "retries": 1}
+    write_warc(tmp_path / "web/e.warc.gz", {"https://e.example/hungry": HUNGRY * 9})
+    build(tmp_path, recipe(executor=limits | {"workers": 2}, **RESILIPARSE))
+    env = {"WORDS": f"a'b\"; touch {tmp_path}/owned; $(touch {tmp_path}/owned)"}
+    slurm_settings = {"partition": "main", "memory_gb": 1, "env": env}
+    executor = limits | {"type": "slurm", "slurm": slurm_settings}
+    settings = recipe(executor=executor, **RESILIPARSE).model_dump_json()
     (tmp_path / "recipe.yaml").write_text(json.dumps(json.loads(settings) | {"runs": str(tmp_path), "name": "slurm"}))
     command = [sys.executable, "-m", "recipes.cli", "corpus", str(tmp_path / "recipe.yaml")]
     environment = os.environ | slurm.environment
@@ -46,6 +54,9 @@ def test_slurm_builds_the_same_bytes_although_a_job_is_cancelled(tmp_path: Path,
     assert controller.returncode == 0, messages
     assert cancelled
     assert hashes(tmp_path, "slurm") == hashes(tmp_path)
+    dropped = json.loads((tmp_path / "slurm/corpus/01-extract/stats.json").read_text())["dropped"]
+    assert dropped["crashed"] == 1
+    assert not (tmp_path / "owned").exists()
     assert (tmp_path / "slurm/logs/01-extract/extract/attempt-1").is_dir()
 
 
