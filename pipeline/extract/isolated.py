@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 from struct import pack, unpack
-from threading import Timer
+from threading import Event, Timer
 from typing import IO, Self
 
 from pipeline.extract.text import extract_decoded
@@ -47,8 +47,13 @@ class IsolatedExtractor:
         child = self._child = self._child or self._start()
         assert child.stdin is not None
         assert child.stdout is not None
-        late = []
-        timer = Timer(self.seconds, lambda: (late.append(True), child.kill()))
+        late = Event()
+
+        def stop() -> None:
+            late.set()
+            child.kill()
+
+        timer = Timer(self.seconds, stop)
         timer.start()
         try:
             _write(child.stdin, json.dumps([page, url, self.extractor]).encode("utf-8"))
@@ -60,7 +65,7 @@ class IsolatedExtractor:
         if answer is not None:
             return answer.decode("utf-8")
         code = self._end()
-        if late:
+        if late.is_set():
             raise PageRefusedError("extractor_timeout", f"{self.extractor} took over {self.seconds} s")
         raise PageRefusedError("extractor_crash", f"{self.extractor} ended with exit status {code}")
 

@@ -204,7 +204,7 @@ class ExtractStep(SourceStep):
         page, charset = decode(raw.body, raw.charset)
         if raw.media_type in _READY:
             return tidy(page), charset
-        extractor = self.settings.extractor
+        extractor: str = self.settings.extractor
         if self.isolated is not None:
             text, way = self.isolated.extract(page, raw.url), extractor
         else:

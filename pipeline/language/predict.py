@@ -69,7 +69,7 @@ def _find_word(text: Array, start: int, end: int, value: np.uint32, slots: Array
     while slots[slot] >= 0:
         number = slots[slot]
         if _is_word(text, start, end, spelling, ends[number - 1] if number > 0 else 0, ends[number]):
-            return np.int64(number)
+            return int(number)
         slot = (slot + 1) & (len(slots) - 1)
     return -1
 

@@ -167,7 +167,7 @@ def test_trees_give_what_walking_down_them_gives() -> None:
             at = root
             while nodes.feature[at] >= 0:
                 at = nodes.left[at] if row[nodes.feature[at]] <= nodes.threshold[at] else nodes.right[at]
-            total += nodes.threshold[at]
+            total += float(nodes.threshold[at])  # in double precision, as the kernel
         expected.append(1 / (1 + np.exp(-total)))
     found = model.run_trees(model.by_feature(nodes), rows)
     assert found.tolist() == np.array(expected, np.float32).tolist()
