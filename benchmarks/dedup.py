@@ -1,11 +1,12 @@
 """The whole dedup stage: documents/s and peak memory as the corpus grows tenfold, beside datatrove's four stages.
 
-    make bench && python benchmarks/dedup.py [--quick] [--documents 10000 100000 1000000]
+    make bench && python benchmarks/dedup.py [--quick] [--documents 10000 100000 1000000] [--corpora FOLDER]
 
 Synthetic documents of about 1.2 kB (benchmarks/minhash.py), every fifth a near copy and every tenth an exact copy of an
 earlier one, in parquet files of 5,000. Each size runs in a process of its own, one worker: every pass of ours from
 parquet to parquet (exact, 14 x 8 MinHash, verification, index), and datatrove's signatures, buckets,
-cluster and filter from parquet to parquet on a part of the documents. Memory is the process's peak resident
+cluster and filter from parquet to parquet on a part of the documents (`--peer`). `--corpora` keeps the
+documents for the next run: a million take minutes to make. Memory is the process's peak resident
 set. Union-find is timed over random edges.
 """
 
@@ -55,6 +56,16 @@ def write_corpus(folder: Path, count: int) -> None:
             "offset": pa.array(range(start, start + len(texts)), pa.int64()),
         }
         pq.write_table(pa.table(columns).cast(BASE_SCHEMA), folder / f"{start // FILE_ROWS:05d}.parquet")
+
+
+def make_corpus(folder: Path, count: int) -> Path:
+    """The folder of a corpus of `count` documents, made where it is not there yet."""
+    place = folder / f"in-{count}"
+    if not place.is_dir():
+        making = folder / f".{count}"
+        write_corpus(making, count)
+        making.rename(place)
+    return place
 
 
 def run_ours(inputs: Path, work: Path) -> int:
@@ -115,13 +126,11 @@ def child(which: str, inputs: str, work: str) -> None:
 
 
 def measure(which: str, count: int, folder: Path) -> dict[str, float]:
-    inputs, work = folder / f"in-{count}", folder / f"{which}-{count}"
-    if not inputs.is_dir():
-        write_corpus(inputs, count)
-    work.mkdir()
-    command = [sys.executable, __file__, "--child", which, str(inputs), str(work)]
+    inputs = make_corpus(folder, count)
     environment = os.environ | {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    with tempfile.TemporaryDirectory() as work:
+        command = [sys.executable, __file__, "--child", which, str(inputs), work]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     rate = count / found["seconds"]
     print(f"{which:<10}{count:>10,} documents{rate:>12,.0f}/s{found['peak_mb']:>8.0f} MB{found['kept']:>10,.0f} kept")
@@ -145,7 +154,9 @@ def edges_per_second(nodes: int = 2_000_000, edges: int = 10_000_000) -> float:
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--quick", action="store_true", help="3,000 and 30,000 documents")
-    arguments.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000])
+    arguments.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    arguments.add_argument("--peer", type=int, nargs="*", default=[2_000], help="documents for datatrove")
+    arguments.add_argument("--corpora", type=Path, help="folder of the documents, kept")
     arguments.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.child:
@@ -153,13 +164,14 @@ def main() -> int:
         return 0
     sizes = [3_000, 30_000] if given.quick else given.documents
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = given.corpora or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         ours = [measure("ours", count, folder) for count in sizes]
-        peer = measure("datatrove", 500 if given.quick else 2_000, folder)
+        peers = [measure("datatrove", count, folder) for count in ([500] if given.quick else given.peer)]
     joined = edges_per_second()
     print(f"union-find {joined / 1e6:.1f} million edges/s")
     growth = ours[-1]["peak_mb"] / ours[0]["peak_mb"]
-    factor = ours[-1]["rate"] / peer["rate"]
+    factor = ours[-1]["rate"] / max(peer["rate"] for peer in peers)
     bars = {
         "edges_per_s": {"value": joined, "bar": 5e6, "holds": joined >= 5e6},
         "memory_growth": {"value": growth, "bar": 1.25, "holds": growth <= 1.25},

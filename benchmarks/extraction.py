@@ -2,7 +2,8 @@
 
 usage: python benchmarks/extraction.py [--quick] [--data ../shared/data]
 Each extractor gets the same bytes and decodes them itself, as `extract_text` does; times are CPU seconds of one
-process, after one page to warm up. --quick takes a fifth of the pages.
+process, after one page to warm up. The second table is word F1 on made pages of other kinds, in layouts that were held
+out of training (page_layouts.py). --quick takes a fifth of the pages.
 """
 
 from __future__ import annotations
@@ -13,13 +14,26 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean
 
 from extraction_pages import evaluation_pages, snippet_f1, trained_on
+from made_pages import KINDS, held_out_pages, word_f1
 
 from pipeline.extract import extract_text
 
 EXTRACTORS = ("fast", "resiliparse", "trafilatura")
 F1, RATE, FACTOR = 0.920, 250.0, 5.0
+MADE_PAGES = 100
+
+
+def made_table(count: int) -> dict[str, dict[str, float]]:
+    """{kind: {extractor: mean word F1}} over `count` made pages."""
+    figures: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in EXTRACTORS} for kind in KINDS}
+    for _, kind, parts in held_out_pages(count):
+        page = "".join(html for html, _ in parts).encode()
+        for extractor in EXTRACTORS:
+            figures[kind][extractor].append(word_f1(extract_text(page, extractor=extractor), parts))
+    return {kind: {name: mean(values) for name, values in row.items()} for kind, row in figures.items()}
 
 
 def main() -> int:
@@ -45,6 +59,10 @@ def main() -> int:
         rates[extractor], scores[extractor] = len(pages) / seconds, found["f1"]
         print(f"{extractor:<12} {rates[extractor]:>8.0f} {size / seconds / 1e6:>6.1f} {found['precision']:>9.4f}"
               f" {found['recall']:>7.4f} {found['f1']:>6.4f}")  # fmt: skip
+    made = made_table(MADE_PAGES // 5 if arguments.quick else MADE_PAGES)
+    print(f"\n{'made pages':<16}" + "".join(f"{name:>12}" for name in EXTRACTORS))
+    for kind, row in made.items():
+        print(f"{kind:<16}" + "".join(f"{row[name]:>12.3f}" for name in EXTRACTORS))
     values = {
         "f1": (scores["fast"], F1),
         "pages_per_second": (rates["fast"], RATE),

@@ -5,7 +5,7 @@
 The budget is nanoGPT's (README, "I only have a macbook"): at most 0.80M parameters in 4 layers 128 wide, 2,000 steps
 of 12 random sequences of 64 characters, the first 90 % of the text to train on, loss on the rest: here all of it, in
 windows of 64. It publishes 1.88. Bar: mean of three seeds at most 1.60. The loss does not depend on speed, so the
-run may share the machine; one thread, bf16 on fp32 master weights.
+run may share the machine; one thread, compute type as `precision: auto` has it, on fp32 master weights.
 
 `--ablations` trains one seed of each variant, one choice undone at a time; `--only` those whose name holds a word;
 `--steps` shortens all of it.
@@ -30,12 +30,13 @@ from trainer.config import ModelConfig, OptimizerConfig, ScheduleConfig
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
 from trainer.presets import parameter_count
-from trainer.runtime import compile_model
+from trainer.runtime import DTYPES, compile_model, find_precision
 from trainer.schedule import rate
 from trainer.step import Stepper
 
 TEXT = Path(__file__).parents[2] / "shared/data/corpora/tinyshakespeare/data/tinyshakespeare/input.txt"
 STEPS, BATCH, CONTEXT, BAR = 2000, 12, 64, 1.60
+PRECISION = find_precision("auto", torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def model_config(variant: Variant, vocabulary: int) -> ModelConfig:
 def train(variant: Variant, text: torch.Tensor, vocabulary: int, seed: int, steps: int) -> float:
     """Loss in nats a character on the last tenth of `text` after training on the rest."""
     cut = int(0.9 * len(text))
-    model = Transformer(model_config(variant, vocabulary), seed=seed, compute_dtype=torch.bfloat16)
+    model = Transformer(model_config(variant, vocabulary), seed=seed, compute_dtype=DTYPES[PRECISION])
     config = OptimizerConfig(**variant.optimizer)
     schedule = ScheduleConfig(**{"warmup": 100, "decay": 0.5, "floor": 0.0} | variant.schedule)
     optimizer = Optimizer(model, config, variant.lr, variant.muon_lr)
@@ -126,7 +127,8 @@ def main() -> int:
     text = torch.tensor([numbers[character] for character in characters])
     parameters = parameter_count(model_config(OURS, len(alphabet)))
     steps = 200 if arguments.quick else arguments.steps
-    print(f"{len(text):,} characters, {len(alphabet)} of them distinct; {parameters:,} parameters; {steps:,} steps")
+    print(f"{len(text):,} characters, {len(alphabet)} of them distinct; {parameters:,} parameters; {PRECISION}")
+    print(f"{steps:,} steps of {BATCH} x {CONTEXT} characters")
     losses = []
     for seed in arguments.seeds[:1] if arguments.quick else arguments.seeds:
         begun = time.perf_counter()

@@ -26,7 +26,7 @@ from tokenizers import Tokenizer  # noqa: E402
 
 from benchmarks.vocabularies import FOLDER, cl100k, gpt2  # noqa: E402
 from pipeline.tokenizer import Encoder, train  # noqa: E402
-from pipeline.tokenizer.encoder import byte_letters  # noqa: E402
+from pipeline.tokenizer.patterns import byte_letters  # noqa: E402
 
 SPEED, RATIO = 34.0, 10.0
 SETS = ("mixed", "english", "european", "unspaced")

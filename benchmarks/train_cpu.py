@@ -1,6 +1,6 @@
 """Training speed on a CPU: ours beside a plain PyTorch loop and litgpt, on the same batches in the same run.
 
-    python benchmarks/train_cpu.py [--quick] [--all]
+    python benchmarks/train_cpu.py [--quick] [--all] [--precision bf16|fp32]
 
 12M parameters (6 layers, 384 wide, vocabulary 4,096, tied or as the peer has it), 16 sequences of 256 tokens a step,
 AdamW and gradient clipping for all. Each contender has a process of its own; they take turns, one step each a round, so
@@ -9,14 +9,16 @@ warm-up. Data are random tokens: speed does not depend on them.
 
 - `plain fp32`: a GPT-2 as one writes it (LayerNorm, GELU, SDPA, cross-entropy of whole logits), no compilation.
 - `plain bf16`: the same loop under autocast.
-- `litgpt bf16-true` (with `--all` also `bf16-mixed`): litgpt's GPT with Llama's blocks, compiled, its chunked loss, as
-  its `pretrain` command runs it. The bar counts against the faster one.
-- `ours`: `trainer.step`, as `pretrain train` runs it with `precision: bf16`, with AdamW alone, which the bars count;
-  with `--all` also with Muon, whose Newton-Schulz products cost a third more at this batch and buy loss, not speed.
+- `litgpt bf16-true` (with `--all` also `bf16-mixed`), `litgpt 32-true`: litgpt's GPT with Llama's blocks, compiled, its
+  chunked loss, as its `pretrain` command runs it. The bar counts against the faster one.
+- `ours`: `trainer.step`, as `pretrain train` runs it, with AdamW alone, which the bars count; with `--all` also with
+  Muon, whose Newton-Schulz products cost a third more at this batch and buy loss, not speed.
 
-Utilisation is the model's FLOPs (trainer.presets.flops_per_token) over what the best bf16 matrix product of this run
-reaches. Bars: 3.5x plain fp32, 1.35x plain bf16, 1.3x litgpt bf16, 40 % of the matrix product. The first is hard to
-reach where bf16 products are 2.3x as fast as fp32 ones (a CPU without AMX); the run prints that ratio too.
+The precision is by default that of `precision: auto`: bf16 where the CPU multiplies it, otherwise fp32, and then there
+is nothing in bf16 to compare. Utilisation is the model's FLOPs (trainer.presets.flops_per_token) over what the best
+matrix product of this run reaches in that precision. Bars in bf16: 3.5x plain fp32, 1.35x plain bf16, 1.3x litgpt, 40 %
+of the matrix product; the first is hard to reach where bf16 products are 2.3x as fast as fp32 ones (a CPU without AMX).
+Bars in fp32: 1.3x plain and 1.3x litgpt. They need a plain loop that leaves a quarter of the matrix product unused.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,7 +43,7 @@ from trainer.config import ModelConfig, OptimizerConfig
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
 from trainer.presets import flops_per_token
-from trainer.runtime import compile_model, keep_memory
+from trainer.runtime import DTYPES, compile_model, find_precision, keep_memory
 from trainer.step import Stepper
 
 LAYERS, WIDTH, HEADS, VOCABULARY, CONTEXT, BATCH, THREADS = 6, 384, 6, 4096, 256, 16, 2
@@ -55,6 +58,7 @@ SHAPE = ModelConfig(
     context=CONTEXT,
     tied=True,
 )
+BARS = {"bf16": {"plain fp32": 3.5, "plain bf16": 1.35, "litgpt": 1.3}, "fp32": {"plain fp32": 1.3, "litgpt": 1.3}}
 Step = Callable[[Tensor, Tensor], None]
 
 
@@ -149,12 +153,11 @@ def litgpt(precision: str) -> Step:
     return step
 
 
-def ours(optimizer_name: str) -> Step:
-    """A step of `pretrain train` in bf16."""
+def ours(precision: str, name: Literal["adamw", "muon"] = "adamw") -> Step:
+    """A step of `pretrain train`."""
     keep_memory()
-    model = Transformer(SHAPE, seed=1, compute_dtype=torch.bfloat16)
-    config = OptimizerConfig(name=optimizer_name)
-    optimizer = Optimizer(model, config, lr=3e-4, muon_lr=3e-4)
+    model = Transformer(SHAPE, seed=1, compute_dtype=DTYPES[precision])
+    optimizer = Optimizer(model, OptimizerConfig(name=name), lr=3e-4, muon_lr=3e-4)
     if problem := compile_model(model):
         sys.exit(problem)
 
@@ -164,6 +167,11 @@ def ours(optimizer_name: str) -> Step:
         stepper.update([(tokens, targets, None)], rate=1.0)
 
     return step
+
+
+def ours_with_muon(precision: str) -> Step:
+    """The same with Muon."""
+    return ours(precision, "muon")
 
 
 def product_rate(dtype: torch.dtype, seconds: float) -> float:
@@ -183,25 +191,23 @@ def product_rate(dtype: torch.dtype, seconds: float) -> float:
     return best
 
 
-def report(rates: dict[str, float], fp32: float, bf16: float) -> int:
-    """Print the table and the bars; 1 where one falls short."""
+def report(rates: dict[str, float], precision: str, products: dict[str, float]) -> int:
+    """Print the table and the bars; 1 where one falls short. products: FLOP/s of the best one by precision."""
     print(f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, 2 threads")
-    print(f"best matrix product: fp32 {fp32 / 1e9:,.0f} GFLOP/s, bf16 {bf16 / 1e9:,.0f} GFLOP/s ({bf16 / fp32:.2f}x)")
-    per_token = flops_per_token(SHAPE)
-    print(f"{'':20}{'tokens/s':>10}{'of bf16 product':>17}{'ours is':>10}")
+    print("best matrix product: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in products.items()))
+    peak, per_token = products[precision], flops_per_token(SHAPE)
+    print(f"{'':20}{'tokens/s':>10}{'of ' + precision + ' product':>17}{'ours is':>10}")
     for name, rate in rates.items():
-        print(f"{name:20}{rate:10,.0f}{rate * per_token / bf16:17.1%}{rates['ours'] / rate:9.2f}x")
-    litgpt_rate = max(rate for name, rate in rates.items() if name.startswith("litgpt"))
-    measured = {
-        "times plain fp32": (rates["ours"] / rates["plain fp32"], 3.5),
-        "times plain bf16": (rates["ours"] / rates["plain bf16"], 1.35),
-        "times litgpt bf16": (rates["ours"] / litgpt_rate, 1.3),
-        "share of the bf16 product": (rates["ours"] * per_token / bf16, 0.4),
-    }
+        print(f"{name:20}{rate:10,.0f}{rate * per_token / peak:17.1%}{rates['ours'] / rate:9.2f}x")
+    rates["litgpt"] = max(rate for name, rate in rates.items() if name.startswith("litgpt"))
     bars = {
-        name: {"value": round(value, 3), "bar": bar, "holds": value >= bar} for name, (value, bar) in measured.items()
+        f"times {name}": {"value": round(value := rates["ours"] / rates[name], 3), "bar": bar, "holds": value >= bar}
+        for name, bar in BARS[precision].items()
     }
-    print(json.dumps({"name": "train_cpu", "bars": bars}))
+    if precision == "bf16":
+        share = rates["ours"] * per_token / peak
+        bars["share of the bf16 product"] = {"value": round(share, 3), "bar": 0.4, "holds": share >= 0.4}
+    print(json.dumps({"name": "train_cpu", "precision": precision, "bars": bars}))
     return int(not all(bar["holds"] for bar in bars.values()))
 
 
@@ -226,15 +232,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three rounds instead of eight")
     parser.add_argument("--all", action="store_true", help="also litgpt in bf16-mixed, and ours with Muon")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default=find_precision("auto", torch.device("cpu")))
     arguments = parser.parse_args()
-    contenders: dict[str, tuple[Callable[[str], Step], str]] = {
-        "plain fp32": (plain, "fp32"),
-        "plain bf16": (plain, "bf16"),
-        "litgpt bf16-true": (litgpt, "bf16-true"),
-        "ours": (ours, "adamw"),
-    }
+    precision: str = arguments.precision
+    contenders: dict[str, tuple[Callable[[str], Step], str]] = {"plain fp32": (plain, "fp32")}
+    if precision == "bf16":
+        contenders |= {"plain bf16": (plain, "bf16"), "litgpt bf16-true": (litgpt, "bf16-true")}
+        if arguments.all:
+            contenders |= {"litgpt bf16-mixed": (litgpt, "bf16-mixed")}
+    else:
+        contenders |= {"litgpt 32-true": (litgpt, "32-true")}
+    contenders |= {"ours": (ours, precision)}
     if arguments.all:
-        contenders |= {"litgpt bf16-mixed": (litgpt, "bf16-mixed"), "ours, Muon": (ours, "muon")}
+        contenders |= {"ours, Muon": (ours_with_muon, precision)}
     spawn = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     children = []
@@ -254,8 +264,8 @@ def main() -> int:
         child.join()
     torch.set_num_threads(THREADS)
     rates = {name: BATCH * CONTEXT / statistics.median(taken) for name, taken in times.items()}
-    fp32, bf16 = (product_rate(dtype, 4.0) for dtype in (torch.float32, torch.bfloat16))
-    return report(rates, fp32, bf16)
+    products = {name: product_rate(DTYPES[name], 4.0) for name in sorted({"fp32", precision})}
+    return report(rates, precision, products)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ that are made up (made_pages.py).
 Labels. The evaluation's snippets where a block holds one; every other block by a vote of five extractors
 (trafilatura twice, resiliparse, readability, justext), each weighted by how well it does on the page's own snippets.
 Split. Four folds of pages give the scores that the second stage and the threshold are fitted on, so neither sees a
-score of a model that was trained on the same page. Training needs lightgbm, readability-lxml and justext.
+score of a model that was trained on the same page or, for made pages, on the same layout. Training needs lightgbm,
+readability-lxml and justext.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 from extraction_pages import evaluation_pages, fold_space, snippet_f1, trained_on
-from made_pages import KINDS, made_pages
+from made_pages import made_pages, word_f1
 
 from pipeline.extract.blocks import cut_blocks
 from pipeline.extract.fast import choose
 from pipeline.extract.features import describe
-from pipeline.extract.model import WEIGHTS, Trees, context, run_trees
+from pipeline.extract.model import WEIGHTS, Nodes, by_feature, context, run_trees
 from pipeline.extract.render import render
 from pipeline.extract.text import decode, tidy
 from pipeline.extract.tree import parse
@@ -106,10 +107,9 @@ class Sample:
     """A page ready for training: arrays, labels and weights by block."""
 
     gold: dict | None = None
-    kind = ""
 
     def __init__(self, name: str, page: str) -> None:
-        self.name = name
+        self.name = self.group = name  # pages of one group are in one fold
         self.data = np.frombuffer(page.encode("utf-8", "replace"), np.uint8)
         self.tree = parse(self.data)
         self.blocks = cut_blocks(self.data, self.tree)
@@ -124,9 +124,10 @@ class Sample:
 class MadeSample(Sample):
     """A made page: a block is what the part is in which its text begins."""
 
-    def __init__(self, name: str, kind: str, parts: list[tuple[str, float | None]]) -> None:
+    def __init__(self, name: str, parts: list[tuple[str, float | None]]) -> None:
         super().__init__(name, "".join(html for html, _ in parts))
-        self.kind = kind
+        self.group = name.rpartition("-")[0]
+        self.parts = parts
         ends = np.cumsum([len(html.encode()) for html, _ in parts])
         places = np.searchsorted(ends, self.tree.run_start[self.blocks.first], side="right")
         labels = [parts[place][1] for place in places]
@@ -185,7 +186,7 @@ def train(samples: list[Sample], rows: list[np.ndarray], settings: dict, trees: 
 
 
 def flatten(model: lightgbm.Booster) -> dict[str, np.ndarray]:
-    """Nodes of a booster in the order of pipeline.extract.model.Trees."""
+    """Nodes of a booster in the order of pipeline.extract.model.Nodes."""
     feature, threshold, left, right, roots = [], [], [], [], []
 
     def add(node: dict) -> int:
@@ -209,13 +210,14 @@ def flatten(model: lightgbm.Booster) -> dict[str, np.ndarray]:
 
 def out_of_fold(samples: list[Sample], rows: list[np.ndarray], settings: dict, trees: int) -> list[np.ndarray]:
     """Scores of each page by a model that was trained on the other folds."""
-    folds = np.array([hashlib.blake2b(s.name.encode()).digest()[1] % FOLDS for s in samples])
+    folds = np.array([hashlib.blake2b(s.group.encode()).digest()[1] % FOLDS for s in samples])
     scores: list[np.ndarray] = [np.empty(0)] * len(samples)
     for fold in range(FOLDS):
         chosen = np.flatnonzero(folds != fold)
-        model = Trees(**flatten(train([samples[i] for i in chosen], [rows[i] for i in chosen], settings, trees)))
+        model = train([samples[i] for i in chosen], [rows[i] for i in chosen], settings, trees)
+        compiled = by_feature(Nodes(**flatten(model)))
         for i in np.flatnonzero(folds == fold):
-            scores[i] = run_trees(model, rows[i])
+            scores[i] = run_trees(compiled, rows[i])
     return scores
 
 
@@ -234,16 +236,14 @@ def pick_threshold(samples: list[Sample], scores: list[np.ndarray]) -> tuple[flo
 
 
 def report_made(samples: list[Sample], scores: list[np.ndarray], threshold: float) -> None:
-    """Share of the made pages' text, by kind, that is chosen rightly (F1 over bytes)."""
-    for kind in KINDS:
-        figures = []
-        for sample, found in zip(samples, scores, strict=True):
-            if sample.kind == kind:
-                size = sample.blocks.bytes * (sample.weights > 0)
-                chosen, _ = choose(sample.blocks, found, threshold)
-                hits = float(size @ (chosen * sample.labels))
-                figures.append(2 * hits / max(float(size @ chosen + size @ sample.labels), 1.0))
-        print(f"{kind:<14} F1 {np.mean(figures):.3f} over {len(figures)} made pages, cross-validated")
+    """Word F1 of the made pages by layout, none of which the scores' models saw."""
+    figures: dict[str, list[float]] = {}
+    for sample, found in zip(samples, scores, strict=True):
+        if isinstance(sample, MadeSample):
+            text = sample.render(choose(sample.blocks, found, threshold)[0])
+            figures.setdefault(sample.group, []).append(word_f1(text, sample.parts))
+    for group, values in sorted(figures.items()):
+        print(f"{group:<22} F1 {np.mean(values):.3f} over {len(values)} made pages, cross-validated")
 
 
 def main() -> None:
@@ -263,7 +263,7 @@ def main() -> None:
     samples: list[Sample] = [
         RealSample(name, page, taught[name], gold[name][1] if name in gold else None) for name, page in pages.items()
     ]
-    samples += [MadeSample(*made) for made in made_pages(MADE_PAGES)]
+    samples += [MadeSample(name, parts) for name, _, parts in made_pages(MADE_PAGES)]
     samples = [sample for sample in samples if len(sample.features)]
     rows = [sample.features for sample in samples]
     print(len(samples), "pages", sum(map(len, rows)), "blocks")

@@ -77,6 +77,9 @@ class ExtractConfig(Model):
     url_words: list[str] = Field(
         [], description="files with one word a line; an address that has one of them is dropped"
     )
+    isolate_seconds: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="extract in a child process; a page that takes it longer, or ends it, is dropped"
+    )
     domain_limit: Count | None = Field(None, description="documents kept of each domain, the first ones; default: all")
     task_bytes: Count = Field(
         4_000_000, description="stored bytes of input per task; tasks follow from this and the inputs alone"
@@ -110,7 +113,9 @@ class DedupConfig(Model):
     )
     verify: Fraction = Field(0.75, description="lowest Jaccard similarity at which a candidate pair counts")
     verify_by: Literal["estimate", "exact"] = Field(
-        "estimate", description="similarity from the signatures, or exact over sets of shingles (more disk, slower)"
+        "exact",
+        description="similarity over the sets of shingles, numbers as they are, or from the signatures: half the disk,"
+        " a standard error of 0.04",
     )
     survivor: Literal["first", "longest", "newest"] = Field("first", description="which document of a cluster stays")
     scope: Literal["global", "source", "language"] = Field(
@@ -125,12 +130,6 @@ class DedupConfig(Model):
     partition_bytes: Count = Field(
         64_000_000, description="memory of one join task, about; fixes the number of join tasks"
     )
-
-    @model_validator(mode="after")
-    def _indexes_hold_signatures(self) -> Self:
-        if self.against and self.verify_by == "exact":
-            raise ValueError("`against` needs `verify_by: estimate`: an earlier corpus's index holds signatures alone")
-        return self
 
 
 class Rule(Model):
@@ -253,8 +252,13 @@ class TokenizeConfig(Model):
         " FineWeb-2: {1: 1, 2: 2, 3: 3, 5: 5, 100: 8, 1000: 1}",
     )
     phases: list[Phase] = Field([], description="later phases of the mixture; the first has the sources' weights")
-    compression: str | None = Field("zstd", description="shard compression, as MDSWriter spells it; null for none")
-    hashes: list[str] = Field(["xxh64"], description="hashes that MDSWriter puts into index.json")
+    compression: Annotated[str, Field(pattern=r"^(zstd|br|bz2|gz)(:[0-9]+)?$|^snappy$")] | None = Field(
+        "zstd",
+        description="shard compression as MDSWriter spells it: zstd, br, bz2 or gz, with :LEVEL, or snappy; null",
+    )
+    hashes: list[Literal["md5", "sha1", "sha256", "sha512", "xxh32", "xxh64", "xxh128", "xxh3_64", "xxh3_128"]] = Field(
+        ["xxh64"], description="hashes of each shard in index.json"
+    )
     shard_bytes: Count = Field(64_000_000, description="largest shard in bytes before compression")
     bucket_bytes: Count = Field(
         256_000_000, description="text bytes shuffled in memory at once; fixes the number of shuffle tasks"

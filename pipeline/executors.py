@@ -211,7 +211,7 @@ def _search(
 
 
 def _run_here(step: Unfinished, config: ExecutorConfig, pool: LocalPool, logs: Path) -> None:
-    """Run in processes of this machine; in this one where one worker is enough and nothing has gone wrong yet."""
+    """Run in processes of this machine; a task that may die, or whose memory is limited, in one of its own."""
     trusted = config.max_failures == 0 and config.memory_gb is None
     trusted = trusted and not any(_failure_path(step.step, rank).exists() for rank in step.ranks)
     LocalTasks(pool, apart=not trusted, pipeline=[step], tasks=len(step.ranks), logging_dir=str(logs)).run()

@@ -52,9 +52,10 @@ class LocalPool:
             self._idle.pop().shutdown()
 
     def run(self, executor: LocalTasks, *, apart: bool) -> None:
-        """Run every rank once; one that fails or dies leaves no receipt. A lone worker is this process, unless `apart`.
+        """Run every rank once; one that fails or dies leaves no receipt. A lone worker is this process.
 
-        Raises what no other attempt would cure (`is_final`), and ends the other tasks first.
+        apart: each rank in a process of its own, whose memory holds nothing of other ranks. Raises what no other
+        attempt would cure (`is_final`), and ends the other tasks first.
         """
         if self.workers == 1 and not apart:
             for rank in range(executor.tasks):
@@ -69,12 +70,12 @@ class LocalPool:
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
-                    worker = self._idle.pop() if self._idle else _worker()
+                    worker = self._idle.pop() if self._idle and not apart else _worker()
                     running[worker.submit(executor._run_for_rank, waiting.pop(0))] = worker
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     worker = running.pop(done)
                     failure = done.exception()
-                    if isinstance(failure, BrokenProcessPool):
+                    if apart or isinstance(failure, BrokenProcessPool):
                         worker.shutdown()
                     else:
                         self._idle.append(worker)

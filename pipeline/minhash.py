@@ -6,10 +6,10 @@ of bands x rows permutations. A permutation is a 32-bit multiply-add with an odd
 is on integers of fixed width, so signatures do not depend on platform, numba, vector width, threads or Python's
 hash seed; tests/pipeline/test_minhash.py holds golden values.
 
-- A word is a run of letters and digits; a number counts as the word "number", whatever its digits. A character of a
-  script written without spaces is a word.
+- A word is a run of letters and digits; in signatures a number counts as the word "number", whatever its digits. A
+  character of a script written without spaces is a word.
 - A text with fewer words than `ngram` is one shingle: it is like another only if it has the same words. A text with
-  fewer than 4 x ngram words keeps its numbers as they are: they are too much of it to be ignored (otherwise
+  fewer than 4 x ngram words is signed with its numbers as they are: they are too much of it to be ignored (otherwise
   "All links, part 1/3" and "All links, part 2/3" would be equal).
 - A text without words has all hashes EMPTY and is like no other.
 
@@ -20,6 +20,10 @@ keeps the result in __pycache__ for the next process.
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,12 +37,55 @@ U64 = np.ndarray[Any, np.dtype[np.uint64]]
 I64 = np.ndarray[Any, np.dtype[np.int64]]
 
 EMPTY = np.uint32(0xFFFFFFFF)
-VERSION = 2  # of everything that decides a signature; an index of another version cannot be compared
+VERSION = 3  # of everything that decides a signature; an index of another version cannot be compared
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd; base of the rolling polynomial modulo 2^64
 _FNV = np.uint64(0x100000001B3)
 _NUMBER = np.uint64(0xD6E8FEB86659FD93)  # the word that stands for any number
 _LANES = 64  # shingles are padded to whole vectors (4 of 16 x 32 bits)
 _BLOCK = 2048  # shingles whose minima are taken at a time: 8 kB stay in the first cache
+_CHUNK = 1 << 20  # bytes of text signed at a time: their shingles stay in the second or third cache
+
+
+@dataclass(frozen=True)
+class Shingles:
+    """Hashes of the word n-grams of several texts, in order; those of text i stand at bounds[i] : bounds[i + 1].
+
+    alike: uint32, every number the same word (but in a short text), which signatures sample; exact: uint32 of the same
+    size, numbers as they are; bounds: int64 (texts + 1,).
+    """
+
+    alike: U32
+    exact: U32
+    bounds: I64
+
+    def sets(self) -> tuple[U32, I64]:
+        """Sorted distinct hashes of each text, joined, and int64 offsets (texts + 1,), of `exact`.
+
+        Two pages of a template that differ in their numbers are thus as unlike as these make them; of texts without
+        numbers, signatures estimate exactly the Jaccard similarity of these sets (but for collisions of 32-bit hashes).
+        """
+        owner = np.repeat(np.arange(len(self.bounds) - 1, dtype=np.uint64), np.diff(self.bounds))
+        keys = np.sort(owner << np.uint64(32) | self.exact)
+        keys = keys[np.concatenate([keys[:1] == keys[:1], keys[1:] != keys[:-1]])]
+        counts = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(self.bounds) - 1)
+        return keys.astype(np.uint32), np.concatenate([[0], np.cumsum(counts)])
+
+
+def _load_numba_without_scipy() -> None:
+    """Spare a process 0.3 s: numba's first kernel imports scipy.linalg, only to see whether np.dot is to be had.
+
+    A kernel with np.dot asks for it again when it is compiled.
+    """
+    if not {"scipy.linalg", "numba.np.arraymath"} & sys.modules.keys():
+        sys.modules["scipy.linalg"] = None  # type: ignore[assignment]  # importing it now fails
+        try:
+            arraymath = importlib.import_module("numba.np.arraymath")
+        finally:
+            del sys.modules["scipy.linalg"]
+        arraymath._HAVE_BLAS = True  # type: ignore[attr-defined]
+
+
+_load_numba_without_scipy()
 
 
 class MinHasher:
@@ -64,23 +111,28 @@ class MinHasher:
 
         The first begins at ends[0], so `ends` has one entry more than there are texts (as Arrow's offsets).
         """
-        out = np.full((len(ends) - 1, self.bands * self.rows), EMPTY, np.uint32)
-        _sign(data, ends, fold_table(), self.ngram, self._multipliers, self._offsets, out)
+        parts = [self.minima(self.shingles(data, part)) for part in _chunks(ends)]
+        return np.concatenate([np.empty((0, self.bands * self.rows), np.uint32), *parts])
+
+    def shingles(self, data: U8, ends: I64) -> Shingles:
+        """Shingles of texts as `signatures_utf8` takes them: 4 bytes a byte of text while it runs, then 8 a word."""
+        room = int(ends[-1] - ends[0]) // 2 + len(ends)  # a word takes two bytes at least, its separator included
+        alike, exact, bounds = np.empty(room, np.uint32), np.empty(room, np.uint32), np.zeros(len(ends), np.int64)
+        _shingle(data, ends, fold_table(), self.ngram, alike, exact, bounds)
+        return Shingles(alike[: bounds[-1]], exact[: bounds[-1]], bounds)
+
+    def minima(self, shingles: Shingles) -> U32:
+        """Signatures of texts whose shingles are at hand."""
+        out = np.full((len(shingles.bounds) - 1, self.bands * self.rows), EMPTY, np.uint32)
+        _minimize(shingles.alike, shingles.bounds, self._multipliers, self._offsets, out)
         return out
-
-    def shingle_sets(self, data: U8, ends: I64) -> tuple[U32, I64]:
-        """Sorted distinct 32-bit shingle hashes of each text, joined, and int64 offsets (texts + 1,).
-
-        What the signatures sample: the Jaccard similarity of two such sets is the exact one that a signature
-        estimates (up to collisions of 32-bit hashes).
-        """
-        found: tuple[U32, I64] = _shingle_sets(data, ends, fold_table(), self.ngram)
-        return found
 
     def band_keys(self, signatures: U32) -> U64:
         """uint64 (documents, bands): hash of each band's rows; equal keys are candidate duplicates."""
-        keys = np.empty((len(signatures), self.bands), np.uint64)
-        _band_keys(signatures, self.rows, keys)
+        rows = signatures.reshape(-1, self.bands, self.rows).astype(np.uint64)
+        keys = np.broadcast_to(np.arange(1, self.bands + 1, dtype=np.uint64), rows.shape[:2])
+        for j in range(self.rows):
+            keys = _mix.py_func(keys * np.uint64(3) + rows[:, :, j])
         return keys
 
 
@@ -92,12 +144,20 @@ def join_utf8(texts: list[str]) -> tuple[U8, I64]:
     return np.frombuffer(b"".join(encoded), np.uint8), ends
 
 
+def _chunks(ends: I64) -> Iterator[I64]:
+    """`ends` of consecutive texts of about _CHUNK bytes together."""
+    start = 0
+    while start < len(ends) - 1:
+        stop = max(int(np.searchsorted(ends, ends[start] + _CHUNK, side="right")) - 1, start + 1)
+        yield ends[start : stop + 1]
+        start = stop
+
+
 def _random_words(seed: int, count: int) -> U32:
     """The upper halves of `count` numbers of splitmix64; numpy's own streams may change between versions."""
     x = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed) * np.uint64(1 << 32)) * _BASE
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
+    words: U32 = (_mix.py_func(x) >> np.uint64(32)).astype(np.uint32)
+    return words
 
 
 @njit(cache=True)
@@ -109,49 +169,23 @@ def _mix(x: Any) -> Any:
 
 
 @njit(cache=True)
-def _sign(data: U8, ends: I64, table: U32, ngram: int, multipliers: U32, offsets: U32, out: U32) -> None:
-    shingles = np.empty(_capacity(ends), np.uint32)
-    for i in range(ends.size - 1):
-        count = _shingles_of(data, ends[i], ends[i + 1], table, ngram, shingles)
-        if count:
-            padded = -(-count // _LANES) * _LANES
-            shingles[count:padded] = shingles[count - 1]
-            _minimize(shingles[:padded], multipliers, offsets, out[i])
-
-
-@njit(cache=True)
-def _shingle_sets(data: U8, ends: I64, table: U32, ngram: int) -> tuple[U32, I64]:
-    shingles = np.empty(_capacity(ends), np.uint32)
-    joined = np.empty((ends[-1] - ends[0]) // 2 + ends.size, np.uint32)
-    offsets = np.zeros(ends.size, np.int64)
-    for i in range(ends.size - 1):
-        count = _shingles_of(data, ends[i], ends[i + 1], table, ngram, shingles)
-        distinct = np.unique(shingles[:count])
-        offsets[i + 1] = offsets[i] + distinct.size
-        joined[offsets[i] : offsets[i + 1]] = distinct
-    return joined[: offsets[-1]].copy(), offsets
-
-
-@njit(cache=True)
-def _capacity(ends: I64) -> int:
-    """Room for the shingles of the longest text: a word takes two bytes at least, its separator included."""
-    longest = 0
-    for i in range(ends.size - 1):
-        longest = max(longest, ends[i + 1] - ends[i])
-    return longest // 2 + 1 + _LANES
-
-
-@njit(cache=True)
-def _minimize(shingles: U32, multipliers: U32, offsets: U32, row: U32) -> None:
-    """Lower `row[j]` to the least multipliers[j] * shingle + offsets[j] modulo 2^32."""
-    for start in range(0, shingles.size, _BLOCK):
-        block = shingles[start : start + _BLOCK]
-        for j in range(row.size):
-            a, b, least = multipliers[j], offsets[j], row[j]
-            for k in range(block.size):  # in this form LLVM keeps vectors of minima; with min() it does not
-                value = np.uint32(block[k] * a + b)
-                least = value if value < least else least
-            row[j] = least
+def _minimize(shingles: U32, bounds: I64, multipliers: U32, offsets: U32, out: U32) -> None:
+    """Lower out[i, j] to the least multipliers[j] * shingle + offsets[j] modulo 2^32 of text i."""
+    block = np.empty(_BLOCK, np.uint32)
+    for i in range(out.shape[0]):
+        for start in range(bounds[i], bounds[i + 1], _BLOCK):
+            count = min(_BLOCK, bounds[i + 1] - start)
+            size = -(-count // _LANES) * _LANES
+            for k in range(count):
+                block[k] = shingles[start + k]
+            for k in range(count, size):
+                block[k] = block[0]
+            for j in range(out.shape[1]):
+                a, b, least = multipliers[j], offsets[j], out[i, j]
+                for k in range(size):  # in this form LLVM keeps vectors of minima; with min() it does not
+                    value = np.uint32(block[k] * a + b)
+                    least = value if value < least else least
+                out[i, j] = least
 
 
 @njit(cache=True)
@@ -167,72 +201,61 @@ def _decode(data: U8, i: int) -> tuple[Any, int]:
 
 
 @njit(cache=True)
-def _shingles_of(data: U8, start: int, end: int, table: U32, ngram: int, out: U32) -> int:
-    """Hashes of the text's shingles, in order, into `out`; returns how many."""
-    count: int = _shingle(data, start, end, table, ngram, False, out)
-    if 0 < count <= 3 * ngram:  # count + ngram - 1 words
-        count = _shingle(data, start, end, table, ngram, True, out)
-    return count
-
-
-@njit(cache=True)
-def _shingle(data: U8, start: int, end: int, table: U32, ngram: int, keep_numbers: bool, out: U32) -> int:
-    """`_shingles_of` with every number as the same word, or as it is."""
-    ring = np.zeros(ngram, np.uint64)
+def _shingle(data: U8, ends: I64, table: U32, ngram: int, alike: U32, exact: U32, bounds: I64) -> None:
+    """Fill the three columns of `Shingles`; bounds[0] is 0."""
+    ring = np.zeros((ngram, 2), np.uint64)  # hashes of the last words: numbers alike, and as they are
     leaving = np.uint64(1)
     for _ in range(ngram):
         leaving *= _BASE
-    rolling, whole, word = np.uint64(0), np.uint64(0), np.uint64(0)
-    seen = np.uint32(0)  # flags of the characters of the present word; 0 between words
-    place, words, count = 0, 0, 0
-    i = start
-    while i <= end:
-        folded = np.uint32(0)
-        if i < end:
-            byte = np.uint32(data[i])
-            if byte < 0x80:
-                folded = table[byte]
-                i += 1
+    count = 0
+    for text in range(ends.size - 1):
+        first, words, place = count, 0, 0
+        rolling, rolling_exact, whole, word = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+        seen = np.uint32(0)  # flags of the characters of the present word; 0 between words
+        for k in range(ngram):
+            ring[k, 0], ring[k, 1] = np.uint64(0), np.uint64(0)
+        i, end = ends[text], ends[text + 1]
+        while i <= end:
+            folded = np.uint32(0)
+            if i < end:
+                byte = np.uint32(data[i])
+                if byte < 0x80:
+                    folded = table[byte]
+                    i += 1
+                else:
+                    point, size = _decode(data, i)
+                    folded = table[point] if point < table.size else IGNORED
+                    i += size
             else:
-                point, size = _decode(data, i)
-                folded = table[point] if point < table.size else IGNORED
-                i += size
-        else:
-            i += 1
-        if folded != 0 and folded < ALONE:
-            if folded != IGNORED:
-                word = (word ^ np.uint64(folded)) * _FNV
-                seen |= folded
-            continue
-        # A separator, a character that is a word, or the end: the word before it is complete.
-        for _ in range(2):
-            if seen:
-                value = _mix(word)
-                if seen < LETTER and not keep_numbers:
-                    value = _NUMBER
-                whole = (whole + value) * _BASE
-                rolling = rolling * _BASE + value - ring[place] * leaving
-                ring[place] = value
-                place = place + 1 if place + 1 < ngram else 0
-                words += 1
-                if words >= ngram:
-                    out[count] = np.uint32(_mix(rolling) >> np.uint64(32))
-                    count += 1
-                word, seen = np.uint64(0), np.uint32(0)
-            if folded == 0:
-                break
-            word, seen, folded = np.uint64(folded), folded, np.uint32(0)
-    if 0 < words < ngram:
-        out[0] = np.uint32(_mix(whole) >> np.uint64(32))
-        return 1
-    return count
-
-
-@njit(cache=True)
-def _band_keys(signatures: U32, rows: int, keys: U64) -> None:
-    for i in range(keys.shape[0]):
-        for band in range(keys.shape[1]):
-            value = np.uint64(band + 1)
-            for j in range(band * rows, (band + 1) * rows):
-                value = _mix(value * np.uint64(3) + np.uint64(signatures[i, j]))
-            keys[i, band] = value
+                i += 1
+            if folded != 0 and folded < ALONE:
+                if folded != IGNORED:
+                    word = (word ^ np.uint64(folded)) * _FNV
+                    seen |= folded
+                continue
+            # A separator, a character that is a word, or the end: the word before it is complete.
+            for _ in range(2):
+                if seen:
+                    value = _mix(word)
+                    value_alike = _NUMBER if seen < LETTER else value
+                    whole = (whole + value) * _BASE
+                    rolling = rolling * _BASE + value_alike - ring[place, 0] * leaving
+                    rolling_exact = rolling_exact * _BASE + value - ring[place, 1] * leaving
+                    ring[place, 0], ring[place, 1] = value_alike, value
+                    place = place + 1 if place + 1 < ngram else 0
+                    words += 1
+                    if words >= ngram:
+                        alike[count] = np.uint32(_mix(rolling) >> np.uint64(32))
+                        exact[count] = np.uint32(_mix(rolling_exact) >> np.uint64(32))
+                        count += 1
+                    word, seen = np.uint64(0), np.uint32(0)
+                if folded == 0:
+                    break
+                word, seen, folded = np.uint64(folded), folded, np.uint32(0)
+        if 0 < words < ngram:
+            exact[count] = np.uint32(_mix(whole) >> np.uint64(32))
+            count += 1
+        if words < 4 * ngram:
+            for k in range(first, count):
+                alike[k] = exact[k]
+        bounds[text + 1] = count

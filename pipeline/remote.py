@@ -11,14 +11,12 @@ import io
 import time
 from typing import IO, Any, cast
 
-import aiohttp
 import fsspec
 
 TRIES = 4
 FIRST_PAUSE = 0.25  # seconds, doubled with each try
 BUFFER = 1 << 20
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError)
-_PASSING = (OSError, aiohttp.ClientError)
 
 
 def open_input(path: str) -> IO[bytes]:
@@ -69,7 +67,7 @@ class _Retrying(io.RawIOBase):
                 return action()
             except _FINAL:
                 raise
-            except _PASSING as error:
+            except _passing() as error:
                 self._file = None
                 if attempt == TRIES - 1:
                     raise OSError(
@@ -77,3 +75,10 @@ class _Retrying(io.RawIOBase):
                     ) from error
                 time.sleep(FIRST_PAUSE * 2**attempt)
         return None
+
+
+def _passing() -> tuple[type[Exception], ...]:
+    """Errors that may not come again. aiohttp, a fifth of a second to import, is asked only when one is at hand."""
+    import aiohttp
+
+    return OSError, aiohttp.ClientError

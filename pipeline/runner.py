@@ -21,7 +21,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +35,7 @@ from pipeline.sources import input_hashes, list_inputs
 from pipeline.stage import Build, StageModule
 from pipeline.step import Counts
 from pipeline.storage import (
+    MANIFEST,
     changed_files,
     hash_file,
     publish_folder,
@@ -47,18 +48,21 @@ from pipeline.storage import (
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a stage's code is, and the libraries whose versions decide its output."""
+    """Where a stage's code is, the libraries whose versions decide its output, and the settings that decide nothing but
+    its manifest: where these alone change, the manifest is written anew and the files stay.
+    """
 
     module: str
     libraries: tuple[str, ...]
+    manifest_only: tuple[str, ...] = ()
 
 
 STAGES: dict[StageName, Stage] = {
     "extract": Stage("pipeline.extract.step", ("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow")),
-    "language": Stage("pipeline.language.step", ("fasttext-wheel", "pyarrow")),
+    "language": Stage("pipeline.language.step", ("numba", "pyarrow")),
     "dedup": Stage("pipeline.dedup.step", ("datasketch", "pyarrow")),
     "quality": Stage("pipeline.quality.step", ("numba", "fasttext-wheel", "pyarrow")),
-    "tokenize": Stage("pipeline.tokenize.step", ("tokenizers", "mosaicml-streaming", "pyarrow")),
+    "tokenize": Stage("pipeline.tokenize.step", ("tokenizers", "zstandard", "pyarrow"), ("weights", "phases")),
 }
 
 
@@ -149,32 +153,36 @@ def _build_stage(
     """Build one stage unless it stands. Returns what the next stage depends on."""
     stage, place = STAGES[name], stage_folder(config, run, name)
     module = cast(StageModule, importlib.import_module(stage.module))
-    mark = fingerprint(
-        {
-            "stage": name,
-            "settings": _settings(config, name),
-            "files": [hash_file(path) for path in module.external_files(getattr(config, name), base)],
-            "code": code_version(stage.module),
-            "libraries": library_versions(stage.libraries),
-            "upstream": upstream,
-        }
-    )
-    building = place.parent / f".{place.name}.{mark[:16]}"
+    decides: dict[str, Any] = {
+        "stage": name,
+        "settings": _settings(config, name),
+        "files": [hash_file(path) for path in module.external_files(getattr(config, name), base)],
+        "code": code_version(stage.module),
+        "libraries": library_versions(stage.libraries),
+        "upstream": upstream,
+    }
+    mark = fingerprint(decides)
+    content = fingerprint(decides | {"settings": {**decides["settings"], **dict.fromkeys(stage.manifest_only)}})
+    building = place.parent / f".{place.name}.{content[:16]}"
     if read_manifest(building):  # finished, but the last rename never happened
         swap_in(building, place)
     manifest = read_manifest(place)
-    if forced or not manifest or manifest.get("fingerprint") != mark or not _sizes_hold(place, manifest):
-        build = Build(
-            settings=getattr(config, name),
-            sources=tuple(config.sources),
-            seed=config.seed,
-            base=base,
-            inputs=_input_files(before),
-            workdir=building,
-            fingerprint=mark,
-        )
-        manifest = _run_passes(config, run, name, module, build, before, place, pool, observer)
+    build = Build(
+        settings=getattr(config, name),
+        sources=tuple(config.sources),
+        seed=config.seed,
+        base=base,
+        inputs=_input_files(before),
+        workdir=building,
+        fingerprint=mark,
+    )
+    marks = {"stage": name, "fingerprint": mark, "content": content}
+    if forced or not manifest or manifest.get("content") != content or not _sizes_hold(place, manifest):
+        manifest = _run_passes(config, run, name, module, build, marks, before, place, pool, observer)
     else:
+        if manifest["fingerprint"] != mark:  # the files stand; what their manifest says of them is another matter
+            fields = module.manifest(replace(build, workdir=place)) | marks
+            write_json(place / MANIFEST, fields | {"files": manifest["files"]})
         observer.stage_skipped(name, read_json(place / "stats.json"))
     _require_documents(config, name, read_json(place / "stats.json"))
     return {"fingerprint": mark, "files": {key: entry["xxh3"] for key, entry in manifest["files"].items()}}
@@ -186,6 +194,7 @@ def _run_passes(
     name: StageName,
     module: StageModule,
     build: Build,
+    marks: dict[str, str],
     before: Path | None,
     place: Path,
     pool: LocalPool,
@@ -208,7 +217,7 @@ def _run_passes(
     write_json(build.workdir / "stats.json", stats)
     for scratch in build.workdir.glob(".*"):
         shutil.rmtree(scratch)
-    publish_folder(build.workdir, place, module.manifest(build) | {"stage": name, "fingerprint": build.fingerprint})
+    publish_folder(build.workdir, place, module.manifest(build) | marks)
     seconds = time.monotonic() - started
     _log(
         run,

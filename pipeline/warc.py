@@ -26,6 +26,7 @@ DEFAULT_MAX_BYTES = 10_000_000
 SKIPPED_BYTES = 200_000_000
 HEAD_BYTES = 65_536  # HTTP headers come on top of a body of max_bytes
 _DELIVERED = {"response", "conversion", "resource"}
+_TYPES = _DELIVERED | {"warcinfo", "request", "metadata", "revisit", "continuation"}
 _GZIP = b"\x1f\x8b\x08"
 _STARTS = (_GZIP, b"\x28\xb5\x2f\xfd", b"WARC/")  # what a record may begin with: gzip or zstd member, plain header
 _WINDOW = 1 << 20
@@ -126,9 +127,9 @@ class _Reading:
         stream.seek(start)
         for record in ArchiveIterator(stream, parse_http=False, quirks_mode=True):
             kind = str(record.record_type).rpartition(".")[2]
+            if kind in ("no_type", "unknown") and _declared_type(record) in _TYPES:
+                raise ValueError(_UNREAD)  # it may have passed over others before this one, without a word
             self.reached = record.stream_pos
-            if kind == "no_type" and "warc-type" in {key.lower() for key in record.headers.asdict()}:
-                raise ValueError(_UNREAD)
             self.records += 1
             claimed = record.content_length
             if kind in _DELIVERED:
@@ -139,9 +140,9 @@ class _Reading:
                 raise ValueError(f"{_TOO_LARGE}: {claimed} bytes claimed")
 
     def _warcio(self, stream: IO[bytes], start: int) -> Iterator[Record]:
-        """Read on at the record at `start`, unless it was delivered already."""
+        """Read on at the record at `start`, or behind it if it was delivered already."""
         stream.seek(start)
-        again = self.records > 0 and self.fault != _UNREAD  # the record at `start` has been counted
+        again = self.records > 0
         iterator = WarcioIterator(stream, arc2warc=True, no_record_parse=True)
         found = 0
         for record in iterator:
@@ -188,6 +189,11 @@ class _Reading:
 
 
 _TOO_LARGE, _UNREAD = "record too large to unfold", "record whose type FastWARC does not see"
+
+
+def _declared_type(record: Any) -> str:
+    """WARC-Type in whatever case name and value are written: the standard makes no difference, FastWARC does."""
+    return next((v.lower() for k, v in record.headers.asdict().items() if k.lower() == "warc-type"), "")
 
 
 def _is_gzip(path: str, offset: int) -> bool:

@@ -66,6 +66,8 @@ class Boundary(TyperGroup):
         except BrokenPipeError:
             raise  # `pretrain inspect ... | head`: typer ends quietly
         except OSError as error:
+            if stopped := _stop_behind(error):
+                _end(stopped, _RESUME, _stop_code(stopped))
             _end(error, _describe(error), 1)
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] in _OURS:
@@ -74,7 +76,7 @@ class Boundary(TyperGroup):
         except Interrupted as stopped:
             _end(stopped, str(stopped), 128 + stopped.signal)
         except KeyboardInterrupt as stopped:
-            _end(stopped, _RESUME, 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT))
+            _end(stopped, _RESUME, _stop_code(stopped))
 
 
 def _common(
@@ -164,6 +166,19 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The signal during whose handling an error came up, e.g. while workers that had ended already were stopped."""
+    while error:
+        if isinstance(error, KeyboardInterrupt):
+            return error
+        error = error.__context__
+    return None
+
+
+def _stop_code(stopped: KeyboardInterrupt) -> int:
+    return 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
 
 
 def _describe(error: OSError) -> str:

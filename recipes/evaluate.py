@@ -60,7 +60,7 @@ def evaluate(
     from trainer.shards import open_shards
 
     folder = train_folder(run)
-    texts = [document for file in text or () for document in _read_texts(file, limit)]
+    texts = [document for file in text or () for document in read_texts(file, limit)]
     shards = open_shards(run / "shards", folder / "shards-cache") if (run / "shards").is_dir() else None
     if not (texts or shards or lm_eval):
         raise RecipeError(f"{run} has no shards; give --text FILE or --lm-eval TASKS")
@@ -111,7 +111,7 @@ def _score(
 
 def _grouped(tally: Tally, groups: dict[str, tuple[str, str]]) -> dict[str, Any]:
     """A tally's scores, with those by source and by language beside them."""
-    from trainer.evaluate import Sums
+    from trainer.score import Sums
 
     sums: dict[str, dict[str, Sums]] = {"sources": {}, "languages": {}}
     for key, each in tally.documents.items():
@@ -162,16 +162,16 @@ def _contamination(folder: Path, shards: Shards, texts: list[Text]) -> dict[str,
     }
 
 
-def _read_texts(path: Path, limit: int | None) -> Iterator[Text]:
+def read_texts(path: Path, limit: int | None = None, option: str = "--text") -> Iterator[Text]:
     """Documents of a jsonl or txt file (gzip by its name). Raises RecipeError for a line that holds no text."""
     if not path.is_file():
-        raise RecipeError(f"--text: no file at {path}")
+        raise RecipeError(f"{option}: no file at {path}")
     name = path.name.removesuffix(".gz")
     data = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
     try:
         content = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RecipeError(f"--text: {path} is not UTF-8 (byte {error.start})") from None
+        raise RecipeError(f"{option}: {path} is not UTF-8 (byte {error.start})") from None
     if not name.endswith(".jsonl"):
         yield Text(f"{path}:1", content, path.stem, "und")
         return
@@ -181,21 +181,14 @@ def _read_texts(path: Path, limit: int | None) -> Iterator[Text]:
             row = json.loads(line)
             body = row["text"]
         except (ValueError, KeyError, TypeError):
-            raise RecipeError(f'--text: {path}:{number}: expected a JSON object with a field "text"') from None
+            raise RecipeError(f'{option}: {path}:{number}: expected a JSON object with a field "text"') from None
         language = row.get("language") or row.get("lang") or "und"
         yield Text(f"{path}:{number}", body, row.get("source") or path.stem, language)
 
 
 def _tables(report: dict[str, Any]) -> Iterator[Table]:
     """What people read: the newest checkpoint in detail, a curve where there are several."""
-    from rich import box
-    from rich.table import Table
-
-    def table(*columns: str) -> Table:
-        made = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-        for number, column in enumerate(columns):
-            made.add_column(column, justify="right" if number else "left", no_wrap=True)
-        return made
+    from recipes.terminal import make_table as table
 
     checkpoints = report["checkpoints"]
     if len(checkpoints) > 1:

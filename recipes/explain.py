@@ -36,6 +36,12 @@ _BOUNDS = {"greater_than": "above {gt}", "greater_than_equal": "at least {ge}"} 
     "less_than_equal": "at most {le}",
 }
 
+# Patterns of pipeline.config and recipes.schema in words.
+PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters of a to z, digits, `.`, `_` and `-`, no sign first, e.g. my-run",
+    r"^[a-z][a-z0-9_]*$": "small letters of a to z, digits and `_`, a letter first",
+}
+
 
 def explain(error: ValidationError, document: Document, schema: type[BaseModel]) -> list[str]:
     """One message per wrong field, in the order in which the fields stand in the recipe."""
@@ -119,7 +125,7 @@ def _allowed(details: ErrorDetails) -> str:
     if kind == "int_from_float":
         return _KINDS["int"]
     if kind == "string_pattern_mismatch":
-        return f"text that matches {context['pattern']}"
+        return PATTERNS.get(context["pattern"], f"text that matches {context['pattern']}")
     if kind == "too_short":
         return f"at least {context['min_length']} item"
     name, _, reason = kind.partition("_")

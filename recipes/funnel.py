@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.progress import Progress
-from recipes.terminal import View, duration, megabytes, remaining, verbose
+from recipes.terminal import View, duration, make_table, megabytes, remaining, verbose
 
 _TOP_REASONS = 3
 
@@ -64,11 +63,7 @@ def funnel_table(stats: dict[str, dict[str, Any]], seconds: dict[str, float]) ->
 
     stats: stats.json by stage, in order; seconds: time of the stages that ran now (the others are unchanged).
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in ("in", "kept", "dropped", "kept %", "text", "time"):
-        if not table.columns:
-            table.add_column("stage")
-        table.add_column(name, justify="right", no_wrap=True)
+    table = make_table("stage", "in", "kept", "dropped", "kept %", "text", "time")
     table.add_column("most dropped for", overflow="fold")
     for stage, counts in stats.items():
         table.add_row(
@@ -93,10 +88,7 @@ def funnel_table(stats: dict[str, dict[str, Any]], seconds: dict[str, float]) ->
 
 def truth_table(scores: dict[str, dict[str, float]]) -> Table:
     """Precision and recall of each stage on labelled documents."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title="on the labelled documents", title_justify="left")
-    table.add_column("stage")
-    for name in ("precision", "recall", "cases"):
-        table.add_column(name, justify="right")
+    table = make_table("stage", "precision", "recall", "cases", title="on the labelled documents")
     for stage, score in scores.items():
         table.add_row(stage, f"{score['precision']:.3f}", f"{score['recall']:.3f}", f"{score['cases']:,.0f}")
     return table

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recipes.build import Json
 from recipes.errors import RecipeError
+from recipes.terminal import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/demo.", show_default=False)]
 _CHARACTERS = 200
 _CONTEXT = 60
+_FIELDS = (
+    *("id", "url", "path", "source", "language", "language_score", "text"),
+    *("rule", "value", "threshold", "detail", "failed_rules"),
+)
 
 
 def inspect(
@@ -31,6 +38,7 @@ def inspect(
     ] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Documents that --rule drops, with the reason.")] = None,
     rule: Annotated[str | None, typer.Option(help="Rule to sample.", show_default=False)] = None,
+    as_json: Json = False,
 ) -> None:
     """Show what a stage kept, or dropped and why.
 
@@ -44,31 +52,72 @@ def inspect(
     Example: pretrain inspect runs/demo --stage quality --sample 5 --rule c4_curly_brackets
     """
     from pipeline.storage import read_json
-    from recipes.terminal import results
+    from recipes.terminal import print_json, results
 
     if (what_if or sample or rule) and stage != "quality":
         raise RecipeError(f"--stage: got {stage!r}; --what-if, --sample and --rule are for `quality`")
     folder = _stage_folder(run, stage)
-    console = results()
     stats = read_json(folder / "stats.json")
+    found: dict[str, Any] = {"stage": stage}
+    found |= {name: stats[name] for name in ("documents_in", "documents_kept", "documents_dropped")}
     if sample or rule:
-        _samples(console, run, folder, rule, sample or limit)
+        found["samples"] = list(_samples(run, folder, rule, sample or limit))
     elif dropped:
-        console.print(f"{stage}: {stats['documents_dropped']:,} of {stats['documents_in']:,} documents dropped")
+        order = sorted(stats["dropped"].items(), key=lambda item: (-item[1], item[0]))
         examples = _dropped(folder / "dropped", stats["dropped"], limit)
-        for name, count in sorted(stats["dropped"].items(), key=lambda item: (-item[1], item[0])):
-            console.print(f"\n{name}: {count:,}", style="bold")
-            for document in examples[name]:
-                _show(console, document)
+        found["rules"] = [{"rule": name, "dropped": count, "documents": examples[name]} for name, count in order]
+    elif stage == "quality":
+        found |= _explore(run, folder, what_if or [])
     else:
-        console.print(f"{stage}: {stats['documents_kept']:,} of {stats['documents_in']:,} documents kept")
-        if stage == "quality":
-            _explore(console, run, folder, what_if or [])
-            return
-        for number, document in enumerate(_documents(folder / "data")):
-            if number == limit:
-                break
+        found["documents"] = list(islice(_documents(folder / "data"), limit))
+    if as_json:
+        print_json(found)
+    else:
+        _print(results(), found)
+
+
+def _print(console: Console, found: dict[str, Any]) -> None:
+    """What `inspect` found, for people."""
+    kind = "dropped" if "rules" in found and "kept" not in found else "kept"
+    if "samples" not in found:
+        count = found[f"documents_{kind}"]
+        console.print(f"{found['stage']}: {count:,} of {found['documents_in']:,} documents {kind}")
+    for document in found.get("samples", []):
+        _show(console, document, text=False)
+        low, high = document["span"]
+        text = document["text"]
+        before, span = clean(text[max(low - _CONTEXT, 0) : low]), clean(text[low:high], _CHARACTERS)
+        after = clean(text[high : high + _CONTEXT])
+        console.print(f"    {before} >>>{span}<<< {after}", soft_wrap=True)
+    for document in found.get("documents", []):
+        _show(console, document)
+    if "kept" in found:
+        _print_rules(console, found)
+        return
+    for rule in found.get("rules", []):
+        console.print(f"\n{rule['rule']}: {rule['dropped']:,}", style="bold")
+        for document in rule["documents"]:
             _show(console, document)
+
+
+def _print_rules(console: Console, found: dict[str, Any]) -> None:
+    from recipes.terminal import make_table
+
+    changed = found["what_if"]
+    columns = ("rule", "alone", "first", "only", *(("alone before",) if changed else ()))
+    table = make_table(*columns)
+    for row in found["rules"]:
+        before = row.get("alone_before")
+        if row["alone"] or before:
+            counts = [f"{row[name]:,}" for name in ("alone", "first", "only")]
+            table.add_row(row["rule"], *counts, *(["off" if before is None else f"{before:,}"] if changed else []))
+    console.print(table)
+    if changed:
+        console.print(
+            f"{', '.join(changed)}: {found['kept']:,} of {found['documents_in']:,} kept instead of"
+            f" {found['kept_before']:,} ({found['more']:,} more, {found['fewer']:,} fewer); nothing was run",
+            soft_wrap=True,
+        )
 
 
 def _settings(run: Path, overrides: list[str]) -> QualityConfig:
@@ -80,50 +129,47 @@ def _settings(run: Path, overrides: list[str]) -> QualityConfig:
     return load_recipe(run / "recipe.yaml", overrides).recipe.quality
 
 
-def _explore(console: Console, run: Path, folder: Path, overrides: list[str]) -> None:
-    """The table of rules; with overrides, what they change."""
-    from rich import box
-    from rich.table import Table
-
+def _explore(run: Path, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """Drops by rule, and what the overrides change: {rules, what_if, kept, kept_before, more, fewer}."""
     from pipeline.quality import explore
 
     columns = explore.load(folder)
     documents = len(columns.languages)
     before = explore.fails(_settings(run, []), columns)
     after = explore.fails(_settings(run, overrides), columns)
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    table.add_column("rule")
-    for name in ("alone", "first", "only", *(("alone before",) if overrides else ())):
-        table.add_column(name, justify="right")
+    rules = []
     for row in explore.count(after, documents):
-        then = [f"{int(before[row.name].sum()):,}" if row.name in before else "off"] if overrides else []
-        if row.alone or then not in ([], ["0"]):
-            table.add_row(row.name, f"{row.alone:,}", f"{row.first:,}", f"{row.only:,}", *then)
-    console.print(table)
-    if overrides:
-        was, now = explore.kept(before, documents), explore.kept(after, documents)
-        console.print(
-            f"{', '.join(overrides)}: {int(now.sum()):,} of {documents:,} kept instead of {int(was.sum()):,}"
-            f" ({int((now & ~was).sum()):,} more, {int((was & ~now).sum()):,} fewer); nothing was run",
-            soft_wrap=True,
-        )
+        counts: dict[str, Any] = {"rule": row.name, "alone": row.alone, "first": row.first, "only": row.only}
+        if overrides:
+            counts["alone_before"] = int(before[row.name].sum()) if row.name in before else None
+        rules.append(counts)
+    was, now = explore.kept(before, documents), explore.kept(after, documents)
+    return {
+        "rules": rules,
+        "what_if": overrides,
+        "kept": int(now.sum()),
+        "kept_before": int(was.sum()),
+        "more": int((now & ~was).sum()),
+        "fewer": int((was & ~now).sum()),
+    }
 
 
-def _samples(console: Console, run: Path, folder: Path, rule: str | None, sample: int) -> None:
-    """Dropped documents that fail a rule, with the span that fails it."""
+def _samples(run: Path, folder: Path, rule: str | None, sample: int) -> Iterator[dict[str, Any]]:
+    """Dropped documents that fail a rule, with the `span` that fails it."""
     from pipeline.quality.rules import rules_for
+    from pipeline.quality.spans import offending
     from recipes.explain import similar
 
     settings = _settings(run, [])
     shown, seen = 0, set()
     for document in _documents(folder / "dropped"):
-        names = document["failed_rules"].split()
+        names = (document["failed_rules"] or "").split()
         seen |= set(names)
         if rule is None or rule not in names:
             continue
-        _show(console, document, text=False)
         rules = rules_for(settings, document.get("language") or "en")
-        _show_span(console, document["text"], rules[rule].signal if rule in rules else rule)
+        signal = rules[rule].signal if rule in rules else rule
+        yield document | {"span": list(offending(document["text"], signal))}
         shown += 1
         if shown == sample:
             return
@@ -132,16 +178,6 @@ def _samples(console: Console, run: Path, folder: Path, rule: str | None, sample
             f"--rule: got {rule!r}, which drops nothing here; allowed: {', '.join(sorted(seen))}"
             f"{similar(rule or '', seen)}"
         )
-
-
-def _show_span(console: Console, text: str, signal: str) -> None:
-    from pipeline.quality.spans import offending
-    from recipes.terminal import clean
-
-    low, high = offending(text, signal)
-    before, span = clean(text[max(low - _CONTEXT, 0) : low]), clean(text[low:high], _CHARACTERS)
-    after = clean(text[high : high + _CONTEXT])
-    console.print(f"    {before} >>>{span}<<< {after}", soft_wrap=True)
 
 
 def _stage_folder(run: Path, stage: str) -> Path:
@@ -161,7 +197,8 @@ def _documents(folder: Path) -> Iterator[dict[str, Any]]:
 
     for path in sorted(folder.glob("*.parquet")):
         for table in read_batches(path):
-            yield from table.to_pylist()
+            for row in table.to_pylist():
+                yield {name: row[name] for name in _FIELDS if name in row}
 
 
 def _dropped(folder: Path, counts: dict[str, int], limit: int) -> dict[str, list[dict[str, Any]]]:
@@ -178,8 +215,6 @@ def _dropped(folder: Path, counts: dict[str, int], limit: int) -> dict[str, list
 
 
 def _show(console: Console, document: dict[str, Any], *, text: bool = True) -> None:
-    from recipes.terminal import clean
-
     place = clean(document["url"] or document["path"], 120)
     console.print(f"  {document['id']}  {place}", style="cyan", soft_wrap=True)
     if document.get("rule"):
@@ -190,8 +225,6 @@ def _show(console: Console, document: dict[str, Any], *, text: bool = True) -> N
 
 def _reason(document: dict[str, Any]) -> str:
     """`value 12, threshold 50` and the detail, as far as the rule has them."""
-    from recipes.terminal import clean
-
     parts = [f"{name} {document[name]:g}" for name in ("value", "threshold") if document[name] is not None]
     if document["detail"]:
         parts.append(clean(document["detail"], _CHARACTERS))

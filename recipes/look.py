@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from recipes.build import Json, Overrides, RecipeFile
+from recipes.errors import RecipeError
 from recipes.terminal import print_json
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/demo.", show_default=False)]
@@ -56,6 +57,8 @@ def harvest(
     """
     from pipeline.harvest import harvest as write_pages
 
+    if output.is_file():
+        raise RecipeError(f"{output}: this is a file; give a folder for the WARC files")
     report = write_pages(output, limit_bytes=None if limit_mb is None else limit_mb * 1_000_000)
     if as_json:
         print_json({"output": str(output), **asdict(report)})

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from recipes.build import Json
+
 app = typer.Typer(no_args_is_help=True, help="Train classifiers for the quality stage.")
 Files = list[Path]
 
@@ -25,6 +27,7 @@ def train(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the documents.")] = 5,
     ngram: Annotated[int, typer.Option(min=1, help="Longest word n-gram.")] = 2,
     held_out: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of documents to judge the model by.")] = 0.1,
+    as_json: Json = False,
 ) -> None:
     """Train a fastText model that tells good documents from ordinary ones, and say how well it does.
 
@@ -33,9 +36,17 @@ def train(
     Then in a recipe: quality: {models: {edu: {path: quality.bin, keep: 0.1}}}
     """
     from pipeline.quality.classifier import train as train_model
+    from recipes.terminal import make_table, print_json, results
 
     report = train_model(positive, negative, output, seed=seed, epochs=epochs, ngram=ngram, held_out=held_out)
+    if as_json:
+        names = ("from", "to", "documents", "mean_score", "share_positive")
+        calibration = [dict(zip(names, row, strict=True)) for row in report.calibration]
+        counts = {"trained": report.trained, "held_out": report.tested, "auc": report.auc}
+        print_json({"model": str(output), **counts, "calibration": calibration})
+        return
     typer.echo(f"{output}: trained on {report.trained:,} documents, held out {report.tested:,}: AUC {report.auc:.4f}")
-    typer.echo("\nscore        documents  mean score  share positive")
+    table = make_table("score", "documents", "mean score", "share positive")
     for low, high, documents, mean, share in report.calibration:
-        typer.echo(f"{low:.1f} to {high:.1f} {documents:>12,} {mean:>11.3f} {share:>15.3f}")
+        table.add_row(f"{low:.1f} to {high:.1f}", f"{documents:,}", f"{mean:.3f}", f"{share:.3f}")
+    results().print(table)

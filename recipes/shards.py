@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from recipes.build import Json
 
 Folder = Annotated[Path, typer.Argument(help="Shards folder, e.g. runs/demo/shards.", show_default=False)]
 
@@ -13,25 +16,28 @@ app = typer.Typer(name="shards", no_args_is_help=True, help="Check shards, look 
 
 
 @app.command()
-def verify(folder: Folder) -> None:
+def verify(folder: Folder, as_json: Json = False) -> None:
     """Check every hash, decode every sample, and compare all counts.
 
     Example: pretrain shards verify runs/demo/shards
     """
     from pipeline.errors import PipelineError
     from pipeline.tokenize.verify import verify as check
-    from recipes.terminal import errors
+    from recipes.terminal import errors, megabytes, print_json
 
     report = check(folder)
+    if as_json:
+        print_json({"shards": str(folder), **asdict(report)})
     for problem in report.problems:
         errors().print(problem, style="red", soft_wrap=True)
     if report.problems:
         count = len(report.problems)
         raise PipelineError(f"{folder}: {count} problem{'s' if count > 1 else ''}; build or copy the shards again")
-    typer.echo(
-        f"{folder}: {report.files:,} files ({report.bytes / 1e6:,.1f} MB), {report.samples:,} samples,"
-        f" {report.tokens:,} tokens: all as written"
-    )
+    if not as_json:
+        typer.echo(
+            f"{folder}: {report.files:,} files ({megabytes(report.bytes)}), {report.samples:,} samples,"
+            f" {report.tokens:,} tokens: all as written"
+        )
 
 
 @app.command()
@@ -39,15 +45,20 @@ def show(
     folder: Folder,
     sample: Annotated[int, typer.Option(min=0, help="Number of the sample within its stream.")] = 0,
     stream: Annotated[str | None, typer.Option(help="Stream, e.g. train/web; default: the first one.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Print a sample as text, with the boundaries and addresses of its documents.
 
     Example: pretrain shards show runs/demo/shards --sample 12
     """
     from pipeline.tokenize.show import show as read
-    from recipes.terminal import clean, printable, results
+    from recipes.terminal import clean, print_json, printable, results
 
     name, parts, padding = read(folder, stream, sample)
+    if as_json:
+        documents = [asdict(part) for part in parts]
+        print_json({"stream": name, "sample": sample, "documents": documents, "padding": padding})
+        return
     console = results()
     console.print(f"{name}, sample {sample}: {len(parts)} documents, {padding} places of padding", style="bold")
     for part in parts:
@@ -72,6 +83,7 @@ def from_jsonl(
     validation: Annotated[float, typer.Option(help="Share of documents held out.")] = 0.01,
     text_key: Annotated[str, typer.Option(help="Field that holds the text.")] = "text",
     workers: Annotated[int | None, typer.Option(help="Processes; default: the machine's cores.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Make shards of a clean corpus: no filters, only tokenization and packing.
 
@@ -83,7 +95,7 @@ def from_jsonl(
     from pipeline.runner import build_corpus
     from recipes.errors import RecipeError
     from recipes.funnel import CorpusView, funnel_table
-    from recipes.terminal import messages, tables
+    from recipes.terminal import messages, print_json, tables
 
     source = {"name": "text", "type": "jsonl", "paths": inputs, "text_key": text_key}
     choice = {"path": str(tokenizer.absolute())} if tokenizer else {"vocab_size": vocab_size}
@@ -103,5 +115,8 @@ def from_jsonl(
         raise RecipeError([f"--{e['loc'][-1]}: {e['msg']}, got {e['input']!r}" for e in error.errors()]) from error
     with CorpusView(messages()) as view:
         build_corpus(config, output, Path(), observer=view)
+    if as_json:
+        print_json({"shards": str(output / "shards"), "stages": view.stats})
+        return
     tables().print(funnel_table(view.stats, view.seconds))
     typer.echo(f"{output / 'shards'}: pretrain train --shards {output / 'shards'}")

@@ -94,7 +94,7 @@ def _progress(folder: Path) -> dict[str, Any]:
 
 def _training(folder: RunFolder, *, running: bool) -> dict[str, Any] | None:
     """Step, loss, rate, time left, and when the last row was written."""
-    from recipes.report.learning import rows_of
+    from recipes.report.runfolder import rows_of
 
     rows = rows_of(folder, "train")
     steps = (folder.recipe.get("train") or {}).get("steps")
@@ -113,15 +113,12 @@ def _training(folder: RunFolder, *, running: bool) -> dict[str, Any] | None:
 
 
 def _table(found: dict[str, Any]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    from recipes.terminal import duration
+    from recipes.terminal import duration, make_table
 
     process = f" ({found['process']})" if found["process"] else ""
     title = f"{found['run']}: {found['state']}{process}"
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=title, title_justify="left", title_style="bold")
-    for column in ("stage", "state", ""):
+    table = make_table("stage", title=title)
+    for column in ("state", ""):
         table.add_column(column)
     for stage in found["stages"]:
         said = ""

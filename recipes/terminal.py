@@ -13,9 +13,11 @@ import sys
 from types import TracebackType
 from typing import Any, Self
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
 
 _PIPE_WIDTH = 120
 _volume = 0
@@ -61,6 +63,14 @@ def messages() -> Console:
 def errors() -> Console:
     """Console on stderr, for what ended the command; never silent."""
     return _console(stderr=True)
+
+
+def make_table(*columns: str, title: str | None = None) -> Table:
+    """An empty table in the one look that all have; the first column stands left, the others right, for numbers."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=title, title_justify="left", title_style="bold")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
+    return table
 
 
 class View:

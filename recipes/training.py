@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.progress import MofNCompleteColumn
 from rich.table import Table
 from rich.text import Text
 
-from recipes.terminal import View, clean, duration, verbose
+from recipes.terminal import View, clean, duration, make_table, verbose
 
 if TYPE_CHECKING:
     from trainer.progress import TrainResult
@@ -78,10 +77,7 @@ def training_summary(result: TrainResult) -> Group:
 
 def validation_table(validation: dict[str, Any]) -> Table:
     """Loss and bits per byte of each validation stream and over all."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("validation")
-    for name in ("loss", "bits per byte", "tokens"):
-        table.add_column(name, justify="right")
+    table = make_table("validation", "loss", "bits per byte", "tokens")
     for stream, scores in [*validation["streams"].items(), ("all", validation)]:
         bits = f"{scores['bits_per_byte']:.3f}" if "bits_per_byte" in scores else "-"
         table.add_row(stream, f"{scores['loss']:.3f}", bits, f"{scores['tokens']:,}")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from trainer.model import Transformer
-from trainer.sharding import local_part, share_of, whole
+from trainer.sharding import local_part, take
+from trainer.tensors import Tensors
 
 PREFIX = "weights."
 
@@ -48,17 +49,12 @@ class Average:
             parameter.copy_(self.values[name])
             self.values[name] = kept
 
-    def whole(self) -> dict[str, Tensor]:
-        """The average by parameter name, gathered by all processes."""
-        return {name: whole(value) for name, value in self.values.items()}
-
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a saved average."""
         for name, value in self.values.items():
-            value.copy_(share_of(tensors[name], value))
+            value.copy_(take(tensors, name, value))
 
 
-def training_weights(model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def training_weights(model: Tensors, optimizer: Tensors) -> Tensors:
     """The weights that a checkpoint's training goes on from: beside the optimizer's state where there is an average."""
-    kept = {name.removeprefix(PREFIX): tensor for name, tensor in optimizer.items() if name.startswith(PREFIX)}
-    return kept or model
+    return optimizer.under(PREFIX) or model

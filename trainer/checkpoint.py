@@ -2,13 +2,16 @@
 
     checkpoints/step-00000100/
       model.safetensors  optimizer.safetensors  state.json
-      manifest.json      bytes and SHA-256 of the three, written last
+      manifest.json      bytes and SHA-256 of the others, written last
+
+A sharded run (FSDP2) has `model.0-of-2.safetensors` and so on instead: each process writes the rows that it holds
+(trainer.tensors), and any number of processes reads them, so that none ever has more than its own part.
 
 Saving has two halves. The training thread copies the tensors into host memory that is allocated once (pinned where
-they come from a GPU) and goes on; one background thread writes them into `.step-00000100.partial`, syncs, hashes,
-and renames. So at most one copy is in flight; the next save waits for the one before. A kill at any instant leaves
-the checkpoints before. Loading verifies every hash before a byte is used and falls back to the newest checkpoint
-that is whole, saying which ones are not. Nothing is pickled, and a pickle is refused.
+they come from a GPU) and goes on; one background thread writes them into `.step-00000100.partial`, syncs and hashes
+them, and the main process renames it once all have. So at most one copy is in flight; the next save waits for the one
+before. A kill at any instant leaves the checkpoints before. Loading verifies every hash before a byte is used and falls
+back to the newest checkpoint that is whole, saying which ones are not. Nothing is pickled, and a pickle is refused.
 
 Costs: host memory and one write and one read-back (for the hashes) of 4 bytes per parameter for the model, 4 (Muon)
 or 8 (AdamW) for the optimizer; training waits for the copy alone.
@@ -20,32 +23,44 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer.errors import TrainerError
 from trainer.files import sha256, sync, to_json
+from trainer.parallel import ALONE, World
+from trainer.sharding import local_part, place
+from trainer.tensors import Places, Tensors, write_tensors
 
 NAME = re.compile(r"step-(\d{8,})")
-MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+PART = re.compile(r"(model|optimizer)(?:\.(\d+)-of-(\d+))?\.safetensors")
+STATE, MANIFEST = "state.json", "manifest.json"
+Records = dict[str, dict[str, Any]]  # {"bytes", "sha256"} by file name
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint; `optimizer` is empty where only the model was asked for."""
+    """A verified checkpoint, whose tensors are read when they are asked for."""
 
     path: Path
     step: int
-    model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    model: Tensors
+    optimizer: Tensors
     state: dict[str, Any]
+
+    @property
+    def model_sha256(self) -> str:
+        """The hash of the file that holds the model; of several, all of them joined by `+`."""
+        files = _listed(self.path)
+        return "+".join(files[path.name]["sha256"] for path in _parts(self.path, "model"))
 
 
 @dataclass(frozen=True)
@@ -69,8 +84,9 @@ class Retention:
 class Writer:
     """Writes a run's checkpoints, one at a time, beside the training."""
 
-    def __init__(self, folder: Path, retention: Retention) -> None:
-        self.folder, self.retention = folder, retention
+    def __init__(self, folder: Path, retention: Retention, world: World = ALONE) -> None:
+        """world: the processes that hold parts of the tensors, on a file system that they share; each has a Writer."""
+        self.folder, self.retention, self.world = folder, retention, world
         self._buffers: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
         self._step = 0
@@ -81,16 +97,18 @@ class Writer:
     ) -> None:
         """Start writing the checkpoint of `step`; the tensors may change once this returns.
 
-        The one before must have been collected (`collect`).
+        The one before must have been collected (`collect`). `state` is taken from the main process.
         """
-        copies = {
-            file: {name: self._copy(f"{file}/{name}", tensor.detach()) for name, tensor in tensors.items()}
-            for file, tensors in ((MODEL, model), (OPTIMIZER, optimizer))
-        }
+        files = {}
+        for kind, tensors in (("model", model), ("optimizer", optimizer)):
+            places = {name: found for name, tensor in tensors.items() if (found := place(tensor)) is not None}
+            mine = [name for name in tensors if name in places or self.world.main]
+            copies = {name: self._copy(f"{kind}/{name}", local_part(tensors[name]).detach()) for name in mine}
+            files[self._file_name(kind)] = copies, places
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._step, text = step, to_json(state)
-        self._thread = threading.Thread(target=self._write, args=(step, copies, text), name="checkpoint")
+        self._thread = threading.Thread(target=self._write, args=(step, files, text), name="checkpoint")
         self._thread.start()
 
     def collect(self, *, wait: bool = True) -> tuple[int, Path] | None:
@@ -115,6 +133,10 @@ class Writer:
         if self._thread is not None:
             self._thread.join()
 
+    def _file_name(self, kind: str) -> str:
+        part = f".{self.world.rank}-of-{self.world.size}" if self.world.size > 1 else ""
+        return f"{kind}{part}.safetensors"
+
     def _copy(self, name: str, tensor: Tensor) -> Tensor:
         buffer = self._buffers.get(name)
         if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
@@ -122,31 +144,60 @@ class Writer:
             self._buffers[name] = buffer
         return buffer.copy_(tensor, non_blocking=True)
 
-    def _write(self, step: int, files: Mapping[str, dict[str, Tensor]], state: bytes) -> None:
+    def _write(self, step: int, files: Mapping[str, tuple[dict[str, Tensor], Places]], state: bytes) -> None:
         final = self.folder / f"step-{step:08d}"
         partial = self.folder / f".{final.name}.partial"
+
+        def begin() -> None:
+            if self.world.main:
+                _discard_leftovers(self.folder)
+                partial.mkdir(parents=True)
+                (partial / STATE).write_bytes(state)
+
+        def write() -> Records:
+            for name, (tensors, places) in files.items():
+                write_tensors(partial / name, tensors, places)
+            return {name: _record(partial / name) for name in [*files, *([STATE] if self.world.main else [])]}
+
+        def finish() -> None:
+            if self.world.main:
+                _publish(partial, final, {"step": step, "files": dict(sorted(written.items()))})
+                steps = dict(list_checkpoints(self.folder))
+                for old in self.retention.dropped(list(steps)):
+                    remove(steps[old])
+
         try:
-            _discard_leftovers(self.folder)
-            partial.mkdir(parents=True)
-            for name, tensors in files.items():
-                save_file(tensors, partial / name)
-            (partial / STATE).write_bytes(state)
-            publish(partial, final, {"step": step})
-            steps = dict(list_checkpoints(self.folder))
-            for old in self.retention.dropped(list(steps)):
-                remove(steps[old])
-        except (OSError, SafetensorError) as error:
+            self._together(begin)
+            written = {name: record for each in self._together(write) for name, record in each.items()}
+            self._together(finish)
+        except OSError as error:
             self._failure = error
-            shutil.rmtree(partial, ignore_errors=True)
+            if self.world.main:
+                shutil.rmtree(partial, ignore_errors=True)
+
+    def _together(self, work: Callable[[], T]) -> list[T]:
+        """What `work` gives in every process, once all have done it. Raises OSError in all where it fails in one."""
+        result, problem = None, None
+        try:
+            result = work()
+        except (OSError, SafetensorError) as error:
+            problem = str(error)
+        outcomes = self.world.gather((result, problem))
+        for _, problem in outcomes:
+            if problem is not None:
+                raise OSError(problem)
+        return [cast(T, result) for result, _ in outcomes]
 
 
-def publish(partial: Path, final: Path, manifest: dict[str, Any]) -> None:
-    """Sync and hash the files of `partial`, list them in its manifest, and rename it to `final`."""
-    files = {}
-    for path in sorted(partial.iterdir()):
-        sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    (partial / MANIFEST).write_bytes(to_json(manifest | {"files": files}))
+def _record(path: Path) -> dict[str, Any]:
+    """Bring a file to the disk; its size and hash."""
+    sync(path)
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _publish(partial: Path, final: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a folder whose files are on the disk, and rename it to `final`."""
+    (partial / MANIFEST).write_bytes(to_json(manifest))
     sync(partial / MANIFEST)
     sync(partial)
     if final.exists():  # a damaged one, or training went back behind it
@@ -155,16 +206,22 @@ def publish(partial: Path, final: Path, manifest: dict[str, Any]) -> None:
     sync(final.parent)
 
 
-def load_newest(
-    folder: Path, *, optimizer: bool = True, accept: Callable[[dict[str, Any]], bool] = lambda state: True
-) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint whose hashes hold and whose state is accepted, and one message for each damaged newer one.
+def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose hashes hold, and one message for each damaged newer one.
 
-    None where there is no checkpoint to accept. Raises TrainerError where there are some and all are damaged.
+    None where there is none. Raises TrainerError where there are some and all are damaged.
     """
+    newest, damage = find_newest(folder)
+    return None if newest is None else load(newest), damage
+
+
+def find_newest(
+    folder: Path, accept: Callable[[dict[str, Any]], bool] = lambda state: True
+) -> tuple[Path | None, list[str]]:
+    """As `load_newest`, the folder alone, of those whose state is accepted."""
     damage: list[str] = []
     refused = False
-    for step, path in reversed(list_checkpoints(folder)):
+    for _, path in reversed(list_checkpoints(folder)):
         found = _damage(path)
         if found is not None:
             damage.append(f"checkpoint {path} is damaged: {found}")
@@ -174,7 +231,7 @@ def load_newest(
             continue
         if damage:
             damage[-1] += f"; going on from {path.name}"
-        return _load(path, step, optimizer), damage
+        return path, damage
     if damage and not refused:
         raise TrainerError("; ".join(damage) + f". None is whole; delete {folder} to train from the start")
     return None, damage
@@ -188,12 +245,25 @@ def load_step(folder: Path, step: int) -> Checkpoint:
         raise TrainerError(f"{folder} has no checkpoint of step {step}; there are: {there}")
     if (found := _damage(published[step])) is not None:
         raise TrainerError(f"checkpoint {published[step]} is damaged: {found}")
-    return _load(published[step], step, optimizer=False)
+    return load(published[step])
 
 
-def _load(path: Path, step: int, optimizer: bool) -> Checkpoint:
+def load(path: Path) -> Checkpoint:
+    """A checkpoint that was found whole."""
     state: dict[str, Any] = json.loads((path / STATE).read_bytes())
-    return Checkpoint(path, step, load_file(path / MODEL), load_file(path / OPTIMIZER) if optimizer else {}, state)
+    model, optimizer = (Tensors(_parts(path, kind)) for kind in ("model", "optimizer"))
+    return Checkpoint(path, state["step"], model, optimizer, state)
+
+
+def _parts(path: Path, kind: str) -> list[Path]:
+    """The listed files of one kind of tensors, by rank."""
+    matches = [match for name in _listed(path) if (match := PART.fullmatch(name)) and match[1] == kind]
+    return [path / match[0] for match in sorted(matches, key=lambda match: int(match[2] or 0))]
+
+
+def _listed(path: Path) -> Records:
+    files: Records = json.loads((path / MANIFEST).read_bytes())["files"]
+    return files
 
 
 def _damage(path: Path) -> str | None:
@@ -207,23 +277,35 @@ def _damage(path: Path) -> str | None:
 def _difference(path: Path) -> str | None:
     """How the files differ from the manifest, or None."""
     try:
-        files = json.loads((path / MANIFEST).read_bytes())["files"]
-        listed = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+        listed = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in _listed(path).items()}
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read ({error!r})"
-    if unlisted := {MODEL, OPTIMIZER, STATE} - listed.keys():
+    if unlisted := _expected(listed) - listed.keys():
         return f"{MANIFEST} does not list {', '.join(sorted(unlisted))}"
-    for name, (size, expected) in listed.items():
-        if not (path / name).is_file():
-            return f"{name} is missing"
-        if (found := (path / name).stat().st_size) != size:
-            return f"{name} has {found} bytes, {size} were written"
-        if sha256(path / name) != expected:
-            return f"the SHA-256 of {name} is not the one recorded when it was written"
-        if name.endswith(".safetensors") and not _is_safetensors(path / name):
-            return f"{name} is not a safetensors file (a pickle is never loaded)"
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda name: _wrong(path / name, *listed[name]), listed)
+        return next((wrong for wrong in found if wrong is not None), None)
+
+
+def _expected(names: Iterable[str]) -> set[str]:
+    """The files that a checkpoint with files of these names must have."""
+    sizes = {match[3] for name in names if (match := PART.fullmatch(name))}
+    parts = [f".{rank}-of-{size}" for size in sizes if size for rank in range(int(size))] or [""]
+    return {STATE, *(f"{kind}{part}.safetensors" for kind in ("model", "optimizer") for part in parts)}
+
+
+def _wrong(path: Path, size: int, expected: str) -> str | None:
+    """How a file differs from what was recorded, or None."""
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if (found := path.stat().st_size) != size:
+        return f"{path.name} has {found} bytes, {size} were written"
+    if sha256(path) != expected:
+        return f"the SHA-256 of {path.name} is not the one recorded when it was written"
+    if path.suffix == ".safetensors" and not _is_safetensors(path):
+        return f"{path.name} is not a safetensors file (a pickle is never loaded)"
     return None
 
 

@@ -80,7 +80,7 @@ def load_model(train_dir: Path, device: str = "cpu", step: int | None = None) ->
     """
     folder, damage = train_dir / "checkpoints", list[str]()
     if step is None:
-        checkpoint, damage = load_newest(folder, optimizer=False)
+        checkpoint, damage = load_newest(folder)
     else:
         checkpoint = load_step(folder, step)
     if checkpoint is None:
@@ -125,15 +125,21 @@ def generate(
     written; the pieces make up the completion's text. Raises TrainerError where checkpoint or tokenizer is missing or
     wrong, or a prompt leaves no room in the model's context.
     """
-    sampling = sampling or Sampling()
     model, meta = load_model(train_dir, device)
     codec = load_tokenizer(train_dir, meta, tokenizer)
-    eos = meta["eos_id"]
-    encoded = [codec.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
-    for row, ids in enumerate(encoded):
-        if not ids and eos is None:
-            raise TrainerError("a prompt is empty, and without an end-of-document token there is nothing to start from")
-        encoded[row] = ids or [eos]
+    return complete(model, codec, meta["eos_id"], prompts, sampling or Sampling(), on_text)
+
+
+def complete(
+    model: Transformer,
+    codec: Tokenizer,
+    eos: int | None,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    on_text: Callable[[int, str], None] | None = None,
+) -> list[Completion]:
+    """Continue each prompt with a model at hand, which is left as it was; arguments and errors as in `generate`."""
+    encoded = encode_prompts(prompts, codec, eos, model.config.context)
     written: list[list[int]] = [[] for _ in prompts]
     finishes = [""] * len(prompts)
     decoders = [DecodeStream(skip_special_tokens=True) for _ in prompts]
@@ -150,6 +156,20 @@ def generate(
         if on_text and len(text) > len(sent[row]):
             on_text(row, text[len(sent[row]) :])  # a character of which only the first bytes were written
     return [Completion(*parts) for parts in zip(prompts, texts, map(len, written), finishes, strict=True)]
+
+
+def encode_prompts(prompts: Sequence[str], codec: Tokenizer, eos: int | None, context: int) -> list[list[int]]:
+    """Token ids of each prompt, EOS for an empty one. Raises TrainerError where one leaves no room in the context."""
+    encoded = [codec.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
+    for row, ids in enumerate(encoded):
+        if not ids and eos is None:
+            raise TrainerError("a prompt is empty, and without an end-of-document token there is nothing to start from")
+        encoded[row] = ids or [eos]
+        if len(ids) >= context:
+            raise TrainerError(
+                f"a prompt has {len(ids)} tokens; the model's context of {context} leaves no room after it"
+            )
+    return encoded
 
 
 def continue_tokens(
@@ -169,14 +189,15 @@ def continue_tokens(
 def stream_tokens(
     model: Transformer, prompts: list[list[int]], sampling: Sampling, eos: int | None
 ) -> Iterator[tuple[int, int | None, str | None]]:
-    """(prompt's number, token, None or why it ends) as tokens are written; the token is None where EOS ends it."""
+    """(prompt's number, token, None or why it ends) as tokens are written; the token is None where EOS ends it.
+
+    The prompts are shorter than the model's context, and none is empty.
+    """
     context = model.config.context
-    longest = max((len(prompt) for prompt in prompts), default=0)
-    if longest >= context:
-        raise TrainerError(f"a prompt has {longest} tokens; the model's context of {context} leaves no room after it")
     if not prompts:
         return
-    device = model.embed_tokens.weight.device
+    longest = max(len(prompt) for prompt in prompts)
+    device = model.cos.device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     padded = torch.tensor([prompt + [0] * (longest - len(prompt)) for prompt in prompts], device=device)
     cache = Cache.empty(model, len(prompts), min(context, longest + sampling.max_tokens))

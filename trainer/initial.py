@@ -6,20 +6,19 @@ were trained with, or the embeddings would mean other text.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from trainer.checkpoint import MODEL
 from trainer.config import ModelConfig
 from trainer.errors import TrainerError
 from trainer.export.trained import load_trained
-from trainer.files import sha256
 from trainer.shards import Shards
 
 
-def load_initial(folder: Path, shards: Shards) -> tuple[ModelConfig, dict[str, Tensor], str]:
+def load_initial(folder: Path, shards: Shards) -> tuple[ModelConfig, Mapping[str, Tensor], str]:
     """Shape and weights to start from, and the SHA-256 of their file, by which a resumed run knows them.
 
     Raises TrainerError where the folder holds no model, or the shards were made with another tokenizer.
@@ -31,4 +30,4 @@ def load_initial(folder: Path, shards: Shards) -> tuple[ModelConfig, dict[str, T
             f"`tokenize.tokenizer.path: {given.tokenizer_file}`"
         )
     shape = given.shape.model_copy(update={"context": shards.sequence_length})
-    return shape, given.weights, sha256(given.checkpoint / MODEL)
+    return shape, given.weights, given.weights_sha256

@@ -2,9 +2,10 @@
 
 For each chunk of rows the logits are made, turned into losses and, in the same pass, into the gradients of
 hidden states and weight, then dropped; `backward` only scales what is there (the idea is Liger Kernel's,
-arXiv:2410.10989). What lies between the head's three matrix products is one function of a chunk (`chunk_losses`), which
-`compiled=True` fuses. Costs: one (chunk, vocabulary) buffer in the compute type and one fp32 copy of the weight's
-gradient instead of (rows, vocabulary) several times; no recomputation.
+arXiv:2410.10989). What lies between the head's three matrix products is one function of a chunk: `chunk_losses`, made
+of what a compiler fuses, or without one `eager_losses`, of the few kernels that torch has ready. Costs: one (chunk,
+vocabulary) buffer in the compute type and one fp32 copy of the weight's gradient instead of (rows, vocabulary) several
+times; no recomputation.
 
 Optional z-loss (PaLM, arXiv:2204.02311): `z_loss * log(Z)^2` per token keeps the log-partition near zero.
 """
@@ -62,6 +63,23 @@ def chunk_losses(logits: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor
     return losses, total, torch.where(kept[:, None], gradient, 0.0).to(logits.dtype)
 
 
+def eager_losses(logits: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as `chunk_losses`, in fewer passes over the logits where each operation is one."""
+    kept = targets != IGNORE
+    chosen = targets.clamp(min=0)[:, None]
+    scores = logits.float()
+    logarithms = scores.log_softmax(-1)
+    picked = logarithms.gather(1, chosen)
+    partition = (scores.gather(1, chosen) - picked)[:, 0]
+    losses = torch.where(kept, -picked[:, 0], 0.0)
+    total = losses.sum() + z_loss * torch.where(kept, partition, 0.0).square().sum()
+    gradient = logarithms.exp_()
+    if z_loss:
+        gradient.mul_((1 + 2 * z_loss * partition)[:, None])
+    gradient.scatter_(1, chosen, gradient.gather(1, chosen) - 1)
+    return losses, total, gradient.mul_(kept[:, None]).to(logits.dtype)
+
+
 @functools.cache
 def _compiled() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     return torch.compile(chunk_losses, dynamic=False)
@@ -85,7 +103,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if with_gradient else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if with_gradient else None
-        evaluate = _compiled() if compiled else chunk_losses
+        evaluate = _compiled() if compiled else eager_losses
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             losses[part], summed, grad = evaluate(F.linear(hidden[part], head), targets[part], z_loss)

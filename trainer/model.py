@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from trainer.attention import Mask, attend, past_bias, within
 from trainer.config import ModelConfig, RopeScaling
 from trainer.loss import IGNORE, linear_cross_entropy
-from trainer.sharding import share_of
+from trainer.sharding import take
 
 Rotation = tuple[Tensor, Tensor]  # cos, sin: (batch or 1, 1, tokens, head_dim)
 
@@ -79,7 +79,7 @@ class Cache:
     def empty(cls, model: Transformer, batch: int, slots: int) -> Cache:
         """Room for `slots` tokens of each of `batch` sequences."""
         shape = (batch, model.config.kv_heads, slots, model.config.head_dim)
-        like = model.embed_tokens.weight.new_zeros((), dtype=model.compute_dtype)
+        like = model.cos.new_zeros((), dtype=model.compute_dtype)
         return cls([(like.new_zeros(shape), like.new_zeros(shape)) for _ in model.layers])
 
 
@@ -163,6 +163,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """The model. Weights follow from `seed`; `compute_dtype` is the type of activations and matrix products."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, config: ModelConfig, *, seed: int = 0, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
@@ -200,7 +203,7 @@ class Transformer(nn.Module):
         if differing := parameters.keys() ^ tensors.keys():
             raise KeyError(f"weights on one side only: {', '.join(sorted(differing))}")
         for name, parameter in parameters.items():
-            parameter.copy_(share_of(tensors[name], parameter))
+            parameter.copy_(take(tensors, name, parameter))
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
         """Logits (batch, tokens, vocabulary) fp32, or with `targets` the mean loss in nats, a scalar.
@@ -253,19 +256,15 @@ class Transformer(nn.Module):
 
     def _blocks(self, tokens: Tensor, positions: Tensor, mask: Mask, cache: Cache | None) -> Tensor:
         hidden = self.embed_tokens(tokens).to(self.compute_dtype)
-        rotation = (self._rotation("cos", positions), self._rotation("sin", positions))
+        cos, sin = (table[positions].to(self.compute_dtype)[:, None] for table in (self.cos, self.sin))
         for index, block in enumerate(self.layers):
             past = None if cache is None else Past(*cache.layers[index], positions)
             if self.recompute and torch.is_grad_enabled():
-                hidden = checkpoint(block, hidden, rotation, mask, use_reentrant=False, preserve_rng_state=False)
+                hidden = checkpoint(block, hidden, (cos, sin), mask, use_reentrant=False, preserve_rng_state=False)
             else:
-                hidden = block(hidden, rotation, mask, past)
+                hidden = block(hidden, (cos, sin), mask, past)
         output: Tensor = self.norm(hidden)
         return output
-
-    def _rotation(self, name: str, positions: Tensor) -> Tensor:
-        table: Tensor = getattr(self, name)
-        return table[positions].to(self.compute_dtype)[:, None]
 
 
 def rotary_table(config: ModelConfig) -> Rotation:

@@ -14,6 +14,7 @@ shape among them and exchange the results, in the model's compute type.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
@@ -24,7 +25,7 @@ from trainer.config import OptimizerConfig
 from trainer.errors import TrainerError
 from trainer.model import Transformer
 from trainer.parallel import ALONE, World
-from trainer.sharding import from_part, local_part, share_of, whole
+from trainer.sharding import from_part, local_part, take
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of Jordan et al., steepest at zero
 UPDATE_RMS = 0.2  # AdamW's usual update RMS, measured in arXiv:2502.16982
@@ -107,29 +108,28 @@ class Optimizer:
     def state(self) -> dict[str, Tensor]:
         """Everything to save, fp32, by `<kind>.<parameter name>`: momentum, exp_avg, exp_avg_sq, step.
 
-        Sharded state is gathered whole, by all processes together.
+        Sharded as the parameters are.
         """
         tensors: dict[str, Tensor] = {}
         for shape, parameters in self.shapes.items():
             for parameter, momentum in zip(parameters, self.momentum[shape], strict=True):
-                tensors[f"momentum.{self.names[parameter]}"] = whole(from_part(momentum, parameter))
+                tensors[f"momentum.{self.names[parameter]}"] = from_part(momentum, parameter)
         for parameter, state in self.adamw.state.items():
             for kind in ADAM_STATE:
-                tensors[f"{kind}.{self.names[parameter]}"] = whole(state[kind])
+                tensors[f"{kind}.{self.names[parameter]}"] = state[kind]
         return tensors
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the state that `state` returned. Raises KeyError where it belongs to other parameters."""
         for shape, parameters in self.shapes.items():
             for parameter, momentum in zip(parameters, self.momentum[shape], strict=True):
-                momentum.copy_(local_part(share_of(tensors[f"momentum.{self.names[parameter]}"], parameter)))
+                momentum.copy_(local_part(take(tensors, f"momentum.{self.names[parameter]}", parameter)))
         for group in self.adamw.param_groups:
             for parameter in group["params"]:
-                moments = {kind: tensors[f"{kind}.{self.names[parameter]}"] for kind in ADAM_STATE}
-                step = moments.pop("step").to(parameter.device)
-                self.adamw.state[parameter] = {"step": step} | {
-                    kind: share_of(moment, parameter) for kind, moment in moments.items()
-                }
+                name = self.names[parameter]
+                moments = {kind: take(tensors, f"{kind}.{name}", parameter) for kind in ("exp_avg", "exp_avg_sq")}
+                step = tensors[f"step.{name}"].to(parameter.device)
+                self.adamw.state[parameter] = {"step": step} | moments
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:

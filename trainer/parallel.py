@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -26,10 +26,12 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
+from trainer.errors import TrainerError
 from trainer.files import locked
 from trainer.model import Transformer
 
 Losses = Callable[..., tuple[Tensor, Tensor]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class World:
     rank: int = 0
     size: int = 1
     mesh: DeviceMesh | None = None
+    side: dist.ProcessGroup | None = None  # over which values travel, also from a thread beside the training
 
     @classmethod
     def join(cls, device: torch.device) -> World:
@@ -48,7 +51,8 @@ class World:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo")
-        return cls(dist.get_rank(), size, init_device_mesh(device.type, (size,), mesh_dim_names=("data",)))
+        mesh = init_device_mesh(device.type, (size,), mesh_dim_names=("data",))
+        return cls(dist.get_rank(), size, mesh, cast(dist.ProcessGroup, dist.new_group(backend="gloo")))
 
     @property
     def main(self) -> bool:
@@ -69,6 +73,30 @@ class World:
     def agree(self, flag: bool) -> bool:
         """Whether any process says so."""
         return bool(self.total(torch.tensor(int(flag))))
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in the order of their ranks. Raises ConnectionError where a process is gone."""
+        if self.mesh is None:
+            return [value]
+        values: list[Any] = [None] * self.size
+        try:
+            dist.all_gather_object(values, value, self.side)
+        except RuntimeError as error:
+            raise ConnectionError(f"another process of the run is gone ({error})") from error
+        return values
+
+    def from_main(self, work: Callable[[], T]) -> T:
+        """What `work` gives in the main process, which alone runs it; its TrainerError is raised in all."""
+        result, problem = None, None
+        if self.main:
+            try:
+                result = work()
+            except TrainerError as error:
+                problem = str(error)
+        result, problem = self.gather((result, problem))[0]
+        if problem is not None:
+            raise TrainerError(problem)
+        return cast(T, result)
 
     def barrier(self) -> None:
         """Wait for all."""
@@ -106,7 +134,8 @@ def distribute(model: Transformer, world: World, kind: str) -> Losses:
     policy = MixedPrecisionPolicy(model.compute_dtype, torch.float32, cast_forward_inputs=False)
     for block in (*model.layers, model):
         fully_shard(block, mesh=world.mesh, mp_policy=policy)
-    register_fsdp_forward_method(model, "losses")
+    for method in ("losses", "extend", "logits"):
+        register_fsdp_forward_method(model, method)
     return model.losses
 
 

@@ -14,8 +14,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -27,6 +27,7 @@ from trainer.model import Transformer
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 PUBLISHED_BF16 = {"H100": 989e12, "H200": 989e12, "GH200": 989e12, "A100": 312e12, "B200": 2250e12}  # data sheets
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -132,13 +133,19 @@ def compile_model(model: Transformer) -> str | None:
     return None
 
 
+def uncompiled() -> AbstractContextManager[None]:
+    """Run what is inside as if nothing were compiled: for shapes that come once, where a graph each would not pay."""
+    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     """The generators' states, by the names under which a checkpoint keeps them."""
     states = {"random.cpu": torch.get_rng_state()}
     return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
-def set_random_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
+def set_random_state(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
     """Put the generators back to what `random_state` returned; of another kind of device, only the CPU's."""
     torch.set_rng_state(states["random.cpu"])
     if device.type == "cuda" and "random.cuda" in states:

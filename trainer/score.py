@@ -1,6 +1,6 @@
 """Losses of a model document by document and position by position: on the shards' held-out samples and on any text.
 
-Held-out samples are scored as they were packed, so their totals are those of `trainer.evaluate`. A text is scored
+Held-out samples are scored as they were packed; `trainer.evaluate` does so during the training. A text is scored
 from an end-of-document token on, in windows of the model's context that do not overlap (as lm-eval's rolling
 log-likelihood does); what a tokenizer makes of it is no matter, for bits are set against the text's own UTF-8 bytes.
 
@@ -11,6 +11,7 @@ count, so that both means are over the same documents. Costs: forward passes onl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -20,7 +21,6 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from trainer.evaluate import Sums
 from trainer.loss import IGNORE
 from trainer.mds import Array
 from trainer.model import Transformer
@@ -28,7 +28,34 @@ from trainer.shards import Shards
 
 EARLY, LATE = slice(40, 60), slice(450, 550)
 Item = TypeVar("Item")
+Losses = np.ndarray[Any, np.dtype[np.float64]]
 BINS = 32  # points of the curve over positions, at most
+
+
+@dataclass
+class Sums:
+    """Additive totals: nats and number of all targets, nats of those that stand for text, and the text's bytes.
+
+    Bits per byte = loss in bits of the tokens that stand for text / the bytes they stand for; unlike the loss per token
+    it can be compared across tokenizers. Tokens of no bytes (EOS) count to the loss only.
+    """
+
+    nats: float = 0.0
+    tokens: int = 0
+    text_nats: float = 0.0
+    bytes: int = 0
+
+    def __iadd__(self, other: Sums) -> Sums:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+        return self
+
+    def scores(self) -> dict[str, Any]:
+        """Loss in nats a token, bits per byte where bytes are known, the number of tokens."""
+        scores: dict[str, Any] = {"loss": self.nats / max(1, self.tokens)}
+        if self.bytes:
+            scores["bits_per_byte"] = self.text_nats / math.log(2) / self.bytes
+        return scores | {"tokens": self.tokens}
 
 
 @dataclass(frozen=True)
@@ -59,7 +86,18 @@ class Tally:
         self.nats, self.counts = np.zeros(places), np.zeros(places, np.int64)
         self.long_nats, self.long_documents = np.zeros(places), 0
 
-    def add(self, batch: Batch, losses: Array) -> None:
+    def __iadd__(self, other: Tally) -> Tally:
+        for key, theirs in other.documents.items():
+            sums = self.documents.setdefault(key, Sums())
+            sums += theirs
+        self.nats, self.counts = self.nats + other.nats, self.counts + other.counts
+        self.long_nats, self.long_documents = (
+            self.long_nats + other.long_nats,
+            self.long_documents + other.long_documents,
+        )
+        return self
+
+    def add(self, batch: Batch, losses: Losses) -> None:
         """Count a batch's losses, nats (rows, length)."""
         kept = batch.targets != IGNORE
         for number, key in enumerate(batch.keys):
@@ -79,31 +117,38 @@ class Tally:
                     self.long_nats[places] += values
                     self.long_documents += 1
 
-    def scores(self) -> dict[str, Any]:
-        """Loss, bits per byte, tokens, documents; in-context learning and the curve over positions."""
+    def total(self) -> Sums:
+        """The sums of all documents."""
         total = Sums()
         for sums in self.documents.values():
             total += sums
-        return total.scores() | {"documents": len(self.documents), "in_context": self.in_context()}
+        return total
+
+    def gain(self) -> float | None:
+        """The in-context-learning score in nats (negative: better late), None where no document is long enough."""
+        if not self.long_documents:
+            return None
+        return float(self.long_nats[LATE].mean() - self.long_nats[EARLY].mean()) / self.long_documents
+
+    def scores(self) -> dict[str, Any]:
+        """Loss, bits per byte, tokens, documents; in-context learning and the curve over positions."""
+        return self.total().scores() | {"documents": len(self.documents), "in_context": self.in_context()}
 
     def in_context(self) -> dict[str, Any]:
-        """score: nats (negative: better late), None where no document is long enough; curve: mean loss by position."""
-        score = None
-        if self.long_documents:
-            score = float(self.long_nats[LATE].mean() - self.long_nats[EARLY].mean()) / self.long_documents
+        """score: as `gain`, over so many `documents`; curve: mean loss by position."""
         edges = np.unique(np.geomspace(1, len(self.nats), BINS + 1).round().astype(int)) - 1
         curve = [
             {"from": int(low), "to": int(high), "loss": float(self.nats[low:high].sum() / count), "tokens": int(count)}
             for low, high in pairwise(edges)
             if (count := self.counts[low:high].sum())
         ]
-        return {"score": score, "documents": self.long_documents, "curve": curve}
+        return {"score": self.gain(), "documents": self.long_documents, "curve": curve}
 
 
 @torch.no_grad()
 def score(model: Transformer, batches: Iterable[Batch]) -> Tally:
     """Score every batch."""
-    tally, device = Tally(model.config.context), model.embed_tokens.weight.device
+    tally, device = Tally(model.config.context), model.cos.device
     for batch in batches:
         tokens, targets = (torch.from_numpy(array).to(device) for array in (batch.tokens, batch.targets))
         documents = None if batch.documents is None else torch.from_numpy(batch.documents).to(device)
@@ -112,31 +157,39 @@ def score(model: Transformer, batches: Iterable[Batch]) -> Tally:
     return tally
 
 
-def shard_batches(shards: Shards, *, masked: bool, micro_batch: int = 8, limit: int | None = None) -> Iterator[Batch]:
-    """The held-out samples of each stream, `limit` at most; documents are named by their ids, hexadecimal.
+def shard_batches(shards: Shards, *, masked: bool, limit: int | None = None) -> Iterator[Batch]:
+    """The held-out samples of each stream, `limit` of each at most; the rest as in `stream_batches`."""
+    for number in range(len(shards.validation)):
+        yield from stream_batches(shards, number, masked=masked, limit=limit)
 
-    masked: whether the model was trained with attention within documents. Without doc_ids a stream counts as one
+
+def stream_batches(
+    shards: Shards, number: int, *, masked: bool, micro_batch: int = 8, limit: int | None = None
+) -> Iterator[Batch]:
+    """The first held-out samples of one stream; documents are named by their ids, hexadecimal.
+
+    masked: whether the model was trained with attention within documents. Without doc_ids the stream counts as one
     document, named like it.
     """
-    for number, stream in enumerate(shards.validation):
-        for rows in _groups(range(min(len(stream.data), limit or len(stream.data))), micro_batch):
-            samples = shards.read(shards.validation, np.array([[number, row] for row in rows]))
-            keys: list[str] = []
-            owners, places = np.zeros(samples.targets.shape, np.int64), np.zeros(samples.targets.shape, np.int64)
-            for line, row in enumerate(rows):
-                sample = stream.data.sample(row)
-                lengths = sample.get("doc_lengths", np.array([samples.targets.shape[1] + 1]))
-                names = [bytes(each).hex() for each in sample["doc_ids"]] if "doc_ids" in sample else [stream.name]
-                owner = np.repeat(np.arange(len(lengths)), lengths)[1:]  # of the targets
-                place = np.concatenate([np.arange(length) for length in lengths.tolist()])[1:]
-                owners[line, : len(owner)], places[line, : len(owner)] = owner + len(keys), place
-                keys += names
-            sizes = np.zeros_like(samples.targets)
-            if shards.token_bytes is not None:
-                sizes = np.where(samples.targets == IGNORE, 0, shards.token_bytes[np.maximum(samples.targets, 0)])
-            held = np.bincount(owners.ravel(), sizes.ravel(), len(keys)).astype(np.int64).tolist()
-            documents = samples.documents if masked else None
-            yield Batch(samples.tokens, samples.targets, documents, keys, held, owners, places, sizes > 0)
+    stream = shards.validation[number]
+    for rows in _groups(range(min(len(stream.data), limit or len(stream.data))), micro_batch):
+        samples = shards.read(shards.validation, np.array([[number, row] for row in rows]))
+        keys: list[str] = []
+        owners, places = np.zeros(samples.targets.shape, np.int64), np.zeros(samples.targets.shape, np.int64)
+        for line, row in enumerate(rows):
+            sample = stream.data.sample(row)
+            lengths = sample.get("doc_lengths", np.array([samples.targets.shape[1] + 1]))
+            names = [bytes(each).hex() for each in sample["doc_ids"]] if "doc_ids" in sample else [stream.name]
+            owner = np.repeat(np.arange(len(lengths)), lengths)[1:]  # of the targets
+            place = np.concatenate([np.arange(length) for length in lengths.tolist()])[1:]
+            owners[line, : len(owner)], places[line, : len(owner)] = owner + len(keys), place
+            keys += names
+        sizes = np.zeros_like(samples.targets)
+        if shards.token_bytes is not None:
+            sizes = np.where(samples.targets == IGNORE, 0, shards.token_bytes[np.maximum(samples.targets, 0)])
+        held = np.bincount(owners.ravel(), sizes.ravel(), len(keys)).astype(np.int64).tolist()
+        documents = samples.documents if masked else None
+        yield Batch(samples.tokens, samples.targets, documents, keys, held, owners, places, sizes > 0)
 
 
 def text_batches(

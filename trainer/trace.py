@@ -39,7 +39,7 @@ class History:
 
     def __init__(self, train_dir: Path, shards: Path) -> None:
         """Raises TrainerError where there is no checkpoint, or it was trained on other shards."""
-        found, _ = load_newest(train_dir / "checkpoints", optimizer=False)
+        found, _ = load_newest(train_dir / "checkpoints")
         if found is None:
             raise TrainerError(f"{train_dir} holds no checkpoint, so nothing was trained on anything yet")
         self.shards = open_shards(shards, train_dir / "shards-cache")

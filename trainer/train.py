@@ -2,8 +2,9 @@
 
     output/
       tokenizer.json           copy of the shards', so that the folder can be used alone
-      metrics.jsonl            rows {"kind": "train" | "eval" | "skipped", "step": ...}: the same bytes in every run
-      log.jsonl                rows {"kind": "speed" | "warning" | ...}: what a clock or an interruption makes differ
+      metrics.jsonl            rows {"kind": "train" | "eval" | "samples" | "skipped", "step": ...} (docs/format.md):
+                               the same bytes in every run
+      log.jsonl                rows {"kind": "speed" | "warning", ...}: what a clock or an interruption makes differ
       ledger.json              steps that are left out (trainer.anomalies), once there are any
       checkpoints/step-*/      see trainer.checkpoint
       shards-cache/            decompressed shards (may be deleted)
@@ -13,7 +14,9 @@ Everything that a step does follows from (config, shards, step) and the checkpoi
 and the learning rate are functions of the step, and the forward pass draws no random numbers. So the same call
 continues where any crash left it, bit for bit on the same machine (docs/determinism.md). A step's gradient is that
 of the mean loss over all its target tokens, however many micro-batches it is cut into. Under torchrun the same code
-runs in every process (trainer.parallel); only the first one writes and speaks.
+runs in every process (trainer.parallel); only the first one writes and speaks, but for sharded checkpoints.
+
+Parts: trainer.feed reads the batches, trainer.step computes, trainer.journal writes and says, trainer.saving keeps.
 """
 
 from __future__ import annotations
@@ -23,31 +26,33 @@ import json
 import math
 import signal
 import time
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
-from trainer import checkpoint, identity
-from trainer.ahead import ReadAhead
+from trainer import identity
 from trainer.anomalies import Entry, Ledger, RolledBack, Watch, parse_steps
-from trainer.average import PREFIX, Average, training_weights
-from trainer.checkpoint import Retention, Writer
+from trainer.average import Average
 from trainer.config import TrainConfig
 from trainer.errors import Interrupted, TrainerError
 from trainer.evaluate import evaluate
+from trainer.feed import Feed
 from trainer.files import to_json, write_atomically
-from trainer.generate import Sampling, generate
+from trainer.generate import Sampling, complete, encode_prompts
 from trainer.initial import load_initial
-from trainer.metrics import Metrics
+from trainer.journal import Clock, Journal
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
 from trainer.parallel import World, distribute, own_folder
 from trainer.presets import flops_per_token, learning_rates, resolve_model
 from trainer.progress import Observer, Silent, TrainResult
 from trainer.runtime import (
+    DTYPES,
     StopSignals,
     compile_model,
     deterministic,
@@ -57,17 +62,15 @@ from trainer.runtime import (
     keep_memory,
     memory_in_use,
     peak_flops,
-    random_state,
-    set_random_state,
+    uncompiled,
 )
-from trainer.sampler import Sampler
-from trainer.schedule import ramped_sizes, rate
-from trainer.sharding import whole
-from trainer.shards import Samples, Shards, open_shards
+from trainer.saving import Keeper
+from trainer.schedule import rate
+from trainer.shards import Shards, open_shards
 from trainer.step import Stepper
 from trainer.track import Trackers
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+SAMPLE_TOKENS, SAMPLE_TOP_K = 64, 50  # of what follows the recipe's prompts
 
 
 def train(
@@ -121,92 +124,49 @@ class _Run:
         observer: Observer,
         device: torch.device,
         world: World,
-        resumed: Path,
+        shared: Path,
     ) -> None:
-        """resumed: the folder with the checkpoints, where `output` is another (in all processes but the main one)."""
+        """shared: the folder with the checkpoints, where `output` is another (in all processes but the main one)."""
         config = config.model_copy(update={"precision": find_precision(config.precision, device)})
-        self.config, self.shards, self.output, self.observer = config, shards, output, observer
-        self.device, self.world, self.resumed = device, world, resumed
-        initial: dict[str, Tensor] | None = None
+        self.config, self.shards, self.output, self.device, self.world = config, shards, output, device, world
+        initial: Mapping[str, Tensor] | None = None
         started_from: str | None = None
         self.shape = resolve_model(config, shards.vocab_size, shards.sequence_length)
         if config.initial is not None:
             self.shape, initial, started_from = load_initial(Path(config.initial), shards)
         self.identity = identity.identity(config, shards, self.shape, started_from)
-        self.settings = identity.settings(config, environment(self.device))
-        self.sequences = config.global_batch_tokens // shards.sequence_length
-        if not self.sequences:
-            raise TrainerError(
-                f"global_batch_tokens is {config.global_batch_tokens}, less than one sequence of "
-                f"{shards.sequence_length} tokens; a step needs at least one"
-            )
-        ramp = ramped_sizes(config.batch_ramp, self.sequences)
-        for sequences in {*ramp, self.sequences}:
-            if sequences % world.size:
-                raise TrainerError(
-                    f"a step's {sequences} sequences of {shards.sequence_length} tokens cannot be shared evenly by "
-                    f"{world.size} processes; change global_batch_tokens ({config.global_batch_tokens})"
-                )
-        self.masked = config.document_mask and shards.has_documents
-        self.sampler = Sampler(
-            [stream.data.shard_sizes for stream in shards.train],
-            shards.phases(config.steps),
-            self.sequences,
-            config.seed,
-            config.data.shuffle_block,
-            ramp,
-        )
-        self.ahead = ReadAhead(self._read, config.steps)
-        self.model = Transformer(self.shape, seed=config.seed, compute_dtype=DTYPES[config.precision]).to(self.device)
+        self.settings = identity.settings(config, environment(device))
+        self.feed = Feed(config, shards, world, device)
+        self.model = Transformer(self.shape, seed=config.seed, compute_dtype=DTYPES[config.precision]).to(device)
         if initial is not None:
             self.model.load_weights(initial)  # a checkpoint of this run takes their place
         self.model.recompute = config.recompute
         losses = distribute(self.model, world, config.parallel)
-        self.optimizer = Optimizer(self.model, config.optimizer, *learning_rates(config), world)
-        self.stepper = Stepper(self.model, self.optimizer, world=world, losses=losses)
+        optimizer = Optimizer(self.model, config.optimizer, *learning_rates(config), world)
+        self.stepper = Stepper(self.model, optimizer, world=world, losses=losses)
         self.average = Average(self.model, config.optimizer.ema) if config.optimizer.ema is not None else None
-        self.step = 0
-        self.window: list[Tensor] = []  # losses since the last logged row
-        self.gradient_norm = torch.zeros((), device=self.device)
-        self.loss = math.nan
-        self.validation: dict[str, Any] | None = None
-        self.seconds, self.data_wait, self.checkpoint_wait, self.timed = 0.0, 0.0, 0.0, 0
-        self.trackers = Trackers([], output, {})
+        self.keeper = Keeper(config, shared / "checkpoints", world, self.model, optimizer, self.average)
         self.ledger = Ledger(output / "ledger.json")
         self.watch = Watch(config.anomalies, [])
-        rollback = config.anomalies.span if config.anomalies.policy == "rollback" else 0
-        retention = Retention(config.checkpoint.keep_last, config.checkpoint.keep_every, rollback)
-        self.writer = Writer(output / "checkpoints", retention)
-        self.prefetcher = shards.prefetcher(self.sampler) if shards.remote else None
-        self._restore()
+        self.step = 0
+        self.window: list[Tensor] = []  # losses since the last logged row
+        self.gradient_norm = torch.zeros((), device=device)
+        self.loss = math.nan
+        self.validation: dict[str, Any] | None = None
+        self.samples: list[dict[str, str]] = []
+        self.clock = Clock()
+        self.journal = self._restore(observer)
 
     def close(self) -> None:
         """Let a checkpoint under way come to its end, and close the files."""
-        if self.prefetcher is not None:
-            self.prefetcher.close()
-        self.ahead.close()
-        self.writer.close()
-        self.trackers.close()
-        self.metrics.close()
-        self.log.close()
+        self.feed.close()
+        self.keeper.close()
+        self.journal.close()
 
     def train(self) -> TrainResult:
         """Run the remaining steps."""
         (self.output / "result.json").unlink(missing_ok=True)  # of a shorter run, or of one that went back
-        if self.shards.tokenizer is not None:
-            write_atomically(self.output / "tokenizer.json", self.shards.tokenizer.read_bytes())
-        if self.config.document_mask and not self.masked:
-            self._warn("document_mask: the shards have no doc_lengths column, so attention crosses documents")
-        if self.config.compile and (problem := compile_model(self.model)):
-            self._warn(problem)
-        self.peak = peak_flops(self.device, DTYPES[self.config.precision])
-        names = self.config.track if self.world.main else []
-        self.trackers = Trackers(names, self.output, self.config.model_dump(mode="json"))
-        self.observer.training_started(self._info())
-        if self.step:
-            self.observer.resumed(self.step)
-        if self.prefetcher is not None:
-            self.prefetcher.start(self.step)
+        self._prepare()
         with StopSignals() as stop:
             while self.step < self.config.steps:
                 self._update()
@@ -227,22 +187,37 @@ class _Run:
 
     def result(self) -> TrainResult:
         """The result of a run that has come to its end; written when first asked for."""
-        path = self.output / "result.json"
-        newest = self._newest()
-        if not self.world.main:
-            return TrainResult(self.step, self._tokens(), self.loss, self.validation, newest, [])
+        path, newest = self.output / "result.json", self._newest()
         if path.is_file() and (saved := json.loads(path.read_bytes()))["step"] == self.step:
             return TrainResult(**saved | {"checkpoint": newest})
-        sampling = Sampling(max_tokens=64, top_k=50, seed=self.config.seed)
-        prompts = self.config.prompts if self.shards.tokenizer is not None else []
-        if len(prompts) < len(self.config.prompts):
-            self._warn("prompts: the shards have no tokenizer.json, so nothing was generated")
-        completions = generate(self.output, prompts, sampling, device=self.device.type) if prompts else []
-        samples = [{"prompt": each.prompt, "text": each.text} for each in completions]
-        result = TrainResult(self.step, self._tokens(), self.loss, self.validation, newest, samples)
+        tokens = self.feed.tokens_before(self.step)
+        result = TrainResult(self.step, tokens, self.loss, self.validation, newest, self.samples)
         write_atomically(path, to_json(dataclasses.asdict(result) | {"checkpoint": newest.name}))
-        self.observer.finished(result)
+        self.journal.observer.finished(result)
         return result
+
+    def _prepare(self) -> None:
+        """What a run needs that still has steps to go."""
+        if self.shards.tokenizer is not None:
+            write_atomically(self.output / "tokenizer.json", self.shards.tokenizer.read_bytes())
+        if self.config.document_mask and not self.feed.masked:
+            self._warn("document_mask: the shards have no doc_lengths column, so attention crosses documents")
+        self.prompts = self.config.prompts
+        if self.prompts and self.shards.tokenizer is None:
+            self._warn("prompts: the shards have no tokenizer.json, so nothing is generated")
+            self.prompts = []
+        self.codec = Tokenizer.from_file(str(self.shards.tokenizer)) if self.prompts else None
+        if self.codec is not None:  # a prompt that is too long is told before the training, not at its first sample
+            encode_prompts(self.prompts, self.codec, self.shards.eos_id, self.shape.context)
+        if self.config.compile and (problem := compile_model(self.model)):
+            self._warn(problem)
+        self.peak = peak_flops(self.device, DTYPES[self.config.precision]) * self.world.size
+        names = self.config.track if self.world.main else []
+        self.journal.trackers = Trackers(names, self.output, self.config.model_dump(mode="json"))
+        self.journal.observer.training_started(self._info())
+        if self.step:
+            self.journal.observer.resumed(self.step)
+        self.feed.start(self.step)
 
     def _update(self) -> None:
         """One optimizer step, or none where the ledger or the anomaly policy leaves it out."""
@@ -250,12 +225,8 @@ class _Run:
             self._skip(entry)
             return
         begun = time.perf_counter()
-        if self.prefetcher is not None:
-            self.prefetcher.advance(self.step)
-        batch = self.ahead.batch(self.step)
-        self.data_wait += time.perf_counter() - begun
-        micro_batches = range(0, len(batch.tokens), self.config.micro_batch)
-        parts = [batch[at : at + self.config.micro_batch].tensors(self.device, self.masked) for at in micro_batches]
+        parts = self.feed.parts(self.step)
+        self.clock.data_wait += time.perf_counter() - begun
         loss, norm = self.stepper.gradients(parts, self.config.z_loss)
         if self.watch.each_step and (reason := self.watch.judge(float(loss), float(norm))):
             self.watch.enter(self.step + 1, reason, self.ledger)
@@ -269,19 +240,13 @@ class _Run:
         self.window.append(loss)
         self.gradient_norm = norm
         self.step += 1
-        self.timed += batch.tokens.size * self.world.size
-        self.seconds += time.perf_counter() - begun
-
-    def _read(self, step: int) -> Samples:
-        """This process's share of a step's samples."""
-        drawn = self.sampler.batch(step)
-        return self.shards.read(self.shards.train, drawn[self.world.rows(len(drawn))])
+        self.clock.tokens += self.feed.tokens_before(self.step) - self.feed.tokens_before(self.step - 1)
+        self.clock.seconds += time.perf_counter() - begun
 
     def _skip(self, entry: Entry) -> None:
         """Pass over a step."""
         self.step += 1
-        self.metrics.write({"kind": "skipped", "step": self.step, "policy": entry.policy, "reason": entry.reason})
-        self.observer.warning(f"step {self.step} is left out ({entry.policy}): {entry.reason}")
+        self.journal.skipped(self.step, entry.policy, entry.reason)
 
     def _log(self) -> None:
         """Write the row of the steps since the last one; none where all of them were left out."""
@@ -290,44 +255,37 @@ class _Run:
             return
         self.loss = math.fsum(losses) / len(losses)
         row = {
-            "kind": "train",
             "step": self.step,
-            "tokens": self._tokens(),
+            "tokens": self.feed.tokens_before(self.step),
             "loss": self.loss,
             "lr": learning_rates(self.config)[0] * rate(self.config.schedule, self.step - 1, self.config.steps),
             "gradient_norm": float(self.gradient_norm),
         }
-        speed = {"tokens_per_second": 0.0, "utilisation": 0.0, "data_wait": 0.0, "checkpoint_wait": 0.0}
-        if self.timed:  # not where all steps came from a checkpoint's open window
-            per_second = self.timed / self.seconds
-            speed = {
-                "tokens_per_second": per_second,
-                "utilisation": per_second * flops_per_token(self.shape) / (self.peak * self.world.size),
-                "data_wait": self.data_wait / self.seconds,
-                "checkpoint_wait": self.checkpoint_wait / self.seconds,
-            }
-        self.window, self.seconds, self.data_wait, self.checkpoint_wait, self.timed = [], 0.0, 0.0, 0.0, 0
-        self.metrics.write(row)
-        speed["memory"] = memory_in_use(self.device)
-        self.log.write({"kind": "speed", "step": self.step} | speed)
-        self.trackers.log(row | speed)
-        self.observer.step(row | speed)
+        speed = self.clock.rates(flops_per_token(self.shape), self.peak) | {"memory": memory_in_use(self.device)}
+        self.journal.trained(row, speed)
+        self.window, self.clock = [], Clock()
 
     def _evaluate(self) -> None:
-        """Write the row of an evaluation, where anything is held out."""
-        with nullcontext() if self.average is None else self.average.in_place():
+        """Write the rows of an evaluation: scores where anything is held out, samples where there are prompts."""
+        averaged: AbstractContextManager[None] = nullcontext() if self.average is None else self.average.in_place()
+        with averaged:
             self.validation = evaluate(
                 self.model,
                 self.shards,
                 micro_batch=self.config.micro_batch,
                 batches=self.config.evaluation.batches,
-                document_mask=self.masked,
+                document_mask=self.feed.masked,
             )
+            if self.codec is not None:
+                sampling = Sampling(max_tokens=SAMPLE_TOKENS, top_k=SAMPLE_TOP_K, seed=self.config.seed)
+                with uncompiled():
+                    texts = complete(self.model, self.codec, self.shards.eos_id, self.prompts, sampling)
+                self.samples = [{"prompt": each.prompt, "text": each.text} for each in texts]
         if self.validation is not None:
-            row = {"kind": "eval", "step": self.step, "tokens_trained": self._tokens()} | self.validation
-            self.metrics.write(row)
-            self.trackers.log(row)
-            self.observer.evaluated(row)
+            trained = {"step": self.step, "tokens_trained": self.feed.tokens_before(self.step)}
+            self.journal.evaluated(trained | self.validation)
+        if self.samples:
+            self.journal.sampled(self.step, self.samples)
 
     def _checkpoint(self) -> None:
         """Start writing a checkpoint, once the one before is written."""
@@ -335,77 +293,51 @@ class _Run:
         self._collect(wait=True)
         state = {
             "step": self.step,
-            "tokens": self._tokens(),
+            "tokens": self.feed.tokens_before(self.step),
             "window": self._finite_losses(),
             "loss": self.loss,
             "gradient_norm": float(self.gradient_norm),
             "validation": self.validation,
+            "samples": self.samples,
             "history": list(self.watch.history),
             "ledger": self.ledger.dump(),
-            "metrics_bytes": self.metrics.sync(),
+            "metrics_bytes": self.journal.metrics.sync(),
             "identity": self.identity,
             "settings": self.settings,
             "model": self.shape.model_dump(),
             "eos_id": self.shards.eos_id,
         }
-        optimizer = self.optimizer.state() | random_state(self.device)
-        weights = {name: whole(parameter) for name, parameter in self.model.named_parameters()}
-        if self.average is not None:
-            optimizer |= {PREFIX + name: tensor for name, tensor in weights.items()}
-            weights = self.average.whole()
-        if self.world.main:
-            self.writer.save(self.step, weights, optimizer, state)
+        self.keeper.save(self.step, state)
         waited = time.perf_counter() - begun
-        self.checkpoint_wait += waited
-        self.seconds += waited
+        self.clock.checkpoint_wait += waited
+        self.clock.seconds += waited
 
     def _collect(self, *, wait: bool, needed: bool = False) -> None:
         """Tell of the checkpoint that was under way; one that failed ends the run only where it is `needed`."""
-        try:
-            done = self.writer.collect(wait=wait)
-        except TrainerError as error:
-            if needed:
-                raise TrainerError(f"{error}. Make room and start the same command again") from error
-            self._warn(f"{error}; training goes on to the next one")
-            return
+        done, warning = self.keeper.collect(wait=wait, needed=needed)
+        if warning is not None:
+            self._warn(warning)
         if done is not None:
-            self.observer.checkpointed(*done)
+            self.journal.observer.checkpointed(*done)
 
-    def _newest(self) -> Path:
-        return self.output / "checkpoints" / f"step-{self.step:08d}"
-
-    def _restore(self) -> None:
-        """Take over the newest whole checkpoint, if there is one, and cut metrics.jsonl back to it."""
-        torch.manual_seed(self.config.seed)
-        folder = self.resumed / "checkpoints"
-        self.world.barrier()  # what the main process was writing is written
-        found, warnings = checkpoint.load_newest(folder, accept=self.ledger.knows)
+    def _restore(self, observer: Observer) -> Journal:
+        """Go on from the newest whole checkpoint, if there is one, and cut metrics.jsonl back to it."""
+        found, warnings = self.keeper.restore(self.ledger, self.identity, self.settings)
+        kept: int | None = 0
         if found is not None:
             state = found.state
-            accepted = self.config.checkpoint.accept
-            warnings += identity.check_identity(state["identity"], self.identity, str(found.path), accepted)
-            if (change := identity.changed_settings(state["settings"], self.settings)) is not None:
-                warnings.append(change)
-            set_random_state(found.optimizer, self.device)
-            self.model.load_weights(training_weights(found.model, found.optimizer))
-            if self.average is not None:
-                self.average.load(found.model)
-            self.optimizer.load(found.optimizer)
-            self.step, self.loss, self.validation = found.step, state["loss"], state["validation"]
+            self.step, self.loss = found.step, state["loss"]
+            self.validation, self.samples = state["validation"], state["samples"]
             self.gradient_norm = torch.tensor(state["gradient_norm"], device=self.device)
             self.window = [torch.tensor(loss, device=self.device) for loss in state["window"]]
             self.watch = Watch(self.config.anomalies, state["history"])
             for entry in state["ledger"]:
                 self.ledger.add(Entry(**entry))
-        self.world.barrier()
-        if self.world.main:
-            checkpoint.set_aside(folder, self.step)
-        path = self.output / "metrics.jsonl"
-        finished = self.step >= self.config.steps
-        self.metrics = Metrics(path, path.stat().st_size if finished else found.state["metrics_bytes"] if found else 0)
-        self.log = Metrics(self.output / "log.jsonl")
+            kept = None if self.step >= self.config.steps else state["metrics_bytes"]
+        journal = Journal(self.output, observer, kept)
         for warning in warnings:
-            self._warn(warning)
+            journal.warn(self.step, warning)
+        return journal
 
     def _finite_losses(self) -> list[float]:
         """The losses since the last logged row. Raises TrainerError where they or the gradients are not finite."""
@@ -418,15 +350,11 @@ class _Run:
             )
         return losses
 
+    def _newest(self) -> Path:
+        return self.output / "checkpoints" / f"step-{self.step:08d}"
+
     def _warn(self, message: str) -> None:
-        self.log.write({"kind": "warning", "step": self.step, "message": message})
-        self.observer.warning(message)
-
-    def _step_tokens(self) -> int:
-        return self.sequences * self.shards.sequence_length
-
-    def _tokens(self) -> int:
-        return self.sampler.before(self.step) * self.shards.sequence_length
+        self.journal.warn(self.step, message)
 
     def _info(self) -> dict[str, Any]:
         return {
@@ -434,8 +362,8 @@ class _Run:
             "model": self.shape.model_dump(),
             "steps": self.config.steps,
             "step": self.step,
-            "step_tokens": self._step_tokens(),
-            "tokens": self.sampler.before(self.config.steps) * self.shards.sequence_length,
+            "step_tokens": self.feed.step_tokens,
+            "tokens": self.feed.tokens_before(self.config.steps),
             "streams": {s.name: {"samples": len(s.data), "weight": s.weight} for s in self.shards.train},
             "precision": self.config.precision,
             "optimizer": self.config.optimizer.name,

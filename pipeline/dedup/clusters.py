@@ -5,9 +5,11 @@ such a bucket each document is compared with the bucket's leaders, the documents
 before them; a pair becomes an edge only if its similarity reaches the threshold, so that a chance collision
 of a band deletes nothing, and two groups of duplicates that meet in one bucket stay two. The connected components
 of the edges hold chains: version 1 is like 2, 2 like 3, and 1 unlike 9. So each component is walked once more in the
-order in which its documents deserve to stay, by the same rule (leader clustering, Hartigan 1975): a document joins the
-first leader that it is like itself, or becomes a leader. Cost: a sort per band, and at most LEADERS comparisons a
-document and bucket or component; the union-find joins tens of millions of edges a second (benchmarks/dedup.py).
+order in which its documents deserve to stay, by a stricter rule of the same kind (leader clustering, Hartigan 1975): a
+document joins the first leader that it is like, if it is also like that leader's rim, the member least like the leader;
+otherwise it becomes a leader. The rim keeps out what resembles the leader from the other side, so that two members
+of a cluster are alike too. Cost: a sort per band, and at most 2 x LEADERS comparisons a document and bucket or
+component; the union-find joins tens of millions of edges a second (benchmarks/dedup.py).
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from datasketch.lsh import _optimal_param
 from numba import njit
 
 from pipeline.minhash import EMPTY, I64, U32, U64, MinHasher, join_utf8
 
+NO_PAIRS = np.empty((0, 2), np.int64)
 LEADERS = 128  # beyond as many groups, a bucket leaves the rest to the other bands, and a component keeps the rest
 _HASHES = 112  # of FineWeb's 14 x 8
 
@@ -38,9 +40,9 @@ def find_duplicates(
 
     A text has the label of an earlier one only if the Jaccard similarity of the two over word n-grams reaches
     `threshold`, by the sets of shingles, or by the signatures' estimate (`verify_by`; faster, with a standard error of
-    0.04 at 0.75). Without `bands` and `rows`, datasketch's optimizer divides 112 hashes for the threshold, weighing a
-    missed pair twenty times a false candidate (which verification rejects); 0.8 gives 14 x 8. Texts without any word
-    are like no other. Raises ValueError for a threshold outside 0 to 1.
+    0.04 at 0.75, and blind to numbers). Without `bands` and `rows`, datasketch's optimizer divides 112 hashes for the
+    threshold, weighing a missed pair twenty times a false candidate (which verification rejects); 0.8 gives 14 x 8.
+    Texts without any word are like no other. Raises ValueError for a threshold outside 0 to 1.
 
     >>> find_duplicates(["a b c d e f g h", "x y z u v w r s", "A b c, d e f g h!"]).tolist()
     [0, 1, 0]
@@ -57,14 +59,14 @@ def find_duplicates(
     keys = keys[chosen].T.copy()
     values, offsets = signatures[chosen].ravel(), np.arange(len(chosen) + 1, dtype=np.int64) * signatures.shape[1]
     if exact:
-        values, offsets = hasher.shingle_sets(*join_utf8([texts[i] for i in chosen.tolist()]))
+        values, offsets = hasher.shingles(*join_utf8([texts[i] for i in chosen.tolist()])).sets()
     parent = np.arange(len(chosen), dtype=np.int64)
     for band in keys:
         order = np.argsort(band, kind="stable")
         join(parent, similar_pairs(band, order, values, offsets, threshold, exact)[0])
     components = labels(parent)
     order = np.argsort(components, kind="stable")
-    pairs, _ = similar_pairs(components.astype(np.uint64), order, values, offsets, threshold, exact)
+    pairs, _ = similar_pairs(components.astype(np.uint64), order, values, offsets, threshold, exact, by_rim=True)
     found = np.arange(len(texts), dtype=np.int64)
     found[chosen[pairs[:, 1]]] = chosen[pairs[:, 0]]
     return found
@@ -84,19 +86,32 @@ def optimal_bands(threshold: float, hashes: int, missed: float = 0.5) -> tuple[i
 
     missed: weight of missed pairs against false candidates, which weigh 1 - missed.
     """
+    from datasketch.lsh import _optimal_param  # brings scipy: half a second that no recipe without `threshold` pays
+
     bands, rows = _optimal_param(threshold, hashes, 1 - missed, missed)
     return int(bands), int(rows)
 
 
-def similar_pairs(keys: U64, order: I64, values: U32, offsets: I64, threshold: float, exact: bool) -> tuple[I64, I64]:
+def similar_pairs(
+    keys: U64,
+    order: I64,
+    values: U32,
+    offsets: I64,
+    threshold: float,
+    exact: bool,
+    *,
+    by_rim: bool = False,
+    leaders: I64 = NO_PAIRS,
+) -> tuple[I64, I64]:
     """(verified pairs, leaders of the last bucket) of documents that share a key.
 
     order: int64 (n,), in which documents are walked; keys: uint64, by document, ascending in that order.
     Document i has values[offsets[i] : offsets[i + 1]]: its signature, or with `exact` the sorted set of its shingle
-    hashes. Returns int64 (pairs, 2), (leader, document), a document at most once, and the last bucket's leaders, with
-    which a bucket goes on that does not fit into memory at once.
+    hashes. by_rim: a document joins a leader only if it is like the leader's rim too. Returns int64 (pairs, 2),
+    (leader, document), a document at most once, and the last bucket's int64 (leaders, 2), each leader with its rim: a
+    bucket that does not fit into memory at once goes on with these as `leaders` of the first bucket.
     """
-    found: tuple[I64, I64] = _similar_pairs(keys, order, values, offsets, threshold, exact)
+    found: tuple[I64, I64] = _similar_pairs(keys, order, values, offsets, threshold, exact, by_rim, leaders)
     return found
 
 
@@ -137,23 +152,36 @@ def _similarity(values: U32, offsets: I64, i: int, j: int, exact: bool) -> float
 
 
 @njit(cache=True)
-def _similar_pairs(keys: U64, order: I64, values: U32, offsets: I64, threshold: float, exact: bool) -> tuple[I64, I64]:
+def _similar_pairs(
+    keys: U64, order: I64, values: U32, offsets: I64, threshold: float, exact: bool, by_rim: bool, before: I64
+) -> tuple[I64, I64]:
     pairs = np.empty((order.size, 2), np.int64)
-    leaders = np.empty(LEADERS, np.int64)
-    found, leading = 0, 0
+    leaders = np.empty((LEADERS, 2), np.int64)  # leader, rim
+    closeness = np.ones(LEADERS)  # of the two
+    found, leading, least = 0, before.shape[0], threshold - 1e-9
+    for k in range(leading):
+        leaders[k, 0], leaders[k, 1] = before[k, 0], before[k, 1]
+        closeness[k] = _similarity(values, offsets, before[k, 0], before[k, 1], exact)
     for place in range(order.size):
         i = order[place]
-        if place == 0 or keys[i] != keys[order[place - 1]]:
+        if place and keys[i] != keys[order[place - 1]]:
             leading = 0
         matched = False
         for k in range(leading):
-            if _similarity(values, offsets, leaders[k], i, exact) >= threshold - 1e-9:
-                pairs[found, 0], pairs[found, 1] = leaders[k], i
-                found += 1
-                matched = True
-                break
+            leader, rim = leaders[k, 0], leaders[k, 1]
+            similarity = _similarity(values, offsets, leader, i, exact)
+            if similarity < least:
+                continue
+            if by_rim and rim != leader and _similarity(values, offsets, rim, i, exact) < least:
+                continue
+            pairs[found, 0], pairs[found, 1] = leader, i
+            found += 1
+            if similarity < closeness[k]:
+                leaders[k, 1], closeness[k] = i, similarity
+            matched = True
+            break
         if not matched and leading < LEADERS:
-            leaders[leading] = i
+            leaders[leading, 0], leaders[leading, 1], closeness[leading] = i, i, 1.0
             leading += 1
     return pairs[:found].copy(), leaders[:leading].copy()
 

@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import DedupConfig
-from pipeline.dedup.clusters import similar_pairs
+from pipeline.dedup.clusters import NO_PAIRS, similar_pairs
 from pipeline.dedup.table import Array, Table, concatenate, load_array, save_array
 from pipeline.minhash import I64, U32, U64
 from pipeline.stage import Build
 from pipeline.step import CorpusStep, Heartbeat, TaskReport
 
 _RECORD_BYTES = 48  # a key, its node, their sorted copies, the order and an id
-NO_PAIRS = np.empty((0, 2), np.int64)
 
 
 def partitions(documents: int, keys: int, partition_bytes: int) -> int:
@@ -54,11 +53,11 @@ class ExactJoinStep(CorpusStep):
 class BandJoinStep(CorpusStep):
     """Verified edges between documents that share a band key."""
 
-    def __init__(self, build: Build, table: Table, bands: int, hashes: int, exact: ExactJoinStep | None) -> None:
+    def __init__(self, build: Build, table: Table, bands: int, exact: ExactJoinStep | None) -> None:
         self.settings: DedupConfig = build.settings
         tasks = partitions(len(table), bands, self.settings.partition_bytes)
         super().__init__("band-join", build.workdir, tasks)
-        self.table, self.hashes, self.exact = table, hashes, exact
+        self.table, self.exact = table, exact
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
         keys, nodes = self.table.partition("band", rank, self.tasks)
@@ -66,7 +65,7 @@ class BandJoinStep(CorpusStep):
         keys, nodes = repeated(keys[chosen], nodes[chosen])
         ids = self.table.rows("id", nodes)
         order = np.lexsort((ids[:, 1], ids[:, 0], keys)) if len(nodes) else nodes
-        found = leader_pairs(self.table, self.settings, self.hashes, keys[order], nodes[order], heartbeat)
+        found = leader_pairs(self.table, self.settings, keys[order], nodes[order], heartbeat)
         pairs = np.unique(concatenate(found, NO_PAIRS), axis=0)
         return TaskReport(files=[save_array(edge_file(self.workdir, self.name, rank), pairs)])
 
@@ -80,25 +79,48 @@ class BandJoinStep(CorpusStep):
 
 
 def leader_pairs(
-    table: Table, settings: DedupConfig, hashes: int, keys: U64, nodes: I64, heartbeat: Heartbeat
+    table: Table, settings: DedupConfig, keys: U64, nodes: I64, heartbeat: Heartbeat, *, by_rim: bool = False
 ) -> Iterator[I64]:
     """Edges (leader, document) of documents sorted by key, part by part; a cut bucket goes on with its leaders."""
     exact = settings.verify_by == "exact"
-    sizes = table.rows("shingle_count", nodes) if exact else np.full(len(nodes), hashes, np.int64)
-    ends = np.cumsum(sizes)
+    leaders = NO_PAIRS
+    for start, end in spans(value_counts(table, nodes, exact), settings):
+        if start and keys[start] != keys[start - 1]:
+            leaders = NO_PAIRS
+        part = np.concatenate([leaders.ravel(), np.arange(start, end)])
+        known = np.arange(leaders.size)
+        values, offsets = document_values(table, nodes[part], exact)
+        pairs, last = similar_pairs(
+            keys[part],
+            np.arange(leaders.size, len(part)),
+            values,
+            offsets,
+            settings.verify,
+            exact,
+            by_rim=by_rim,
+            leaders=known.reshape(-1, 2),
+        )
+        yield nodes[part[pairs]]
+        leaders = part[last]
+        heartbeat.beat(0, 0, end / len(nodes))
+
+
+def spans(counts: I64, settings: DedupConfig) -> Iterator[tuple[int, int]]:
+    """(first, end) of parts of documents with so many values each that one part fits into `partition_bytes`."""
+    ends = np.cumsum(counts)
     limit = settings.partition_bytes // 16  # 4 bytes a value, and as much again while they are gathered
-    start, leaders = 0, np.empty(0, np.int64)
-    while start < len(nodes):
+    start = 0
+    while start < len(counts):
         before = ends[start - 1] if start else 0
         end = max(int(np.searchsorted(ends, before + limit, side="right")), start + 1)
-        part = np.concatenate([leaders, np.arange(start, end)])
-        values, offsets = document_values(table, nodes[part], exact)
-        pairs, last = similar_pairs(keys[part], np.arange(len(part)), values, offsets, settings.verify, exact)
-        yield nodes[part[pairs]]
-        same = end < len(nodes) and keys[end] == keys[end - 1]
-        leaders = part[last] if same else np.empty(0, np.int64)
+        yield start, end
         start = end
-        heartbeat.beat(0, 0, end / len(nodes))
+
+
+def value_counts(table: Table, nodes: I64, exact: bool) -> I64:
+    """How many values `document_values` gives for each node."""
+    counts: I64 = table.rows("shingle_count", nodes) if exact else np.full(len(nodes), table.hashes, np.int64)
+    return counts
 
 
 def document_values(table: Table, nodes: I64, exact: bool) -> tuple[U32, I64]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from itertools import chain
+from contextlib import ExitStack
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from pipeline.errors import PipelineError
 from pipeline.minhash import EMPTY, I64, U8, U64, MinHasher
 from pipeline.stage import Build
 from pipeline.step import CorpusStep, Heartbeat, TaskReport
+from pipeline.storage import atomic_file
 
 Columns = dict[str, Any]
 
@@ -56,11 +59,11 @@ class SignatureStep(CorpusStep):
         total = max(int(self.table.starts[rank + 1] - self.table.starts[rank]), 1)
         batches = self._documents(rank, hasher, heartbeat, total)
         if rank >= len(self.inputs):
-            batches = read_index(self.indexes[rank - len(self.inputs)])
+            batches = read_index(self.indexes[rank - len(self.inputs)], shingles=self.settings.verify_by == "exact")
         files: list[Path] = []
-        for part, columns in enumerate(_segments(batches)):
+        for part, pieces in groupby(_pieces(batches), key=itemgetter(0)):
             folder = self.table.folder / f"{rank:05d}-{part:05d}"
-            files += _write_segment(folder, columns, hasher, self.settings)
+            files += _write_segment(folder, map(itemgetter(1), pieces), hasher, self.settings)
         return TaskReport(files=files)
 
     def _documents(self, rank: int, hasher: MinHasher, heartbeat: Heartbeat, total: int) -> Iterator[Columns]:
@@ -69,39 +72,34 @@ class SignatureStep(CorpusStep):
             texts = table["text"].to_pylist()
             scopes = scope_names(table, self.settings.scope)
             data, ends = utf8_buffer(table["text"])
+            shingles = hasher.shingles(data, ends)
             columns: Columns = {
                 "id": np.frombuffer(bytes.fromhex("".join(table["id"].to_pylist())), np.uint64).reshape(-1, 2),
                 "exact": text_hashes(texts, scopes),
                 "scope": np.array([_hash64(scope) for scope in scopes], np.uint64),
-                "signature": hasher.signatures_utf8(data, ends),
+                "signature": hasher.minima(shingles),
                 "length": np.diff(ends),
                 "date": np.array([_date_number(date) for date in table["date"].to_pylist()], np.int64),
                 "offset": table["offset"].to_numpy().astype(np.int64),
                 **{name: table[name].to_pylist() for name in ("source", "path", "url")},
             }
             if self.settings.verify_by == "exact":
-                columns["shingles"], shingle_ends = hasher.shingle_sets(data, ends)
+                columns["shingles"], shingle_ends = shingles.sets()
                 columns["shingle_count"] = np.diff(shingle_ends)
             yield columns
             seen += len(texts)
             heartbeat.beat(len(texts), text_bytes(table), seen / total)
 
 
-def _segments(batches: Iterator[Columns]) -> Iterator[Columns]:
-    """Batches joined and cut anew into segments of SEGMENT documents; the last is shorter."""
-    waiting: list[Columns] = []
+def _pieces(batches: Iterator[Columns]) -> Iterator[tuple[int, Columns]]:
+    """Batches cut where a segment of SEGMENT documents ends, each with the number of its segment."""
     count = 0
     for batch in batches:
         size, start = len(batch["id"]), 0
         while start < size:
-            taken = min(SEGMENT - count, size - start)
-            waiting.append(_cut(batch, start, start + taken))
+            taken = min(SEGMENT - count % SEGMENT, size - start)
+            yield count // SEGMENT, _cut(batch, start, start + taken)
             count, start = count + taken, start + taken
-            if count == SEGMENT:
-                yield _merge(waiting)
-                waiting, count = [], 0
-    if waiting:
-        yield _merge(waiting)
 
 
 def _cut(columns: Columns, low: int, high: int) -> Columns:
@@ -120,17 +118,28 @@ def _merge(parts: list[Columns]) -> Columns:
     return {name: joined(name) for name in parts[0]}
 
 
-def _write_segment(folder: Path, columns: Columns, hasher: MinHasher, settings: DedupConfig) -> list[Path]:
+def _write_segment(folder: Path, pieces: Iterator[Columns], hasher: MinHasher, settings: DedupConfig) -> list[Path]:
+    """Sets of shingles, the one column whose size the texts decide, go to their file as they come."""
+    files, waiting = [], []
+    with ExitStack() as stack:
+        if settings.verify_by == "exact":
+            files = [folder / "shingles.bin"]
+            shingles = stack.enter_context(atomic_file(files[0]))
+        for piece in pieces:
+            if files:
+                shingles.write(piece.pop("shingles").tobytes())
+            waiting.append(piece)
+    columns = _merge(waiting)
     arrays = {name: columns[name] for name in ("id", "exact", "scope", "signature", "length", "date", "offset")}
     if settings.verify_by == "exact":
-        arrays["shingles"], arrays["shingle_count"] = columns["shingles"], columns["shingle_count"]
+        arrays["shingle_count"] = columns["shingle_count"]
         arrays["shingle_ends"] = np.concatenate([[0], np.cumsum(columns["shingle_count"])])
     if settings.exact:
         order = np.lexsort((columns["exact"][:, 1], columns["exact"][:, 0]))
         arrays["exact_key"], arrays["exact_row"] = columns["exact"][order], order.astype(np.uint32)
     if settings.minhash:
         arrays["band_key"], arrays["band_row"] = _sorted_bands(columns, hasher)
-    files = [save_array(folder / f"{name}.npy", array) for name, array in arrays.items()]
+    files += [save_array(folder / f"{name}.npy", array) for name, array in arrays.items()]
     return [*files, save_strings(folder / "names.parquet", {name: columns[name] for name in ("source", "path", "url")})]
 
 

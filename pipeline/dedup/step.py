@@ -20,7 +20,7 @@ import pyarrow as pa
 from pipeline.config import DedupConfig
 from pipeline.dedup.clusters import similarity
 from pipeline.dedup.index import index_files, open_indexes, signature_settings, write_index
-from pipeline.dedup.joins import BandJoinStep, ExactJoinStep, document_values
+from pipeline.dedup.joins import BandJoinStep, ExactJoinStep, document_values, spans, value_counts
 from pipeline.dedup.lines import LineJoinStep, LineStep, cut_lines, lines_to_cut, site_of
 from pipeline.dedup.signatures import SignatureStep, make_hasher
 from pipeline.dedup.survivors import ClusterStep, read_clusters
@@ -36,7 +36,6 @@ ADDED = (
     pa.field("duplicate_of", pa.string()),
     pa.field("similarity", pa.float64()),
 )
-_AT_ONCE = 8192  # documents whose similarity to their survivors is computed at a time
 
 
 def passes(build: Build) -> Iterator[CorpusStep]:
@@ -45,10 +44,10 @@ def passes(build: Build) -> Iterator[CorpusStep]:
     hasher = make_hasher(settings, build.seed)
     hashes = hasher.bands * hasher.rows
     indexes = open_indexes(settings, build.base, signature_settings(settings, build.seed, hashes))
-    table = Table(build.workdir, [*map(read_rows, build.inputs), *(index.rows for index in indexes)])
+    table = Table(build.workdir, [*map(read_rows, build.inputs), *(index.rows for index in indexes)], hashes)
     yield SignatureStep(build, table, indexes)
     exact = ExactJoinStep(build, table) if settings.exact else None
-    near = BandJoinStep(build, table, hasher.bands, hashes, exact) if settings.minhash else None
+    near = BandJoinStep(build, table, hasher.bands, exact) if settings.minhash else None
     yield from (join for join in (exact, near) if join)
     yield ClusterStep(build, table, exact, near)
     line_tasks = 0
@@ -116,8 +115,9 @@ class ApplyStep(DocumentStep):
 
     def _similarities(self, nodes: I64, survivors: I64) -> Any:
         exact, parts = self.settings.verify_by == "exact", [np.empty(0)]
-        for start in range(0, len(nodes), _AT_ONCE):
-            pair = np.concatenate([nodes[start : start + _AT_ONCE], survivors[start : start + _AT_ONCE]])
+        counts = value_counts(self.table, nodes, exact) + value_counts(self.table, survivors, exact)
+        for start, end in spans(counts, self.settings):
+            pair = np.concatenate([nodes[start:end], survivors[start:end]])
             half = np.arange(len(pair) // 2)
             values, offsets = document_values(self.table, pair, exact)
             parts.append(similarity(values, offsets, half, half + len(half), exact))
@@ -162,10 +162,14 @@ class ApplyStep(DocumentStep):
         return table.set_column(place, "text", pa.array(texts, pa.string())), rules
 
     def _index_parts(self) -> Iterator[dict[str, Any]]:
-        for start in range(0, len(self._kept), _AT_ONCE):
-            nodes = np.array(self._kept[start : start + _AT_ONCE], np.int64)
+        exact, kept = self.settings.verify_by == "exact", np.array(self._kept, np.int64)
+        for start, end in spans(value_counts(self.table, kept, exact), self.settings):
+            nodes = kept[start:end]
             names = ("id", "exact", "scope", "signature")
-            yield {name: self.table.rows(name, nodes) for name in names} | {"url": self.table.strings("url", nodes)}
+            part = {name: self.table.rows(name, nodes) for name in names} | {"url": self.table.strings("url", nodes)}
+            if exact:
+                part["shingles"], part["shingle_ends"] = self.table.shingles(nodes)
+            yield part
 
 
 def hex_ids(ids: Any) -> list[str]:

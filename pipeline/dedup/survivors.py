@@ -1,11 +1,11 @@
 """Pass `clusters`: connected components of all edges, and in each those documents that stay; one task over arrays.
 
 A component may be a chain whose ends are unlike. Its documents are therefore walked once more in the order in which
-they deserve to stay, and each joins the first survivor so far that it is itself like, by the recipe's `verify`, or
-stays (`clusters.similar_pairs`). Documents of equal text go together. Memory: 40 bytes a document, some 150 a
-document that has an edge, and `partition_bytes`. Who survives follows from the documents themselves, never from
-where a task had them: the recipe's rule, then the order of sources in the recipe, path and offset. A document of an
-earlier corpus survives before all others: it is in use already.
+they deserve to stay, and each joins the first survivor so far that it is like, if it is also like that survivor's
+rim (`clusters.similar_pairs`), by the recipe's `verify`, or stays. Documents of equal text go together. Memory:
+40 bytes a document, some 150 a document that has an edge, and `partition_bytes`. Who survives follows from the
+documents themselves, never from where a task had them: the recipe's rule, then the order of sources in the recipe, path
+and offset. A document of an earlier corpus survives before all others: it is in use already.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import DedupConfig
-from pipeline.dedup.clusters import join, labels
-from pipeline.dedup.joins import NO_PAIRS, BandJoinStep, ExactJoinStep, edges, leader_pairs, repeated
+from pipeline.dedup.clusters import NO_PAIRS, join, labels
+from pipeline.dedup.joins import BandJoinStep, ExactJoinStep, edges, leader_pairs, repeated
 from pipeline.dedup.table import Array, Table, concatenate, load_array, save_array
 from pipeline.minhash import I64, U64
 from pipeline.stage import Build
@@ -69,7 +69,7 @@ class ClusterStep(CorpusStep):
         stays = np.arange(len(self.table), dtype=np.int64)
         if self.near:
             walked = repeated(components[heads], nodes[heads])
-            pairs = concatenate(leader_pairs(self.table, self.settings, self.near.hashes, *walked, heartbeat), NO_PAIRS)
+            pairs = concatenate(leader_pairs(self.table, self.settings, *walked, heartbeat, by_rim=True), NO_PAIRS)
             stays[pairs[:, 1]] = pairs[:, 0]
         survivors: I64 = stays[nodes[first][text]]
         return survivors

@@ -28,10 +28,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Table:
     """Documents of the stage's inputs and, after them, of the indexes of earlier corpora.
 
-    counts: documents of each signature task, in order.
+    counts: documents of each signature task, in order; hashes: of a signature.
     """
 
-    def __init__(self, workdir: Path, counts: list[int]) -> None:
+    def __init__(self, workdir: Path, counts: list[int], hashes: int) -> None:
+        self.hashes = hashes
         self.folder = workdir / ".scratch/documents"
         sizes = [(task, part, min(SEGMENT, count - part * SEGMENT)) for task, count in enumerate(counts)
                  for part in range(-(-count // SEGMENT))]  # fmt: skip
@@ -68,9 +69,9 @@ class Table:
         sets: list[Array] = [np.empty(0, np.uint32)] * len(nodes)
         for segment, places, rows in self._by_segment(nodes):
             ends = load_array(segment / "shingle_ends.npy")
-            values = load_array(segment / "shingles.npy", mapped=True)
+            values = _read_shingles(segment / "shingles.bin", int(ends[-1]))
             for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-                sets[place] = np.array(values[ends[row] : ends[row + 1]])
+                sets[place] = values[ends[row] : ends[row + 1]].copy()  # not a view, which would keep the file mapped
         offsets = np.cumsum([0, *(len(values) for values in sets)], dtype=np.int64)
         return np.concatenate([np.empty(0, np.uint32), *sets]), offsets
 
@@ -123,6 +124,17 @@ def load_array(path: Path, *, mapped: bool = False) -> Array:
     except (OSError, ValueError, EOFError) as error:
         raise damaged(path, str(error)) from error
     return array
+
+
+def _read_shingles(path: Path, count: int) -> U32:
+    """The shingles of a segment, one after the other, mapped."""
+    try:
+        values = np.asarray(np.memmap(path, np.uint32, "r") if count else np.empty(0, np.uint32))
+    except (OSError, ValueError) as error:
+        raise damaged(path, str(error)) from error
+    if len(values) != count:
+        raise damaged(path, f"{len(values)} shingles where {count} are expected")
+    return values
 
 
 def save_strings(path: Path, columns: dict[str, list[str]]) -> Path:

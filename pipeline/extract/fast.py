@@ -1,9 +1,10 @@
 """Extractor `fast`: main text by a trained model over blocks, in numba from the page's bytes to the text's.
 
 tree.py reads the page, blocks.py cuts it, features.py describes the blocks, model.py scores them, render.py writes the
-chosen ones. Where the model leaves nearly nothing of a page that has text, a wider choice is made (`wide`); a page with
-more elements than MAX_ELEMENTS is decided by link density alone (`budget`). No time-out, no state: the same page
-always gives the same text. Figures: docs/benchmarks.md, benchmarks/extraction.py.
+chosen ones. Where the model leaves nearly nothing of a page that has text, or is unsure of more text than it is sure
+of (cards of a listing, parts of a landing page), a wider choice is made (`wide`); a page with more elements than
+MAX_ELEMENTS is decided by link density alone (`budget`). No time-out, no state: the same page always gives the same
+text. Figures: docs/benchmarks.md, benchmarks/extraction.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ MAX_ELEMENTS = 300_000
 FEW_BYTES = 200  # below this, less than WIDE_SHARE of the page's text is too little to be its main text
 WIDE_SHARE = 0.3
 WIDE_SCORE = 0.15
+SURE_SHARE = 0.5  # of the text with WIDE_SCORE and more; below this share of it the model's choice is unsure
 PROSE_BYTES = 40  # shortest block that counts where nothing but link density decides
 
 Path = Literal["model", "wide", "budget"]
@@ -50,11 +52,11 @@ def extract(page: str) -> Extraction:
 def choose(blocks: Blocks, scores: Array, threshold: float) -> tuple[Array, Path]:
     """Blocks scored as main text, or a wider choice where they are too little of the page."""
     chosen = scores >= threshold
-    size, total = int(blocks.bytes[chosen].sum()), int(blocks.bytes.sum())
-    if size >= FEW_BYTES or size >= WIDE_SHARE * total:
-        return chosen, "model"
     wide = chosen | (scores >= WIDE_SCORE)
-    if int(blocks.bytes[wide].sum()) < FEW_BYTES:
+    size, plausible, total = (int(blocks.bytes[which].sum()) for which in (chosen, wide, slice(None)))
+    if size >= SURE_SHARE * plausible and (size >= FEW_BYTES or size >= WIDE_SHARE * total):
+        return chosen, "model"
+    if plausible < FEW_BYTES:
         wide |= _prose(blocks)
     return wide, "wide"
 

@@ -1,9 +1,10 @@
 """Stage `extract`: read the sources and turn each page into text.
 
 Dropped, each with its rule: `unreadable` (bytes that are no record), `http_status`, `media_type`, `too_large`,
-`blocked_url`, `blocked_url_word`, `url_not_allowed`, `domain_limit`, `empty_text`, `crashed` (`pipeline.crashes`).
-Costs what the extractor costs; memory is one batch of documents. A limit per domain takes a pass of its own that reads
-the addresses first, so that the same documents are kept however tasks are run.
+`blocked_url`, `blocked_url_word`, `url_not_allowed`, `domain_limit`, `extractor_timeout`, `extractor_crash` (both with
+`isolate_seconds` alone), `empty_text`, `crashed` (`pipeline.crashes`). Costs what the extractor costs; memory is one
+batch of documents. A limit per domain takes a pass of its own that reads the addresses first, so that the same
+documents are kept however tasks are run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pyarrow as pa
 from pipeline.config import ExtractConfig
 from pipeline.crashes import RULE as CRASHED
 from pipeline.documents import BASE_SCHEMA, BATCH_ROWS, document_id, text_bytes
+from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
 from pipeline.extract.model import WEIGHTS
 from pipeline.extract.text import decode, extract_counted, tidy
 from pipeline.extract.urls import domain_of, list_files, read_rules
@@ -66,9 +69,9 @@ class SourceStep(CorpusStep):
     def weight(self, rank: int) -> float:
         return float(sum(item.size for item in self.inputs[rank]))
 
-    def read(self, item: Input) -> Iterator[RawDocument]:
-        """The documents of an input file."""
-        return read_documents(item, self.settings.max_bytes, self.crashed)
+    def read(self, item: Input, skipped: Counter[str] | None = None) -> Iterator[RawDocument]:
+        """The documents of an input file; an archive's records that are no page are added to `skipped`."""
+        return read_documents(item, self.settings.max_bytes, self.crashed, skipped)
 
     def refuse(self, raw: RawDocument) -> Reason:
         """Why a document is not even decoded, or _KEPT."""
@@ -113,11 +116,13 @@ class ExtractStep(SourceStep):
         super().__init__("extract", build, inputs)
         self.domains: Counter[str] = Counter()  # documents of each domain before the one in hand
         self.ways: Counter[str] = Counter()  # how the texts of the task in hand were found
+        self.skipped: Counter[str] = Counter()  # its archives' records that are no page, by type
+        self.isolated: IsolatedExtractor | None = None
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
         total, done = self.weight(rank), 0.0
-        self.domains, self.ways = self._domains_before(rank), Counter()
-        with VerdictWriter(self.workdir, "extract", rank, BASE_SCHEMA) as writer:
+        self.domains, self.ways, self.skipped = self._domains_before(rank), Counter(), Counter()
+        with VerdictWriter(self.workdir, "extract", rank, BASE_SCHEMA) as writer, self._isolation() as self.isolated:
             for item in self.inputs[rank]:
                 for rows, reasons, offset in self._batches(item):
                     table = pa.Table.from_pylist(rows, schema=BASE_SCHEMA)
@@ -127,7 +132,14 @@ class ExtractStep(SourceStep):
                     heartbeat.beat(len(rows), text_bytes(table), (done + within) / total)
                 done += item.size
             heartbeat.beat(0, 0, 1.0)
-        return TaskReport(writer.counts | {"extracted_by": dict(sorted(self.ways.items()))}, writer.files)
+        counts = {"extracted_by": self.ways, "skipped_records": self.skipped}
+        return TaskReport(
+            writer.counts | {name: dict(sorted(found.items())) for name, found in counts.items()}, writer.files
+        )
+
+    def _isolation(self) -> AbstractContextManager[IsolatedExtractor | None]:
+        seconds = self.settings.isolate_seconds
+        return nullcontext() if seconds is None else IsolatedExtractor(self.settings.extractor, seconds)
 
     def _domains_before(self, rank: int) -> Counter[str]:
         found: Counter[str] = Counter()
@@ -139,7 +151,7 @@ class ExtractStep(SourceStep):
     def _batches(self, item: Input) -> Iterator[tuple[list[dict[str, Any]], list[Reason], int]]:
         rows: list[dict[str, Any]] = []
         reasons: list[Reason] = []
-        for raw in self.read(item):
+        for raw in self.read(item, self.skipped):
             row, reason = self._extract(item, raw)
             rows.append(row)
             reasons.append(reason)
@@ -153,7 +165,12 @@ class ExtractStep(SourceStep):
         reason = self.refuse(raw)
         if reason is _KEPT:
             reason = self._over_limit(raw)
-        text, charset = ("", raw.charset) if reason is not _KEPT else self._text(raw)
+        text, charset = "", raw.charset
+        if reason is _KEPT:
+            try:
+                text, charset = self._text(raw)
+            except PageRefusedError as refused:
+                reason = (refused.rule, None, self.settings.isolate_seconds, refused.detail)
         if reason is _KEPT and len(text) < self.settings.min_characters:
             reason = ("empty_text", float(len(text)), float(self.settings.min_characters), None)
         row = {
@@ -187,6 +204,10 @@ class ExtractStep(SourceStep):
         page, charset = decode(raw.body, raw.charset)
         if raw.media_type in _READY:
             return tidy(page), charset
-        text, way = extract_counted(page, url=raw.url, extractor=self.settings.extractor)
+        extractor: str = self.settings.extractor
+        if self.isolated is not None:
+            text, way = self.isolated.extract(page, raw.url), extractor
+        else:
+            text, way = extract_counted(page, url=raw.url, extractor=extractor)
         self.ways[way] += 1
         return text, charset

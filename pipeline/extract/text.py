@@ -11,9 +11,6 @@ from __future__ import annotations
 import codecs
 import re
 
-import charset_normalizer
-import trafilatura
-from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
 from pipeline.extract import fast
@@ -61,10 +58,15 @@ def extract_counted(page: str, *, url: str | None = None, extractor: str = "fast
 def _extract_with(extractor: str, page: str, url: str | None) -> str:
     if extractor == "none":
         return page
+    # Imported where they are used: each costs a process a part of a second.
     if extractor == "trafilatura":
+        import trafilatura
+
         # deduplicate=True would make the text depend on the pages seen before.
         found = trafilatura.extract(page, url=url, deduplicate=False, include_comments=False)
         return tidy(found or "")
+    from resiliparse.extract.html2text import extract_plain_text
+
     return tidy(extract_plain_text(page, main_content=True, alt_texts=False))
 
 
@@ -81,6 +83,8 @@ def _detect(body: bytes) -> str:
         try:
             body.decode("utf-8")
         except UnicodeDecodeError:
+            import charset_normalizer
+
             best = charset_normalizer.from_bytes(body[:DETECTED_BYTES]).best()
             return best.encoding if best else found
     return found

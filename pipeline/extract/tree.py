@@ -26,7 +26,7 @@ _P, _LI, _DT, _DD, _TR, _TD, _TH = (TAGS[name] for name in ("p", "li", "dt", "dd
 _A, _BR, _PRE, _TABLE, _CAPTION, _TITLE = (TAGS[name] for name in ("a", "br", "pre", "table", "caption", "title"))
 _UL, _OL, _DL, _SCRIPT, _TEMPLATE = (TAGS[name] for name in ("ul", "ol", "dl", "script", "script-template"))
 _THEAD, _TBODY, _TFOOT, _BODY = (TAGS[name] for name in ("thead", "tbody", "tfoot", "body"))
-_HTML, _FORM = TAGS["html"], TAGS["form"]
+_HTML, _FORM, _SVG = TAGS["html"], TAGS["form"], TAGS["svg"]
 _EMPHASIS = np.zeros(256, np.bool_)
 _EMPHASIS[[TAGS[name] for name in ("b", "i", "u", "em", "strong", "small")]] = True
 # Elements inside <p> that end it.
@@ -230,6 +230,8 @@ def _parse(
                 link_depth = 0
         if closing:
             continue
+        if (skipped > 0 or this == _SVG) and page[at - 2] == 47:
+            continue  # in SVG, `<title/>` and the like are whole; read as HTML they would take in the rest of the page
 
         if this == _SCRIPT and template:
             this = _TEMPLATE

@@ -1,8 +1,9 @@
 """fastText language identification, batch by batch.
 
-Long texts are sampled: WINDOWS pieces of WINDOW characters at fixed offsets decide as well as the whole where the
-model is sure of them; where it is not (score below SURE), the whole text decides. benchmarks/language.py measures
-both claims.
+The model runs in our own kernel (network.py, predict.py), several times as fast as fastText's and with the same labels.
+Long texts are sampled besides: WINDOWS pieces of WINDOW characters at fixed offsets decide as well as the whole where
+the model is sure of them; where it is not (score below SURE), the whole text decides. benchmarks/language.py measures
+these claims.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import fasttext
-
 from pipeline.language.model import find_model, normalize_label
+from pipeline.language.network import read_network
+from pipeline.language.predict import empty_cache, predict
 
 WINDOW = 250
 WINDOWS = 4
@@ -36,8 +37,8 @@ class LanguageIdentifier:
     """
 
     def __init__(self, model: str | Path | None = None) -> None:
-        # fasttext-wheel's own predict breaks on numpy 2; the binding below it does not.
-        self._predict = fasttext.FastText._FastText(str(find_model(model))).f.predict
+        self._network, self._labels = read_network(find_model(model))
+        self._cache = empty_cache(self._network)
 
     def identify(self, texts: list[str]) -> list[tuple[str, float]]:
         """(ISO 639 code, score 0 to 1) for each text; ("und", 0.0) where there is nothing to judge."""
@@ -45,7 +46,11 @@ class LanguageIdentifier:
 
     def guess(self, texts: list[str]) -> list[Guess]:
         """As `identify`, with the script."""
-        return [self._guess(text) for text in texts]
+        guesses = self._ask([sample(text) for text in texts])
+        unsure = [i for i, text in enumerate(texts) if guesses[i].score < SURE and len(text) > WINDOW * WINDOWS]
+        for i, guess in zip(unsure, self._ask([texts[i] for i in unsure]), strict=True):
+            guesses[i] = guess
+        return guesses
 
     def shares(self, text: str) -> dict[str, float]:
         """{language: share of the characters in paragraphs of at least PARAGRAPH characters}, largest first."""
@@ -56,16 +61,12 @@ class LanguageIdentifier:
             votes[guess.language] = votes.get(guess.language, 0.0) + len(paragraph) / total
         return dict(sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])))
 
-    def _guess(self, text: str) -> Guess:
-        guess = self._ask(sample(text))
-        return guess if guess.score >= SURE or len(text) <= WINDOW * WINDOWS else self._ask(text)
-
-    def _ask(self, text: str) -> Guess:
-        found = self._predict(" ".join(text.split()) + "\n", 1, 0.0, "strict")
-        if not found:
-            return Guess("und", None, 0.0)
-        score, label = found[0]
-        return Guess(*normalize_label(label), min(float(score), 1.0))
+    def _ask(self, texts: list[str]) -> list[Guess]:
+        labels, scores = predict(self._network, self._cache, texts)
+        return [
+            Guess(*normalize_label(self._labels[label]), score) if label >= 0 else Guess("und", None, 0.0)
+            for label, score in zip(labels.tolist(), scores.tolist(), strict=True)
+        ]
 
 
 def sample(text: str) -> str:

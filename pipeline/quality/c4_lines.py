@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from pipeline.signals.characters import UNSPACED_RANGES
-from pipeline.signals.lines import C4_ENDS, FEWEST_C4_WORDS, LONGEST_C4_WORD, NOTICES
+from pipeline.signals.lines import C4_ENDS, FEWEST_C4_WORDS, LONGEST_C4_WORD
+from pipeline.signals.parts import NOTICES
 
 _RANGES = "".join("-".join(chr(int(end, 16)) for end in part.split("-")) for part in UNSPACED_RANGES.split())
 _BETWEEN_WORDS = re.compile(rf"\s+|([{_RANGES}])")  # keeps letters of scripts without spaces, which are words
@@ -22,7 +23,7 @@ def edit_lines(text: str, *, terminal: bool = False) -> str:
 
 
 def _edit(line: str) -> str:
-    words = [word for word in _BETWEEN_WORDS.split(line) if word]
+    words = line.split() if line.isascii() else [word for word in _BETWEEN_WORDS.split(line) if word]
     if len(words) < FEWEST_C4_WORDS or max(map(len, words)) > LONGEST_C4_WORD:
         return ""
     folded = line.lower()

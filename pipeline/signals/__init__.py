@@ -1,10 +1,11 @@
 """Quality signals of a text, all of them in a few passes over its code points.
 
-A batch of texts becomes one array of code points; four kernels read it (`words`, `ngrams`, `lines`, `text`), and a
-column of the result is one statistic that rules compare with a threshold (`pipeline.presets`). Definitions follow
+A batch of texts becomes one array of code points. One scan finds parts between white space and lines (`parts`), each
+different part is cut into tokens once (`words`), and `ngrams`, `lines` and `text` count; a column of the result is one
+statistic that rules compare with a threshold (`pipeline.presets`). Definitions follow
 datatrove 0.9, which users compare with, to the denominator; `words` says where the word rule differs. Nothing
 depends on threads, platform or hash seed. `definitions` lists unit, formula and source of each signal. The
-first call in a fresh checkout compiles for some ten seconds; numba keeps the result.
+first call in a fresh checkout compiles for some twenty seconds; numba keeps the result.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.signals import lines, ngrams, stopwords, text, words
+from pipeline.signals.parts import CITED, Lines, scan
 
 Array = np.ndarray[Any, Any]
 Signals = dict[str, Array]
@@ -60,13 +62,15 @@ def _batches(texts: list[str]) -> Iterator[tuple[int, int]]:
 
 def _measure(texts: list[str], languages: list[str]) -> Signals:
     points, ends = code_points(texts)
-    tokens = words.tokenize(points, ends, np.array([language == "en" for language in languages], bool))
+    parts, rows = scan(points, ends, np.array([language == "en" for language in languages], bool))
+    tokens = words.cut(points, parts)
+    stops = stopwords.language_bits(languages), *stopwords.table()
     found = {
         **_columns(text.COLUMNS, text.measure(points, ends)),
-        **_columns(ngrams.COLUMNS, ngrams.measure(tokens, stopwords.language_bits(languages), *stopwords.table())),
-        **_columns(lines.COLUMNS, lines.measure(points, ends, tokens)),
+        **_columns(ngrams.COLUMNS, ngrams.measure(ends, parts, tokens, *stops)),
+        **_columns(lines.COLUMNS, lines.measure(points, ends, parts, rows, tokens.sentences)),
     }
-    _without_citations(texts, found)
+    _without_citations(texts, ends, rows, found)
     return _ratios(found)
 
 
@@ -74,33 +78,38 @@ def _columns(names: tuple[str, ...], values: Array) -> Signals:
     return {name: values[:, i] for i, name in enumerate(names)}
 
 
-def _without_citations(texts: list[str], found: Signals) -> None:
+def _without_citations(texts: list[str], ends: Array, rows: Lines, found: Signals) -> None:
     """C4 deletes citation marks from its lines before it counts: count such lines again, as they are and without."""
-    cited = {i: lines for i, text in enumerate(texts) if "[" in text and (lines := _cited_lines(text))}
+    cited: dict[int, list[str]] = {}
+    marked = np.flatnonzero(rows.marks & CITED)
+    documents = np.searchsorted(rows.row_ends, marked, "right")
+    starts = ends[documents] - np.array([len(text) for text in texts], np.int64)[documents]
+    begins = rows.row_begins[marked] - starts
+    stops = np.append(rows.row_begins, ends[-1:])[marked + 1] - starts  # beyond the text's end in its last row
+    for document, begin, stop in zip(documents.tolist(), begins.tolist(), stops.tolist(), strict=True):
+        if _is_cited(line := texts[document][begin:stop]):
+            cited.setdefault(document, []).append(line)
     if cited:
-        with_marks, without = (
-            _c4_counts(list(cited.values())),
-            _c4_counts([_CITATION.sub("", lines) for lines in cited.values()]),
-        )
-        for name in _C4_COUNTS:
-            found[name][list(cited)] += without[name] - with_marks[name]
+        blocks = ["".join(lines) for lines in cited.values()]
+        counts = _c4_counts([*blocks, *(_CITATION.sub("", block) for block in blocks)])
+        for name, values in counts.items():
+            found[name][list(cited)] += values[len(blocks) :] - values[: len(blocks)]
 
 
-def _cited_lines(text: str) -> str:
-    """The lines in which a citation mark follows the end of a sentence: elsewhere its deletion changes no count."""
-    found, end = [], -1
-    for match in _AFTER_SIGN.finditer(text):
+def _is_cited(line: str) -> bool:
+    """Whether a citation mark follows the end of a sentence: elsewhere its deletion changes no count."""
+    for match in _AFTER_SIGN.finditer(line):
         at = match.start()
-        if at > end and text[max(at - 8, 0) : at].rstrip()[-1:] in _SENTENCE_ENDS:
-            start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
-            end = len(text) if end < 0 else end
-            found.append(text[start:end])
-    return "\n".join(found)
+        if line[max(at - 8, 0) : at].rstrip()[-1:] in _SENTENCE_ENDS:
+            return True
+    return False
 
 
 def _c4_counts(texts: list[str]) -> Signals:
     points, ends = code_points(texts)
-    found = _columns(lines.COLUMNS, lines.measure(points, ends, words.tokenize(points, ends)))
+    parts, rows = scan(points, ends, np.ones(len(ends), bool))
+    sentences = words.cut(points, parts).sentences
+    found = _columns(lines.COLUMNS, lines.measure(points, ends, parts, rows, sentences))
     return {name: found[name] for name in _C4_COUNTS}
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from pipeline.signals import characters as c
+from pipeline.signals.kernel import inner
 
 Array = np.ndarray[Any, Any]
 
@@ -22,13 +22,13 @@ _UNDERSCORE, _PERCENT, _PIPE, _SQUARED, _APOSTROPHE, _QUOTE_MARK = ord("_"), ord
 _ELLIPSIS, _EN_DASH, _EM_DASH, _TILDE, _CLOSE = 0x2026, 0x2013, 0x2014, ord("~"), ord(")")
 
 
-@njit(cache=True, inline="always")
+@inner
 def bits_of(point: np.uint32, table: Array) -> int:
     """Properties of a code point."""
     return int(table[point])
 
 
-@njit(cache=True, inline="always")
+@inner
 def cut_prefix(points: Array, low: int, high: int, table: Array) -> int:
     """Length of the sign to cut off at the beginning."""
     first = points[low]
@@ -43,7 +43,7 @@ def cut_prefix(points: Array, low: int, high: int, table: Array) -> int:
     return 1 if bits & (_AFFIX | _PREFIX) else 0
 
 
-@njit(cache=True, inline="always")
+@inner
 def cut_suffix(points: Array, low: int, high: int, table: Array, digits: bool) -> int:
     """Length of the sign, possessive or unit to cut off at the end."""
     if high <= low:
@@ -75,7 +75,7 @@ def cut_suffix(points: Array, low: int, high: int, table: Array, digits: bool) -
     return 0
 
 
-@njit(cache=True)
+@inner
 def _unit(points: Array, low: int, high: int, table: Array) -> int:
     """Length of a unit, currency sign or plus sign after a digit (10km, 5%, 20€)."""
     start = high
@@ -102,13 +102,13 @@ def _unit(points: Array, low: int, high: int, table: Array) -> int:
     return 0
 
 
-@njit(cache=True)
+@inner
 def _host_character(point: np.uint32) -> bool:
     letter = 97 <= point <= 122 or 65 <= point <= 90
     return bool(letter or 48 <= point <= 57 or 0xA1 <= point <= 0xFFFF or point in (_MINUS, _UNDERSCORE))
 
 
-@njit(cache=True)
+@inner
 def is_url(points: Array, low: int, high: int, table: Array) -> bool:
     """Whether [scheme://][user@]host.domain[:port][/path] makes up the whole."""
     at = low
@@ -145,7 +145,7 @@ def is_url(points: Array, low: int, high: int, table: Array) -> bool:
     return i == high or points[i] in (_SLASH, 63, 35)
 
 
-@njit(cache=True, inline="always")
+@inner
 def cut_infix(points: Array, i: int, low: int, high: int, table: Array) -> int:
     """Length of the sign at `i` at which a part is cut within, or 0."""
     point = points[i]

@@ -27,9 +27,8 @@ PUNCTUATION = 256  # categories P*
 TERMINAL = 512  # ends a sentence
 UNSPACED = 1024  # a letter of a script without spaces between words
 BREAK = 2048  # ends a line, as str.splitlines; newlines aside
-NOTICE = 4096  # begins a phrase by which C4 knows boilerplate (`pipeline.signals.lines`)
-QUOTE = 8192  # quotation marks
-MARK = 16384  # combining marks (categories M*)
+QUOTE = 4096  # quotation marks
+MARK = 8192  # combining marks (categories M*)
 
 _AFFIXES = ",:;!?()[]{}<>_#*&'\"`"  # of ASCII; beyond it all punctuation and pictographs
 _PREFIXES = "=%+$£€¥§₹₽₩₴"
@@ -37,7 +36,6 @@ _QUOTES = "'\"`´‘’‚“”„«»"
 # Beyond ASCII few signs count as no word: a bullet or a currency sign is one, as in the reference.
 _SYMBOLS = "“”„’…–—«»►━∶´～（）【】「」、《》〈〉％；：，"
 _BREAKS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
-_NOTICE_INITIALS = "jltpcu"
 # Unicode's property Sentence_Terminal (PropList.txt), first and last code point of each run.
 _TERMINALS = (
     "21 2e 3f 589 61d-61f 6d4 700-702 7f9 837 839 83d-83e 964-965 104a-104b 1362 1367-1368 166e 1735-1736 17d4-17d5"
@@ -57,7 +55,6 @@ def character_table() -> U16:
     bits[:128] &= ~np.uint16(AFFIX)
     for flag, members in ((AFFIX, _AFFIXES), (PREFIX, _PREFIXES), (QUOTE, _QUOTES), (BREAK, _BREAKS)):
         bits[[ord(member) for member in members]] |= flag
-    bits[[ord(member) for member in _NOTICE_INITIALS + _NOTICE_INITIALS.upper()]] |= NOTICE
     bits[[point for point, character in enumerate(characters) if character.isspace()]] |= SPACE
     for low, high in _ranges(_TERMINALS):
         bits[low : high + 1] |= TERMINAL

@@ -8,17 +8,18 @@ together cost about as much as bigrams alone on prose, and stay linear on any te
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from pipeline.signals.numbering import number
-from pipeline.signals.words import HAS_LETTER, IS_WORD
+from pipeline.signals.kernel import inner, kernel
+from pipeline.signals.numbering import number, slots_for
+from pipeline.signals.parts import Parts
+from pipeline.signals.words import HAS_LETTER, IS_WORD, Tokens
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"numbering": "a7fef715", "words": "de36fe42"}  # see numbering
+BUILT_ON = {"kernel": "a3d84f25", "numbering": "8310fdbe", "parts": "018c5739", "words": "930aa393"}
 
 COLUMNS = (
     "tokens",
@@ -40,90 +41,126 @@ _SHORTEST_COPY = 4  # tokens
 _LISTED = np.uint64(32)  # bits above: languages in which a form is listed, or listed in small letters
 
 
-def measure(
-    tokens: tuple[Array, Array, Array, Array, Array], languages: Array, stop_keys: Array, stop_masks: Array
-) -> Array:
-    """float64 (documents, len(COLUMNS)) of `words.tokenize`'s tokens.
+def measure(ends: Array, parts: Parts, tokens: Tokens, languages: Array, stop_keys: Array, stop_masks: Array) -> Array:
+    """float64 (documents, len(COLUMNS)).
 
-    languages: int64 (documents, 2), bits for `stop_words` and `stop_word_tokens` in the masks of the stop-word
-    table (`stopwords.table`), or -1. n-gram columns count characters: of all occurrences of the most frequent
-    n-gram with the spaces between its tokens; of the tokens in n-grams that occurred before; of the tokens that a
-    greedy Lempel-Ziv parse copies from before, at least _SHORTEST_COPY in a row.
+    ends: int64 (documents,), where each ends in code points; languages: int64 (documents, 2), bits for `stop_words`
+    and `stop_word_tokens` in the masks of the stop-word table (`stopwords.table`), or -1. n-gram columns count
+    characters: of all occurrences of the most frequent n-gram with the spaces between its tokens; of the tokens in
+    n-grams that occurred before; of the tokens that a greedy Lempel-Ziv parse copies from before, at least
+    _SHORTEST_COPY in a row.
     """
-    _, lengths, kinds, hashes, ends = tokens
-    out = np.zeros((len(ends), len(COLUMNS)))
-    _measure(lengths, kinds, hashes, ends, languages, stop_keys, stop_masks, out)
+    out = np.zeros((len(parts.ends), len(COLUMNS)))
+    samples, different = tokens.samples, len(tokens.samples)
+    most = int(np.diff(ends, prepend=0).max(initial=0))  # no text has more tokens than characters
+    vocabulary = Vocabulary(
+        tokens.lengths[samples], tokens.kinds[samples], np.empty(different, np.uint64), np.zeros(different, np.int32)
+    )
+    _stop_masks(tokens.hashes[samples], stop_keys, stop_masks, vocabulary.stops)
+    numbers, counts = np.empty((5, most), np.uint32), np.empty((2, most), np.int32)
+    scratch = Scratch._make([*numbers, *counts, np.empty(most, np.uint64), slots_for(most)])
+    _measure(parts, tokens, vocabulary, languages, scratch, out)
     return out
 
 
-@njit(cache=True)
-def _stop_mask(key: np.uint64, stop_keys: Array, stop_masks: Array) -> np.uint64:
-    slot = np.int64(key >> np.uint64(40)) & (stop_keys.size - 1)
-    while stop_keys[slot] != 0:
-        if stop_keys[slot] == key:
-            return stop_masks[slot]  # type: ignore[no-any-return]
-        slot = (slot + 1) & (stop_keys.size - 1)
-    return np.uint64(0)
+class Vocabulary(NamedTuple):
+    """Of each different token: length (int32), kind (uint8), languages in which it is a stop word (uint64), and how
+    often a document has it (int32, zero between documents)."""
+
+    lengths: Array
+    kinds: Array
+    stops: Array
+    counts: Array
 
 
-@njit(cache=True)
-def _words(
-    hashes: Array, ids: Array, counts: Array, different: int, languages: Array, stop_keys: Array, stop_masks: Array,
-    row: Array,
-) -> None:  # fmt: skip
-    """Distinct tokens, their entropy in bits, stop words."""
-    row[4] = different
-    entropy, total, seen = 0.0, ids.size, 0
-    for i in range(total):
-        if ids[i] != seen:
-            continue
-        seen += 1
-        count = counts[ids[i]]
+class Scratch(NamedTuple):
+    """Room for a document's tokens (numbers, the different ones in order) and for its n-grams that repeat."""
+
+    ids: Array
+    order: Array
+    places: Array
+    grams: Array
+    numbers: Array
+    counts: Array
+    latest: Array
+    keys: Array
+    slots: Array
+
+
+@kernel
+def _stop_masks(hashes: Array, stop_keys: Array, stop_masks: Array, out: Array) -> None:
+    for i in range(hashes.size):
+        slot = np.int64(hashes[i] >> np.uint64(40)) & (stop_keys.size - 1)
+        while stop_keys[slot] != 0 and stop_keys[slot] != hashes[i]:
+            slot = (slot + 1) & (stop_keys.size - 1)
+        out[i] = stop_masks[slot]  # of an empty slot zero
+
+
+@inner
+def _words(order: Array, total: int, words: Vocabulary, languages: Array, row: Array) -> None:
+    """Counts over the different tokens of a document: words, letters, entropy in bits, stop words."""
+    distinct, stops = np.uint64(languages[0]), np.uint64(languages[1]) + _LISTED
+    entropy, count_words, characters, letters, kinds_of_stops, all_stops = 0.0, 0, 0, 0, 0, 0
+    for token in order:
+        count, kind = words.counts[token], words.kinds[token]
+        word = count * (kind >> _IS_WORD_SHIFT & 1)
+        count_words += word
+        characters += word * words.lengths[token]
+        letters += count * (kind & HAS_LETTER)
         if count > 1:
             entropy += count * np.log2(count)
-        mask = _stop_mask(hashes[i], stop_keys, stop_masks)
+        mask = words.stops[token]
         if mask and languages[0] >= 0:
-            row[6] += float(mask >> np.uint64(languages[0]) & np.uint64(1))
-            row[7] += float(count * (mask >> (np.uint64(languages[1]) + _LISTED) & np.uint64(1)))
+            kinds_of_stops += int(mask >> distinct & np.uint64(1))
+            all_stops += count * int(mask >> stops & np.uint64(1))
+    row[0], row[1], row[2], row[3], row[4] = total, count_words, characters, letters, order.size
     row[5] = np.log2(total) - entropy / total
+    row[6], row[7] = kinds_of_stops, all_stops
 
 
-@njit(cache=True)
-def _top(grams: Array, places: Array, counts: Array, different: int, lengths: Array, n: int) -> int:
-    """Characters in all occurrences of the most frequent n-gram, of equals the first, spaces included; 0 if once."""
+@inner
+def _characters(ids: Array, place: int, n: int, lengths: Array) -> int:
+    """Characters of n tokens."""
+    characters = 0
+    for token in ids[place : place + n]:
+        characters += lengths[token]
+    return characters
+
+
+@inner
+def _top(grams: Array, places: Array, counts: Array, different: int, n: int) -> tuple[int, int]:
+    """(how often the most frequent n-gram occurs, where first), of equals the first; (1, 0) if none repeats."""
     best, most = -1, 1
     for k in range(different):
         if counts[k] > most:
             best, most = k, counts[k]
     for i in range(places.size if most > 1 else 0):
         if grams[i] == best:
-            place = places[i]
-            return int((lengths[place : place + n].sum() + n - 1) * most)
-    return 0
+            return most, places[i]
+    return 1, 0
 
 
-@njit(cache=True)
-def _duplicates(ids: Array, places: Array, counts: Array, different: int, lengths: Array, n: int) -> int:
+@inner
+def _duplicates(grams: Array, places: Array, counts: Array, seen: Array, ids: Array, lengths: Array, n: int) -> int:
     """Characters in n-grams seen before, reading on after the end of each one found."""
-    seen = np.zeros(different, np.bool_)
+    seen[:] = 0
     characters, free = 0, 0
     for i in range(places.size):
-        place = places[i]
-        if place < free or counts[ids[i]] < 2:
+        place, gram = places[i], grams[i]
+        if place < free or counts[gram] < 2:
             continue
-        if seen[ids[i]]:
-            for k in range(place, place + n):
-                characters += lengths[k]
+        if seen[gram]:
+            characters += _characters(ids, place, n, lengths)
             free = place + n
         else:
-            seen[ids[i]] = True
+            seen[gram] = 1
     return characters
 
 
-@njit(cache=True)
-def _copies(grams: Array, places: Array, counts: Array, different: int, ids: Array, lengths: Array) -> int:
+@inner
+def _copies(grams: Array, places: Array, latest: Array, ids: Array, lengths: Array) -> int:
     """Characters of tokens copied from before: from each repeated n-gram on, as far as the tokens agree."""
-    latest = np.full(different, -1, np.int32)
+    latest[:] = -1
     characters, free = 0, 0
     for i in range(places.size):
         place, gram = places[i], grams[i]
@@ -132,64 +169,65 @@ def _copies(grams: Array, places: Array, counts: Array, different: int, ids: Arr
         if source >= 0 and place >= free:
             free = place
             while free < ids.size and ids[free] == ids[source]:
-                characters += lengths[free]
+                characters += lengths[ids[free]]
                 free, source = free + 1, source + 1
     return characters
 
 
-@njit(cache=True)
+@inner
 def _repeating(places: Array, grams: Array, counts: Array, next_places: Array, next_grams: Array) -> int:
     """Keep the places at which an n-gram and the one at the next place both repeat. Returns how many."""
     kept = 0
     for i in range(places.size - 1):
-        if counts[grams[i]] > 1 and places[i + 1] == places[i] + 1 and counts[grams[i + 1]] > 1:
-            next_places[kept], next_grams[kept] = places[i], grams[i]
-            kept += 1
+        both = (counts[grams[i]] > 1) & (places[i + 1] == places[i] + 1) & (counts[grams[i + 1]] > 1)
+        next_places[kept], next_grams[kept] = places[i], grams[i]
+        kept += both
     return kept
 
 
-@njit(cache=True)
-def _ngrams(ids: Array, counts: Array, lengths: Array, row: Array) -> None:
-    size = ids.size
-    places, grams = np.empty(size, np.int32), np.empty(size, np.int32)
-    used = _repeating(np.arange(size, dtype=np.int32), ids, counts, places, grams)
-    keys = np.empty(used, np.uint64)
-    numbers = np.empty(used, np.int32)
+@inner
+def _ngrams(size: int, words: Vocabulary, s: Scratch, row: Array) -> None:
+    ids, lengths, places, grams, counts = s.ids[:size], words.lengths, s.places, s.grams, s.counts
+    used = 0
+    for i in range(size - 1):
+        places[used], grams[used] = i, ids[i]
+        used += (words.counts[ids[i]] > 1) & (words.counts[ids[i + 1]] > 1)
     for n in range(2, _LONGEST + 1):
+        keys, numbers, last = s.keys[:used], s.numbers[:used], ids[n - 1 :]
         for i in range(used):
-            keys[i] = np.uint64(grams[i]) << np.uint64(32) | np.uint64(ids[places[i] + n - 1])
-        different = number(keys[:used], numbers[:used], counts)
+            keys[i] = np.uint64(grams[i]) << np.uint64(32) | np.uint64(last[places[i]])
+        different = number(keys, numbers, counts, s.slots)
         if n <= 4 and n <= size:
-            top = _top(numbers[:used], places[:used], counts, different, lengths, n)
-            row[_TOP + n - 2] = top if top else lengths[:n].sum() + n - 1  # no repetition: all are as frequent
+            most, place = _top(numbers, places[:used], counts, different, n)
+            row[_TOP + n - 2] = (_characters(ids, place, n, lengths) + n - 1) * most
         if n == _SHORTEST_COPY:
-            row[_COPIED] = _copies(numbers[:used], places[:used], counts, different, ids, lengths)
+            row[_COPIED] = _copies(numbers, places[:used], s.latest[:different], ids, lengths)
         if n >= 5:
-            row[_DUPLICATE + n - 5] = _duplicates(numbers[:used], places[:used], counts, different, lengths, n)
+            seen = s.latest[:different]
+            row[_DUPLICATE + n - 5] = _duplicates(numbers, places[:used], counts, seen, ids, lengths, n)
         # Reads run ahead of writes, so the places left can take the place of all.
-        used = _repeating(places[:used], numbers[:used], counts, places, grams)
+        used = _repeating(places[:used], numbers, counts, places, grams)
 
 
-@njit(cache=True)
-def _measure(
-    lengths: Array, kinds: Array, hashes: Array, ends: Array, languages: Array, stop_keys: Array, stop_masks: Array,
-    out: Array,
-) -> None:  # fmt: skip
-    start = 0
-    for document in range(ends.size):
-        end, row = ends[document], out[document]
-        size = end - start
+@kernel
+def _measure(parts: Parts, tokens: Tokens, words: Vocabulary, languages: Array, s: Scratch, out: Array) -> None:
+    part = 0
+    for document in range(parts.ends.size):
+        size, different = 0, 0
+        while part < parts.ends[document]:
+            k = parts.ids[part]
+            for token in range(tokens.firsts[k], tokens.firsts[k + 1]):
+                s.ids[size] = tokens.numbers[token]
+                size += 1
+            part += 1
         if size:
-            words, characters, letters = 0, 0, 0
-            for i in range(start, end):
-                word = kinds[i] >> _IS_WORD_SHIFT & 1
-                words += word
-                characters += word * lengths[i]
-                letters += kinds[i] & HAS_LETTER
-            row[1], row[2], row[3] = words, characters, letters
-            row[0] = size
-            ids, counts = np.empty(size, np.int32), np.empty(size, np.int32)
-            different = number(hashes[start:end], ids, counts)
-            _words(hashes[start:end], ids, counts, different, languages[document], stop_keys, stop_masks, row)
-            _ngrams(ids, counts, lengths[start:end], row)
-        start = end
+            for i in range(size):
+                token = s.ids[i]
+                s.order[different] = token
+                different += words.counts[token] == 0
+                words.counts[token] += 1
+            row = out[document]
+            _words(s.order[:different], size, words, languages[document], row)
+            _ngrams(size, words, s, row)
+            for token in s.order[:different]:
+                words.counts[token] = 0

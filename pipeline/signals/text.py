@@ -2,55 +2,71 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from pipeline.signals import characters as c
+from pipeline.signals.kernel import inner, kernel
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"characters": "31663ff6"}  # see numbering
+BUILT_ON = {"characters": "38b4d0d4", "kernel": "a3d84f25"}
 
 COLUMNS = ("characters", "digit_ratio", "punctuation_ratio", "upper_ratio", "hashes", "ellipses")
-_UPPER, _LOWER = c.UPPER, c.LOWER
-_SPACE_SHIFT, _DIGIT_SHIFT, _PUNCTUATION_SHIFT = (flag.bit_length() - 1 for flag in (c.SPACE, c.DIGIT, c.PUNCTUATION))
+_BITS = 10  # of a counter: six of them are added up at once
+_UNTIL_FULL = (1 << _BITS) - 1  # characters
 _HASH, _DOT, _ELLIPSIS = ord("#"), ord("."), 0x2026
+_SPACES, _DIGITS, _SIGNS, _CAPITALS, _HASHES, _ELLIPSES = range(6)
 
 
 def measure(points: Array, ends: Array) -> Array:
     """float64 (documents, len(COLUMNS)); ratios are to visible characters, `hashes` and `ellipses` are counts."""
-    out = np.zeros((len(ends), len(COLUMNS)))
-    _measure(points, ends, c.character_table(), out)
-    return out
+    counts = np.zeros((len(ends), 6), np.int64)
+    _count(points, ends, _counters(), counts)
+    characters = np.diff(ends, prepend=0)
+    visible = np.maximum(characters - counts[:, _SPACES], 1)
+    ratios = [counts[:, k] / visible for k in (_DIGITS, _SIGNS, _CAPITALS)]
+    return np.column_stack([characters, *ratios, counts[:, _HASHES], counts[:, _ELLIPSES]])
 
 
-@njit(cache=True)
-def _measure(points: Array, ends: Array, table: Array, out: Array) -> None:
-    low = 0
+@cache
+def _counters() -> Array:
+    """uint64 for each code point: a one in the counter of each property that it has."""
+    bits, point = c.character_table(), np.arange(0x110000)
+    fields = [bits & flag > 0 for flag in (c.SPACE, c.DIGIT, c.PUNCTUATION)]
+    fields += [bits & (c.UPPER | c.LOWER) == c.UPPER, point == _HASH, point == _ELLIPSIS]
+    counters = np.zeros(0x110000, np.uint64)
+    for k, field in enumerate(fields):
+        counters |= field.astype(np.uint64) << np.uint64(_BITS * k)
+    return counters
+
+
+@inner
+def _triple_dots(points: Array) -> int:
+    """Three dots in a row, not overlapping."""
+    overlapping, found, i = 0, 0, 0
+    for k in range(points.size - 2):  # the compiler makes vectors of it, and most texts have none
+        overlapping += (points[k] == _DOT) & (points[k + 1] == _DOT) & (points[k + 2] == _DOT)
+    while overlapping and i < points.size - 2:
+        if points[i] == _DOT and points[i + 1] == _DOT and points[i + 2] == _DOT:
+            found += 1
+            i += 2
+        i += 1
+    return found
+
+
+@kernel
+def _count(points: Array, ends: Array, counters: Array, out: Array) -> None:
+    low, mask = 0, np.uint64(_UNTIL_FULL)
     for document in range(ends.size):
-        high, row = ends[document], out[document]
-        spaces, digits, signs, capitals, hashes, ellipses = 0, 0, 0, 0, 0, 0
-        for i in range(low, high):
-            bits = int(table[points[i]])
-            spaces += bits >> _SPACE_SHIFT & 1
-            digits += bits >> _DIGIT_SHIFT & 1
-            signs += bits >> _PUNCTUATION_SHIFT & 1
-            capitals += bits & (_UPPER | _LOWER) == _UPPER
-        i = low
-        while i < high:
-            point = points[i]
-            if point == _HASH:
-                hashes += 1
-            elif point == _ELLIPSIS:
-                ellipses += 1
-            elif point == _DOT and i + 2 < high and points[i + 1] == _DOT and points[i + 2] == _DOT:
-                ellipses += 1
-                i += 2
-            i += 1
-        visible = max(high - low - spaces, 1)
-        row[0] = high - low
-        row[1], row[2], row[3] = digits / visible, signs / visible, capitals / visible
-        row[4], row[5] = hashes, ellipses
-        low = high
+        text, row = points[low : ends[document]], out[document]
+        low = ends[document]
+        for begin in range(0, text.size, _UNTIL_FULL):
+            counts = np.uint64(0)
+            for point in text[begin : begin + _UNTIL_FULL]:
+                counts += counters[point]
+            for k in range(row.size):
+                row[k] += np.int64(counts >> np.uint64(_BITS * k) & mask)
+        row[_ELLIPSES] += _triple_dots(text)

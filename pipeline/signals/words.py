@@ -7,37 +7,75 @@ into two (don't = do + n't), abbreviations keep their full stop. A letter of a s
 is a token of its own, with its combining marks. Punctuation makes tokens too; a *word* is a token that holds more
 than signs (`characters.SYMBOL`).
 
-Differs from spaCy in emoticons, a few units and rare URLs (docs/quality.md). Linear; the slowest of the kernels.
+Differs from spaCy in emoticons, a few units and rare URLs (docs/quality.md). Linear.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from pipeline.signals import characters as c
 from pipeline.signals.affixes import bits_of, cut_infix, cut_prefix, cut_suffix, is_url
 from pipeline.signals.english import splits
+from pipeline.signals.kernel import PRIME, SEED, inner, kernel
+from pipeline.signals.numbering import number, slots_for
+from pipeline.signals.parts import FOREIGN, OTHER, Parts, scan
 
 Array = np.ndarray[Any, Any]
 
-BUILT_ON = {"affixes": "90d34bad", "characters": "31663ff6"}  # see numbering
+BUILT_ON = {
+    "affixes": "37e1555d",
+    "characters": "38b4d0d4",
+    "kernel": "a3d84f25",
+    "numbering": "8310fdbe",
+    "parts": "018c5739",
+}
 
 HAS_LETTER = 1
 IS_WORD = 2  # holds more than signs
 IS_PUNCTUATION = 4  # categories P* only
 IS_TERMINAL = 8  # one sign that ends a sentence
+# How a part goes on counting sentences: whether it begins one if it follows an end, whether it ends in one, whether
+# it is signs only; from bit SENTENCES_SHIFT on, how many begin within.
+BEGINS, ENDS, IS_SIGNS, SENTENCES_SHIFT = 1, 2, 4, 3
 
 _LONGEST_SPECIAL = 9  # characters; contractions and abbreviations are not longer
 _SPECIALS = 4096  # slots of their table, twice their number at least
-_SEED = np.uint64(0x9E3779B97F4A7C15)
-_PRIME = np.uint64(0x100000001B3)
-_ALPHA, _LOWER, _DIGIT, _SPACE, _AFFIX, _MARK = c.ALPHA, c.LOWER, c.DIGIT, c.SPACE, c.AFFIX, c.MARK
-_SYMBOL, _PUNCTUATION, _TERMINAL, _UNSPACED, _DOT = c.SYMBOL, c.PUNCTUATION, c.TERMINAL, c.UNSPACED, ord(".")
-_LETTER = c.ALPHA | c.UNSPACED
+_ALPHA, _LOWER, _DIGIT, _MARK, _AFFIX, _DOT = c.ALPHA, c.LOWER, c.DIGIT, c.MARK, c.AFFIX, ord(".")
+_SYMBOL, _PUNCTUATION, _TERMINAL, _UNSPACED = c.SYMBOL, c.PUNCTUATION, c.TERMINAL, c.UNSPACED
+
+
+class Tokens(NamedTuple):
+    """Tokens of the different parts of a batch, and the different ones among these.
+
+    starts: int32, in code points; lengths: int32; kinds: uint8, the bits above; hashes: uint64; numbers: uint32, which
+    of the different tokens each is; firsts: int32 (different parts + 1,), where each part's tokens begin; sentences:
+    int32 (different parts,), see BEGINS; samples: int32 (different tokens,), a token of each.
+    """
+
+    starts: Array
+    lengths: Array
+    kinds: Array
+    hashes: Array
+    numbers: Array
+    firsts: Array
+    sentences: Array
+    samples: Array
+
+
+def cut(points: Array, parts: Parts) -> Tokens:
+    """Tokens of different parts: English contractions and abbreviations hold where `parts.keys` are English."""
+    most, different = int(parts.sizes.sum()), len(parts.sizes)
+    starts, lengths, scratch, numbers = *np.empty((3, most), np.int32), np.empty(most, np.uint32)
+    kinds, hashes = np.empty(most, np.uint8), np.empty(most, np.uint64)
+    firsts, sentences = np.empty(different + 1, np.int32), np.empty(different, np.int32)
+    tokens = Tokens(starts, lengths, kinds, hashes, numbers, firsts, sentences, scratch)
+    count = _cut_all(points, parts, c.character_table(), *_special_table(), tokens)
+    samples = scratch[: _different(hashes[:count], numbers, scratch, slots_for(count))]
+    return Tokens._make([*(array[:count] for array in tokens[:5]), firsts, sentences, samples])
 
 
 def tokenize(points: Array, ends: Array, english: Array | None = None) -> tuple[Array, Array, Array, Array, Array]:
@@ -48,22 +86,23 @@ def tokenize(points: Array, ends: Array, english: Array | None = None) -> tuple[
     (int32, in code points), kinds (uint8, the bits above), hashes (uint64, of the token's code points) of all
     tokens, and int64 (documents,), where each document's tokens end.
     """
-    size = len(points)
-    starts, lengths, stack = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.int32)
-    kinds, hashes, token_ends = np.empty(size, np.uint8), np.empty(size, np.uint64), np.empty(len(ends), np.int64)
-    keys, cuts, edges = _special_table()
-    longest = np.where(np.ones(len(ends), bool) if english is None else english, _LONGEST_SPECIAL, 0)
-    count = _tokenize(
-        points, ends, longest, c.character_table(), keys, cuts, edges, stack, starts, lengths, kinds, hashes, token_ends
-    )
-    return starts[:count], lengths[:count], kinds[:count], hashes[:count], token_ends
+    parts, _ = scan(points, ends, np.ones(len(ends), bool) if english is None else english)
+    tokens = cut(points, parts)
+    counts = np.diff(tokens.firsts)[parts.ids]
+    last = np.cumsum(counts)
+    within = np.arange(last[-1] if len(last) else 0) - np.repeat(last - counts, counts)
+    taken = np.repeat(tokens.firsts[parts.ids], counts) + within
+    moved = np.repeat(parts.starts - parts.firsts[parts.ids], counts)
+    starts = tokens.starts[taken] + moved
+    token_ends = np.concatenate([[0], last])[parts.ends]
+    return starts, tokens.lengths[taken], tokens.kinds[taken], tokens.hashes[taken], token_ends
 
 
 def hash_word(word: str) -> np.uint64:
-    """The hash that `tokenize` gives a token."""
-    value = int(_SEED)
+    """The hash that a token has."""
+    value = int(SEED)
     for character in word:
-        value = ((value ^ ord(character)) * int(_PRIME)) % 2**64
+        value = ((value ^ ord(character)) * int(PRIME)) % 2**64
     return np.uint64(value)
 
 
@@ -86,7 +125,7 @@ def _special_table() -> tuple[Array, Array, Array]:
     return keys, cuts, edges
 
 
-@njit(cache=True)
+@inner
 def _known(value: np.uint64, size: int, longest: int, keys: Array, cuts: Array) -> int:
     """Length of the first token of a contraction (all of an abbreviation), 0 for other hashes."""
     if size > longest:
@@ -99,28 +138,19 @@ def _known(value: np.uint64, size: int, longest: int, keys: Array, cuts: Array) 
     return 0
 
 
-@njit(cache=True, inline="always")
+@inner
 def _special(points: Array, low: int, high: int, longest: int, keys: Array, cuts: Array, edges: Array) -> int:
     """`_known` of a stretch of characters."""
     found, size = 0, high - low
     if 0 < size <= longest and (edges[0, points[low] & 255] & edges[1, points[high - 1] & 255]) >> size & 1:
-        value = _SEED
-        for i in range(low, high):
-            value = (value ^ np.uint64(points[i])) * _PRIME
+        value = SEED
+        for point in points[low:high]:
+            value = (value ^ np.uint64(point)) * PRIME
         found = _known(value, size, longest, keys, cuts)
     return found
 
 
-@njit(cache=True, inline="always")
-def _kind(every: int, some: int, size: int) -> int:
-    """A token's kind by the properties that all and some of its characters have."""
-    kind = HAS_LETTER if some & _ALPHA else 0
-    kind |= 0 if every & _SYMBOL else IS_WORD
-    kind |= IS_PUNCTUATION if every & _PUNCTUATION else 0
-    return kind | (IS_TERMINAL if every & _TERMINAL and size == 1 else 0)
-
-
-@njit(cache=True)
+@inner
 def _cut(
     points: Array, low: int, high: int, some: int, longest: int, table: Array, keys: Array, cuts: Array,
     edges: Array, stack: Array, starts: Array, n: int,
@@ -176,11 +206,12 @@ def _cut(
     return n
 
 
-@njit(cache=True)
+@inner
 def _split(points: Array, high: int, table: Array, stack: Array, starts: Array, first: int, n: int) -> int:
     """Cut a part's tokens before and after each letter of an unspaced script. Returns the number of tokens then."""
     tokens = n - first
-    stack[:tokens] = starts[first:n]
+    for k in range(tokens):
+        stack[k] = starts[first + k]
     n = first
     for k in range(tokens):
         begin = stack[k]
@@ -195,73 +226,105 @@ def _split(points: Array, high: int, table: Array, stack: Array, starts: Array, 
     return n
 
 
-@njit(cache=True)
-def _describe(
-    points: Array, high: int, table: Array, starts: Array, lengths: Array, kinds: Array, hashes: Array, first: int,
-    n: int,
-) -> None:  # fmt: skip
+@inner
+def _kind(every: int, some: int, size: int) -> int:
+    """A token's kind by the properties that all and some of its characters have."""
+    kind = HAS_LETTER if some & _ALPHA else 0
+    kind |= 0 if every & _SYMBOL else IS_WORD
+    kind |= IS_PUNCTUATION if every & _PUNCTUATION else 0
+    return kind | (IS_TERMINAL if every & _TERMINAL and size == 1 else 0)
+
+
+@inner
+def _describe(points: Array, high: int, table: Array, tokens: Tokens, first: int, n: int) -> None:
     """Write length, kind and hash of tokens that follow each other without a gap up to `high`."""
     for k in range(first, n):
-        end = starts[k + 1] if k + 1 < n else high
-        every, some, value = 0xFFFF, 0, _SEED
-        for i in range(starts[k], end):
-            bits = bits_of(points[i], table)
+        end = tokens.starts[k + 1] if k + 1 < n else high
+        every, some, value = 0xFFFF, 0, SEED
+        for point in points[tokens.starts[k] : end]:
+            bits = bits_of(point, table)
             every &= bits
             some |= bits
-            value = (value ^ np.uint64(points[i])) * _PRIME
-        lengths[k], kinds[k], hashes[k] = end - starts[k], _kind(every, some, end - starts[k]), value
+            value = (value ^ np.uint64(point)) * PRIME
+        size = end - tokens.starts[k]
+        tokens.lengths[k], tokens.kinds[k], tokens.hashes[k] = size, _kind(every, some, size), value
 
 
-@njit(cache=True)
-def _tokenize(
-    points: Array, ends: Array, specials: Array, table: Array, keys: Array, cuts: Array, edges: Array, stack: Array,
-    starts: Array, lengths: Array, kinds: Array, hashes: Array, token_ends: Array,
-) -> int:  # fmt: skip
-    n, i = 0, 0
-    for document in range(ends.size):
-        end, longest = ends[document], specials[document]
-        while i < end:
-            bits = bits_of(points[i], table)
-            if bits & _SPACE:
-                i += 1
-                continue
-            # Most parts are a word, or a word and a sign: these need no second look.
-            low, before, value = i, 0, _SEED
-            while bits & _LETTER == _ALPHA:
-                value = (value ^ np.uint64(points[i])) * _PRIME
-                i += 1
-                if i == end:
-                    break
-                before, bits = bits, bits_of(points[i], table)
-            word = i
-            if word > low and (word == end or bits & _SPACE):
-                if not _known(value, word - low, longest, keys, cuts):
-                    starts[n], lengths[n], kinds[n], hashes[n] = low, word - low, HAS_LETTER | IS_WORD, value
-                    n += 1
-                    continue
-            elif word > low and not bits & _UNSPACED and (word + 1 == end or bits_of(points[word + 1], table) & _SPACE):
-                sign = np.uint64(points[word])
-                if (
-                    (bits & _AFFIX or (sign == _DOT and before & _LOWER))
-                    and not _known((value ^ sign) * _PRIME, word + 1 - low, longest, keys, cuts)
-                    and not _known(value, word - low, longest, keys, cuts)
-                ):
-                    starts[n], lengths[n], kinds[n], hashes[n] = low, word - low, HAS_LETTER | IS_WORD, value
-                    starts[n + 1], lengths[n + 1], kinds[n + 1] = word, 1, _kind(bits, bits, 1)
-                    hashes[n + 1] = (_SEED ^ sign) * _PRIME
-                    n, i = n + 2, word + 1
-                    continue
-            some, i = 0, low
-            while i < end:
-                bits = bits_of(points[i], table)
-                if bits & _SPACE:
-                    break
-                some |= bits
-                i += 1
-            first = n
-            n = _cut(points, low, i, some, longest, table, keys, cuts, edges, stack, starts, n)
+@inner
+def _sentences(kinds: Array) -> int:
+    """How a part goes on counting sentences: one begins with the first token that is no sign after a terminal one."""
+    begun, begins, ended, signs = 0, 0, 0, IS_SIGNS
+    for kind in kinds:
+        if kind & IS_TERMINAL:
+            ended = ENDS
+        elif not kind & IS_PUNCTUATION:
+            if ended:
+                begun += 1
+            elif signs:
+                begins = BEGINS
+            ended, signs = 0, 0
+    return begins | ended | signs | begun << SENTENCES_SHIFT
+
+
+@inner
+def _word_and_sign(
+    points: Array, low: int, high: int, table: Array, longest: int, keys: Array, cuts: Array, tokens: Tokens, n: int
+) -> int:
+    """Write both tokens of a part made of letters and a sign at its end, the commonest beside single words; nothing if
+    it is none. Returns the number of tokens then."""
+    sign, end = points[high - 1], high - 1
+    bits, before, value = bits_of(sign, table), 0, SEED
+    if end == low or not bits & (_AFFIX | _TERMINAL):
+        return n
+    for point in points[low:end]:
+        before = bits_of(point, table)
+        if before & (_ALPHA | _UNSPACED) != _ALPHA:
+            return n
+        value = (value ^ np.uint64(point)) * PRIME
+    whole = (value ^ np.uint64(sign)) * PRIME
+    if not (bits & _AFFIX or (sign == _DOT and before & _LOWER)) or _known(whole, high - low, longest, keys, cuts):
+        return n
+    if _known(value, end - low, longest, keys, cuts):
+        return n
+    tokens.starts[n], tokens.lengths[n], tokens.kinds[n], tokens.hashes[n] = low, end - low, HAS_LETTER | IS_WORD, value
+    tokens.starts[n + 1], tokens.lengths[n + 1], tokens.kinds[n + 1] = end, 1, _kind(bits, bits, 1)
+    tokens.hashes[n + 1] = (SEED ^ np.uint64(sign)) * PRIME
+    return n + 2
+
+
+@kernel
+def _cut_all(points: Array, parts: Parts, table: Array, keys: Array, cuts: Array, edges: Array, tokens: Tokens) -> int:
+    n, stack = 0, tokens.samples
+    for k in range(parts.sizes.size):
+        first, low, size, some = n, parts.firsts[k], parts.sizes[k], int(parts.some[k])
+        high = low + size
+        longest = 0 if some & OTHER else _LONGEST_SPECIAL
+        value = parts.keys[k] ^ FOREIGN if some & OTHER else parts.keys[k]
+        letters = parts.every[k] & _ALPHA and not some & _UNSPACED
+        if letters and not _known(value, size, longest, keys, cuts):
+            tokens.starts[n], tokens.lengths[n], tokens.hashes[n] = low, size, value
+            tokens.kinds[n] = HAS_LETTER | IS_WORD
+            n += 1
+            tokens.firsts[k], tokens.sentences[k] = first, BEGINS
+            continue
+        n = _word_and_sign(points, low, high, table, longest, keys, cuts, tokens, n)
+        if n == first:
+            n = _cut(points, low, high, some, longest, table, keys, cuts, edges, stack, tokens.starts, n)
             if some & _UNSPACED:
-                n = _split(points, i, table, stack, starts, first, n)
-            _describe(points, i, table, starts, lengths, kinds, hashes, first, n)
-        token_ends[document] = n
+                n = _split(points, high, table, stack, tokens.starts, first, n)
+            _describe(points, high, table, tokens, first, n)
+        tokens.firsts[k] = first
+        tokens.sentences[k] = _sentences(tokens.kinds[first:n])
+    tokens.firsts[parts.sizes.size] = n
     return n
+
+
+@kernel
+def _different(hashes: Array, numbers: Array, samples: Array, slots: Array) -> int:
+    """Number tokens, and write one of each number."""
+    different, seen = int(number(hashes, numbers, samples, slots)), 0
+    for i in range(hashes.size):
+        if numbers[i] == seen:
+            samples[seen] = i
+            seen += 1
+    return different

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -54,13 +55,20 @@ class RawDocument:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def read_documents(item: Input, max_bytes: int, crashed: Collection[Place] = ()) -> Iterator[RawDocument]:
-    """Documents of one input file, in file order, at most the source's `limit`; `crashed` are left out."""
-    readers = {"warc": _read_warc, "jsonl": _read_jsonl, "parquet": _read_parquet, "hf": _read_hf}
-    reader = readers.get(item.source.type, _read_file)
-    watched = _watched(item, reader(item, max_bytes), crashed)
-    documents = (document for document in watched if _is_sampled(item, document))
-    yield from islice(documents, item.source.limit)
+def read_documents(
+    item: Input, max_bytes: int, crashed: Collection[Place] = (), skipped: Counter[str] | None = None
+) -> Iterator[RawDocument]:
+    """Documents of one input file, in file order, at most the source's `limit`; `crashed` are left out.
+
+    An archive's records that are no page (requests, revisits, metadata) are added to `skipped` by type.
+    """
+    if item.source.type == "warc":
+        found = _read_warc(item, max_bytes, Counter() if skipped is None else skipped)
+    else:
+        readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hf": _read_hf}
+        found = readers.get(item.source.type, _read_file)(item, max_bytes)
+    watched = _watched(item, found, crashed)
+    yield from islice((document for document in watched if _is_sampled(item, document)), item.source.limit)
 
 
 def _watched(item: Input, documents: Iterator[RawDocument], crashed: Collection[Place]) -> Iterator[RawDocument]:
@@ -86,8 +94,8 @@ def _is_sampled(item: Input, document: RawDocument) -> bool:
     return share >= 1 or int(document_id(item.key, document.offset)[:16], 16) < share * 2**64
 
 
-def _read_warc(item: Input, max_bytes: int) -> Iterator[RawDocument]:
-    tally = Tally()
+def _read_warc(item: Input, max_bytes: int, skipped: Counter[str]) -> Iterator[RawDocument]:
+    tally = Tally(skipped)
     for record in read_records(item.path, max_bytes=max_bytes, tally=tally):
         yield RawDocument(
             offset=record.offset,

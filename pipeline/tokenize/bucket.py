@@ -1,8 +1,7 @@
 """Passes 3 and 4 of stage `tokenize`: buckets to MDS shards, and the table that leads back to documents.
 
 Each bucket is shuffled by the documents' keys, packed, and written to shards of its own; a task takes as many
-buckets as make up `_TASK_BYTES`. A last task merges the indexes. Only the tasks that write import streaming, and
-torch with it (some ten seconds).
+buckets as make up `_TASK_BYTES`. A last task merges the indexes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from pipeline.config import TokenizeConfig
 from pipeline.stage import Build
 from pipeline.step import CorpusStep, Counts, Heartbeat, TaskReport, add_counts
 from pipeline.storage import atomic_file, read_json, write_json
-from pipeline.tokenize.encode import ENCODED, special_ids
+from pipeline.tokenize.encode import ENCODED, bundle, encoder_of, special_ids
+from pipeline.tokenize.mds import write_shards
 from pipeline.tokenize.pack import Piece, pack
 from pipeline.tokenizer import Encoder
 
@@ -45,12 +45,12 @@ class PackStep(CorpusStep):
     """Shuffles, packs and writes buckets."""
 
     def __init__(self, build: Build, groups: Sequence[tuple[str, int]]) -> None:
-        self.bundles = _bundle(groups)
+        self.bundles = bundle(groups, _TASK_BYTES)
         super().__init__("pack", build.workdir, len(self.bundles))
         self.settings: TokenizeConfig = build.settings
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        encoder = Encoder(self.workdir / "tokenizer.json")
+        encoder = encoder_of(self.workdir)
         report = TaskReport()
         for number, group in enumerate(self.bundles[rank]):
             add_counts(report.counts, self._pack(group, encoder, report.files))
@@ -58,8 +58,6 @@ class PackStep(CorpusStep):
         return report
 
     def _pack(self, group: str, encoder: Encoder, files: list[Path]) -> Counts:
-        from pipeline.tokenize.shards import write_shards
-
         parts = sorted((self.workdir / ".scratch/encoded" / group).glob("*.parquet"))
         table = pa.concat_tables([pq.read_table(part, schema=ENCODED) for part in parts])
         table = table.sort_by([("key", "ascending"), ("id", "ascending"), ("copy", "ascending")])
@@ -68,7 +66,14 @@ class PackStep(CorpusStep):
         sequences = pack([len(tokens) for tokens in documents], size, self.settings.packing)
         ids = np.frombuffer(bytes.fromhex("".join(table["id"].to_pylist())), np.uint8).reshape(-1, 16)
         samples = _samples(sequences, documents, ids, special_ids(self.settings, encoder)[1], size)
-        files += write_shards(self.workdir / group, samples, encoder.dtype, self.settings)
+        files += write_shards(
+            self.workdir / group,
+            samples,
+            {"tokens": encoder.dtype, "doc_lengths": np.dtype(np.uint32), "doc_ids": np.dtype(np.uint8)},
+            compression=self.settings.compression,
+            hashes=self.settings.hashes,
+            size_limit=self.settings.shard_bytes,
+        )
         files.append(self._write_pieces(group, sequences, table.drop_columns(["tokens", "key"])))
         real, padding = sum(map(len, documents)), len(sequences) * size - sum(map(len, documents))
         used = np.bincount([piece.document for sequence in sequences for piece in sequence])
@@ -127,7 +132,7 @@ class IndexStep(CorpusStep):
 
 
 def merge_index(folder: Path, buckets: Sequence[str]) -> Path:
-    """Write the index of a stream over its buckets' shards: what streaming's merge_index writes, without torch."""
+    """Write the index of a stream over its buckets' shards, as streaming's merge_index does."""
     shards = []
     for bucket in buckets:
         for shard in read_json(folder / bucket / "index.json")["shards"]:
@@ -137,19 +142,6 @@ def merge_index(folder: Path, buckets: Sequence[str]) -> Path:
             shards.append(shard)
     write_json(folder / "index.json", {"version": 2, "shards": shards})
     return folder / "index.json"
-
-
-def _bundle(groups: Sequence[tuple[str, int]]) -> list[list[str]]:
-    """Neighbouring buckets in bundles of about _TASK_BYTES."""
-    bundles: list[list[str]] = []
-    size = _TASK_BYTES
-    for group, more in groups:
-        if size >= _TASK_BYTES:
-            bundles.append([])
-            size = 0
-        bundles[-1].append(group)
-        size += more
-    return bundles
 
 
 def _samples(

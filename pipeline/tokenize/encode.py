@@ -12,8 +12,10 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +26,7 @@ from pipeline.documents import ParquetFile, read_batches, read_rows, read_schema
 from pipeline.errors import PipelineError
 from pipeline.stage import Build
 from pipeline.step import CorpusStep, Counts, Heartbeat, TaskReport, add_counts, count_documents
-from pipeline.storage import atomic_file
+from pipeline.storage import atomic_file, hash_file
 from pipeline.tokenizer import Encoder, load, train
 
 ENCODED = pa.schema(
@@ -39,8 +41,10 @@ ENCODED = pa.schema(
         ("tokens", pa.binary()),
     ]
 )
+Item = TypeVar("Item")
 UNKNOWN = "und"  # language of documents that no stage identified
 _BUFFER = 64_000_000
+_TASK_BYTES = 16_000_000  # of parquet files encoded by one task
 _COLUMNS = ["id", "url", "source", "text", "language", "cluster", "cluster_size"]
 
 
@@ -148,29 +152,31 @@ class TokenizerStep(CorpusStep):
 
 
 class EncodeStep(CorpusStep):
-    """Encodes each input file and files its documents by (split, stream, bucket)."""
+    """Encodes the input files, small ones together, and files their documents by (split, stream, bucket)."""
 
     def __init__(self, build: Build, streams: Counter[str]) -> None:
-        super().__init__("encode", build.workdir, len(build.inputs))
-        self.inputs, self.seed = build.inputs, build.seed
+        self.bundles = bundle([(path, path.stat().st_size) for path in build.inputs], _TASK_BYTES)
+        super().__init__("encode", build.workdir, len(self.bundles))
+        self.seed = build.seed
         self.settings: TokenizeConfig = build.settings
         self.buckets = {name: max(-(-size // self.settings.bucket_bytes), 1) for name, size in streams.items()}
 
     def weight(self, rank: int) -> float:
-        return float(self.inputs[rank].stat().st_size)
+        return float(sum(path.stat().st_size for path in self.bundles[rank]))
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        encoder = Encoder(self.workdir / "tokenizer.json")
+        encoder = encoder_of(self.workdir)
         ends = special_ids(self.settings, encoder)
-        total, seen, held = max(read_rows(self.inputs[rank]), 1), 0, 0
+        inputs = self.bundles[rank]
+        total, seen, held = max(sum(map(read_rows, inputs)), 1), 0, 0
         report = TaskReport()
         groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
         files: dict[str, ParquetFile] = {}
         with ExitStack() as stack:
-            for table in read_batches(self.inputs[rank], _present(self.inputs[rank], _COLUMNS)):
-                for row in self._encode(encoder, ends, table, report.counts):
+            for table in chain.from_iterable(read_batches(path, _present(path, _COLUMNS)) for path in inputs):
+                for group, row in self._encode(encoder, ends, table, report.counts):
                     held += len(row["tokens"])
-                    groups[row.pop("group")].append(row)
+                    groups[group].append(row)
                 seen += table.num_rows
                 if held > _BUFFER or seen == total:
                     for group, rows in sorted(groups.items()):
@@ -186,16 +192,16 @@ class EncodeStep(CorpusStep):
 
     def _encode(
         self, encoder: Encoder, ends: tuple[int | None, int], table: pa.Table, counts: Counts
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(group, row of ENCODED) of each document and copy."""
         add_counts(counts, count_documents("in", table))
         add_counts(counts, count_documents("kept", table))
         columns = {name: _column(table, name, None) for name in _COLUMNS}
+        sizes = pc.binary_length(table["text"]).to_pylist()
         head = [] if ends[0] is None else [np.array([ends[0]], encoder.dtype)]
         tail = np.array([ends[1]], encoder.dtype)
-        encoded = encoder.encode_batch(columns["text"])
-        for i, ids in enumerate(encoded):
-            name, language = columns["id"][i], columns["language"][i] or UNKNOWN
-            size = len(columns["text"][i].encode())
+        for i, ids in enumerate(encoder.encode_batch(columns["text"])):
+            name, language, size = columns["id"][i], columns["language"][i] or UNKNOWN, sizes[i]
             add_counts(counts, {"languages": {language: {"documents": 1, "bytes": size, "tokens": len(ids)}}})
             held_out = draw(self.seed, "validation", columns["cluster"][i] or name)
             split = "validation" if held_out < self.settings.validation * 2**64 else "train"
@@ -204,17 +210,43 @@ class EncodeStep(CorpusStep):
             tokens = np.concatenate([*head, ids, tail]).tobytes()
             for copy in range(times):
                 key = draw(self.seed, "shuffle", name if copy == 0 else f"{name}/{copy}")
-                yield {
-                    "group": f"{split}/{stream}/{key * self.buckets[stream] >> 64:05d}",
-                    "key": key,
-                    "id": name,
-                    "copy": copy,
-                    "url": columns["url"][i],
-                    "source": columns["source"][i],
-                    "language": language,
-                    "bytes": size,
-                    "tokens": tokens,
-                }
+                yield (
+                    f"{split}/{stream}/{key * self.buckets[stream] >> 64:05d}",
+                    {
+                        "key": key,
+                        "id": name,
+                        "copy": copy,
+                        "url": columns["url"][i],
+                        "source": columns["source"][i],
+                        "language": language,
+                        "bytes": size,
+                        "tokens": tokens,
+                    },
+                )
+
+
+def encoder_of(workdir: Path) -> Encoder:
+    """The encoder of a stage's own tokenizer.json, made once for all tasks of a process."""
+    path = workdir / "tokenizer.json"
+    return _encoder(path, hash_file(path))
+
+
+@lru_cache(maxsize=1)
+def _encoder(path: Path, content: str) -> Encoder:
+    return Encoder(path)
+
+
+def bundle(items: Sequence[tuple[Item, int]], size: int) -> list[list[Item]]:
+    """Neighbours in bundles of about `size`, by the sizes that stand beside them."""
+    bundles: list[list[Item]] = []
+    room = 0
+    for item, taken in items:
+        if room <= 0:
+            bundles.append([])
+            room = size
+        bundles[-1].append(item)
+        room -= taken
+    return bundles
 
 
 def list_groups(workdir: Path) -> list[tuple[str, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
+from pipeline.tokenize.mds import BROKEN, Shard
 from pipeline.tokenize.verify import open_manifest, read_index
 from pipeline.tokenizer import load
 
@@ -54,18 +54,15 @@ def show(folder: Path, stream: str | None, number: int) -> tuple[str, list[Part]
 
 
 def _sample(stream: Path, number: int) -> tuple[list[int], list[int]]:
-    from pipeline.tokenize.shards import BROKEN, read_shard
-
     problems: list[str] = []
     for entry in read_index(stream, problems):
         if number < entry["samples"]:
-            with tempfile.TemporaryDirectory() as scratch:
-                try:
-                    sample = read_shard(stream, entry, Path(scratch))[number]
-                except BROKEN as error:
-                    name = (entry.get("zip_data") or entry["raw_data"])["basename"]
-                    raise PipelineError(f"{stream / name}: cannot be decoded: {error!r}") from error
-                return sample["tokens"].tolist(), sample["doc_lengths"].tolist()
+            try:
+                sample = Shard(stream, entry)[number]
+            except BROKEN as error:
+                name = (entry.get("zip_data") or entry["raw_data"])["basename"]
+                raise PipelineError(f"{stream / name}: cannot be decoded: {error!r}") from error
+            return sample["tokens"].tolist(), sample["doc_lengths"].tolist()
         number -= entry["samples"]
     raise PipelineError("; ".join(problems) or f"{stream}/index.json: lists fewer samples than manifest.json")
 

@@ -13,8 +13,7 @@ from pipeline.stage import Build
 from pipeline.step import CorpusStep
 from pipeline.storage import read_json
 from pipeline.tokenize.bucket import IndexStep, PackStep
-from pipeline.tokenize.encode import EncodeStep, TokenizerStep, list_groups, measure, special_ids
-from pipeline.tokenizer import Encoder
+from pipeline.tokenize.encode import EncodeStep, TokenizerStep, encoder_of, list_groups, measure, special_ids
 
 
 def passes(build: Build) -> Iterator[CorpusStep]:
@@ -46,8 +45,9 @@ def external_files(settings: TokenizeConfig, base: Path) -> list[Path]:
 def manifest(build: Build) -> dict[str, Any]:
     """The fields of shards/manifest.json."""
     settings: TokenizeConfig = build.settings
-    encoder = Encoder(build.workdir / "tokenizer.json")
+    encoder = encoder_of(build.workdir)
     streams = read_json(build.workdir / "stats.json")["streams"]
+    _check_phases(settings, build.sources, {name.partition("/")[2] for name in streams})
     weights = {name: _weight(name, settings.stream_by, build.sources) for name in sorted(streams)}
     bos, eos = special_ids(settings, encoder)
     return {

@@ -3,13 +3,12 @@
 Files against the manifest's sizes and hashes, shards against the hashes in index.json, every sample decoded and
 compared with the sequence length and the vocabulary, and all counts (samples, tokens, padding, pieces) against the
 manifest and documents.parquet. Cost: the files are read twice and each sample is decoded once; one shard at a time
-is unpacked to a temporary folder.
+is in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
 from pipeline.storage import hash_file, list_names, read_json
+from pipeline.tokenize.mds import BROKEN, Shard, digest
 from pipeline.tokenizer import Encoder
 
 FORMAT = 1
@@ -143,28 +143,26 @@ def _shard_problems(
     stream: Path, entry: dict[str, Any], manifest: dict[str, Any], found: Counter[str]
 ) -> Iterator[str]:
     """Decode every sample of a shard and count into `found`."""
-    from pipeline.tokenize.shards import BROKEN, file_hash, read_shard
-
     path = stream / "index.json"  # until the entry tells the shard's name
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            data = entry.get("zip_data") or entry["raw_data"]
-            path = stream / data["basename"]
-            if not path.is_file():
-                yield f"{path}: missing, but index.json lists it"
+    try:
+        data = entry.get("zip_data") or entry["raw_data"]
+        path = stream / data["basename"]
+        if not path.is_file():
+            yield f"{path}: missing, but index.json lists it"
+            return
+        content = path.read_bytes()
+        for algorithm, expected in data["hashes"].items():
+            if digest(algorithm, content) != expected:
+                yield f"{path}: corrupted: its {algorithm} is not the one in index.json"
                 return
-            for algorithm, expected in data["hashes"].items():
-                if file_hash(algorithm, path) != expected:
-                    yield f"{path}: corrupted: its {algorithm} is not the one in index.json"
-                    return
-            reader = read_shard(stream, entry, Path(scratch))
-            for number in range(len(reader)):
-                problem = _sample_problem(reader[number], manifest, found)
-                if problem:
-                    yield f"{path}: sample {number}: {problem}"
-                    return
-        except BROKEN as error:
-            yield f"{path}: cannot be decoded: {error!r}"
+        shard = Shard(stream, entry)
+        for number in range(len(shard)):
+            problem = _sample_problem(shard[number], manifest, found)
+            if problem:
+                yield f"{path}: sample {number}: {problem}"
+                return
+    except BROKEN as error:
+        yield f"{path}: cannot be decoded: {error!r}"
 
 
 def _sample_problem(sample: dict[str, Any], manifest: dict[str, Any], found: Counter[str]) -> str | None:

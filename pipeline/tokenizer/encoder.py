@@ -1,8 +1,7 @@
 """Text to token ids, the same that `tokenizers` gives.
 
-Byte-level BPE with a known pattern runs through the kernels (`split`, `merge`); every other kind, and texts that
-hold an added token, run through `tokenizers` itself. Cost on the fast path: benchmarks/tokenizer.py; about 65 MB a
-process for cache and tables, and half a second to build the tables of a vocabulary of 100,000.
+Byte-level BPE with a known pattern runs through the kernels, built when the first text comes; every other kind, and
+texts that hold an added token, run through `tokenizers` itself.
 """
 
 from __future__ import annotations
@@ -10,23 +9,22 @@ from __future__ import annotations
 import copy
 import json
 import re
-from functools import cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer
-from tokenizers.pre_tokenizers import ByteLevel
 
 from pipeline.errors import PipelineError
-from pipeline.tokenizer import merge
-from pipeline.tokenizer.patterns import FAMILIES, Pattern, character_classes, known_patterns
-from pipeline.tokenizer.split import split
+from pipeline.tokenizer.patterns import Pattern, byte_letters, known_patterns
+
+if TYPE_CHECKING:  # numba loads with the kernels
+    from pipeline.tokenizer.kernels import Kernels
 
 EOS = "<|endoftext|>"
 END_NAMES = (EOS, "</s>", "<|end_of_text|>", "<eos>")
 Ids = np.ndarray[Any, np.dtype[Any]]
-_GROUP = 1 << 17  # bytes of text encoded together
 
 
 class Encoder:
@@ -42,20 +40,13 @@ class Encoder:
         self.tokenizer.encode_special_tokens = True
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        description = json.loads(self.tokenizer.to_str())
+        self._description: dict[str, Any] = json.loads(self.tokenizer.to_str())
         vocabulary = self.tokenizer.get_vocab()
         self.vocab_size: int = max(vocabulary.values(), default=-1) + 1
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65_536 else np.uint32)
-        pattern = _pattern(description)
-        rules = _rules(description["model"]) if pattern else None
-        self.pattern = pattern if rules else None  # None: `tokenizers` encodes
-        if pattern and rules:
-            self._splitter = FAMILIES.index(pattern.family), pattern.digits
-            self._rules = rules
-            self._cache = merge.new_cache()
-            self._learn(list(description["model"]["vocab"]))
-            added = [token["content"] for token in description["added_tokens"] if not token["special"]]
-            self._added = re.compile("|".join(map(re.escape, added))) if added else None
+        self.pattern = _pattern(self._description)  # None: `tokenizers` encodes
+        added = [token["content"] for token in self._description["added_tokens"] if not token["special"]]
+        self._added = re.compile("|".join(map(re.escape, added))) if added else None
 
     @property
     def eos_id(self) -> int:
@@ -71,19 +62,28 @@ class Encoder:
 
         Raises UnicodeEncodeError for a text with lone surrogates, which is no Unicode text.
         """
-        if not self.pattern:
+        kernels = self._kernels
+        if kernels is None:
             return self._reference(texts)
         if self._added and (special := [i for i, text in enumerate(texts) if self._added.search(text)]):
-            found = self._kernel(["" if self._added.search(text) else text for text in texts])
+            found = kernels.encode(["" if self._added.search(text) else text for text in texts], self.dtype)
             for i, ids in zip(special, self._reference([texts[i] for i in special]), strict=True):
                 found[i] = ids
             return found
-        return self._kernel(texts)
+        return kernels.encode(texts, self.dtype)
+
+    @cached_property
+    def _kernels(self) -> Kernels | None:
+        if self.pattern is None:
+            return None
+        from pipeline.tokenizer.kernels import Kernels
+
+        return Kernels.build(self._description["model"], self.pattern)
 
     def token_bytes(self) -> np.ndarray[Any, np.dtype[np.uint16]]:
         """UTF-8 bytes that each token stands for, uint16 (vocab_size,); 0 for special tokens."""
         added = self.tokenizer.get_added_tokens_decoder()
-        byte_level = _byte_level(json.loads(self.tokenizer.to_str())["decoder"])
+        byte_level = _byte_level(self._description["decoder"])
         sizes = np.zeros(self.vocab_size, np.uint16)
         for token, index in self.tokenizer.get_vocab().items():
             if index in added:
@@ -100,39 +100,6 @@ class Encoder:
         encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(item.ids, self.dtype) for item in encoded]
 
-    def _kernel(self, texts: list[str]) -> list[Ids]:
-        """Texts through the compiled kernels, about _GROUP bytes at a time."""
-        found: list[Ids] = []
-        group: list[bytes] = []
-        size = 0
-        for text in texts:
-            group.append(text.encode())
-            size += len(group[-1])
-            if size >= _GROUP:
-                found += self._encode(group)
-                group, size = [], 0
-        return found + self._encode(group) if group else found
-
-    def _learn(self, tokens: list[str]) -> None:
-        """Enter the vocabulary itself into the cache: most words of any text are one token."""
-        letters = byte_letters()
-        words = [bytes(map(letters.__getitem__, token)) for token in tokens if token and set(token) <= letters.keys()]
-        data = np.frombuffer(b"".join([*words, bytes(merge.PADDING)]), np.uint8)
-        ends, numbers = np.cumsum([len(word) for word in words]), np.arange(1, len(words) + 1)
-        out, out_ends = np.empty(len(data), np.uint32), np.empty(len(words), np.int64)
-        merge.encode(data, ends, numbers, self._rules, self._cache, out, out_ends)
-
-    def _encode(self, group: list[bytes]) -> list[Ids]:
-        ends = np.cumsum([len(text) for text in group], dtype=np.int64)
-        size = int(ends[-1])
-        data = np.frombuffer(b"".join([*group, bytes(merge.PADDING)]), np.uint8)
-        pieces, piece_ends = np.empty(size, np.int64), np.empty(len(group), np.int64)
-        split(data, ends, character_classes(), *self._splitter, pieces, piece_ends)
-        out, out_ends = np.empty(size + 2, np.uint32), np.empty(len(group), np.int64)
-        total = merge.encode(data, pieces, piece_ends, self._rules, self._cache, out, out_ends)
-        ids = out[:total].astype(self.dtype)
-        return [ids[start:end] for start, end in zip([0, *out_ends[:-1].tolist()], out_ends.tolist(), strict=True)]
-
 
 def load(path: Path) -> Tokenizer:
     """Read a tokenizer.json. Raises PipelineError where the file is absent or of another kind."""
@@ -142,16 +109,6 @@ def load(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception for every fault of a file
         raise PipelineError(f"{path}: not a tokenizer.json that `tokenizers` can read: {error}") from error
-
-
-@cache
-def byte_letters() -> dict[str, int]:
-    """The printable character that byte-level tokenizers write for each byte (GPT-2's table)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
-    assert set(letters) == set(ByteLevel.alphabet())
-    return letters
 
 
 def _byte_level(decoder: dict[str, Any] | None) -> bool:
@@ -186,26 +143,3 @@ def _pattern(description: dict[str, Any]) -> Pattern | None:
 
 def _mergeable(model: dict[str, Any]) -> set[str]:
     return {part for pair in model["merges"] for part in pair}
-
-
-def _rules(model: dict[str, Any]) -> merge.Rules | None:
-    """The kernels' tables of a BPE model, None where they cannot hold it."""
-    letters, vocabulary = byte_letters(), model["vocab"]
-    byte_ids = np.zeros(256, np.int32)
-    for letter, byte in letters.items():
-        byte_ids[byte] = vocabulary[letter]
-    # A pair listed twice has the rank of its last place, as in `tokenizers`.
-    ranks = {
-        vocabulary[left] << 32 | vocabulary[right]: rank << 32 | vocabulary[left + right]
-        for rank, (left, right) in enumerate(model["merges"])
-    }
-    table = merge.merge_table(
-        np.fromiter(ranks.keys(), np.uint64, len(ranks)), np.fromiter(ranks.values(), np.uint64, len(ranks))
-    )
-    spelt = {token: bytes(map(letters.__getitem__, token)) for token in vocabulary if set(token) <= letters.keys()}
-    pairs, boundaries = merge.byte_pair_table(byte_ids, table), merge.boundary_set(list(spelt.values()))
-    rules = merge.Rules(byte_ids, pairs, table, boundaries, merge.new_cache(1 << 10))
-    if not model.get("ignore_merges"):
-        return rules
-    whole = {text: vocabulary[token] for token, text in spelt.items() if token}
-    return merge.with_whole_words(rules, whole)

@@ -2,11 +2,12 @@
 
     runfolder.py   what a run folder holds, whichever parts exist yet; bounded samples of large tables
     blocks.py      what a page is made of: tables, figures, texts, sections
-    corpus.py      sections on documents: funnel, rules, languages, lengths, duplicates, tokens
-    examples.py    sections with texts: extraction, dropped and kept documents with the reason marked
-    learning.py    sections on training: curves, in-context learning, samples, ledger
-    setting.py     times and cost, environment, recipe
+    charts.py      kinds of charts that several sections draw; excerpts.py: passages of documents
+    funnel.py rules.py signals.py samples.py languages.py duplicates.py extraction.py tokens.py
+    training.py completions.py ledger.py times.py environment.py
+                   a section each: `section(run)`
     compare.py     several runs side by side
+    write.py       which sections, in which order; the head of the page
     page.py        sections to one self-contained HTML file (page.html.jinja, page.css, page.js)
     command.py     `pretrain report`
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from recipes.report.blocks import Block, Figure, Section, Table
-from recipes.report.learning import averaged, lines, rows_of
-from recipes.report.runfolder import Row, RunFolder
-from recipes.report.setting import stage_times
+from recipes.report.charts import averaged, lines
+from recipes.report.runfolder import Row, RunFolder, rows_of
+from recipes.report.times import stage_times
 
 
 def sections(runs: Sequence[RunFolder]) -> list[Section]:

@@ -9,7 +9,7 @@ function layout(figure, theme) {
   const several = figure.data.length > 1;
   const base = {
     template: themes[theme],
-    margin: { l: phone.matches ? 44 : 60, r: 12, t: several ? 34 : 12, b: 44 },
+    margin: { l: phone.matches ? 44 : 60, r: 12, t: several ? 34 : 12, b: 24 },
     showlegend: several,
     legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", traceorder: "normal" },
     font: { size: phone.matches ? 11 : 13 },
@@ -23,6 +23,9 @@ function layout(figure, theme) {
 
 function draw(plot, theme, width) {
   const figure = figures[plot.dataset.figure];
+  for (const trace of figure.data) {
+    if (trace.meta?.color !== undefined) trace.marker = { ...trace.marker, color: themes[theme].layout.colorway[trace.meta.color] };
+  }
   const config = { responsive: true, displaylogo: false, displayModeBar: false };
   // A new plot is whole at once, a changed one may still be moving when it is printed.
   return Plotly[width ? "newPlot" : "react"](plot, figure.data, { ...layout(figure, theme), width }, config);

@@ -130,6 +130,17 @@ class RunFolder:
         return (read_json(self.checkpoints[-1] / "state.json") or {}) if self.checkpoints else {}
 
 
+def rows_of(run: RunFolder, kind: str) -> list[Row]:
+    """Rows of one kind by step, those of `train` with the speed measured then; a row written twice counts once."""
+    kinds = (kind, "speed") if kind == "train" else (kind,)
+    rows: dict[int, Row] = {}
+    for wanted in kinds:
+        for row in run.metrics:
+            if row.get("kind") == wanted and "step" in row and (wanted == kind or row["step"] in rows):
+                rows[row["step"]] = row if wanted == kind else row | rows[row["step"]]
+    return [rows[step] for step in sorted(rows)]
+
+
 def summary(run: RunFolder) -> Row:
     """A run's results as one JSON value: stats of each stage, and what training came to."""
     found: Row = {"run": str(run.path), "stages": {name: stage.stats for name, stage in run.stages.items()}}

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from pipeline.storage import atomic_file
-from recipes.report import compare, corpus, examples, learning, setting
+from recipes.report import (
+    compare,
+    completions,
+    duplicates,
+    environment,
+    extraction,
+    funnel,
+    languages,
+    ledger,
+    rules,
+    samples,
+    signals,
+    times,
+    tokens,
+    training,
+)
 from recipes.report.page import render
-from recipes.report.runfolder import RunFolder
+from recipes.report.runfolder import RunFolder, rows_of
+from recipes.report.times import Prices
 from recipes.terminal import duration, megabytes
 
-ORDER = (
-    *("funnel", "rules", "signals", "samples", "languages", "duplicates", "clusters", "extraction", "tokens"),
-    *("training", "completions", "ledger", "times", "environment", "recipe"),
+SECTIONS = (
+    *(funnel, rules, signals, samples, languages, duplicates, extraction, tokens),
+    *(training, completions, ledger, environment),
 )
+NO_PRICES = Prices()
 
 
-def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
+def write_report(runs: Sequence[Path], output: Path | None = None, prices: Prices = NO_PRICES) -> Path:
     """Write the report of a run, or of several beside each other, and return where it is.
 
-    output: default `report.html` in the run folder, for several runs in the current directory. Raises RecipeError
-    where a folder holds no run.
+    output: default `report.html` in the run folder, for several runs in the current directory. prices: for the cost
+    of each stage of one run. Raises RecipeError where a folder holds no run.
     """
     folders = [RunFolder(path) for path in runs]
     if len(folders) > 1:
@@ -31,8 +47,8 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
         output = output or Path("report.html")
     else:
         run = folders[0]
-        parts = [corpus.sections(run), examples.sections(run), learning.sections(run), setting.sections(run)]
-        page = render(run.name, facts(run), sorted(chain(*parts), key=lambda section: ORDER.index(section.id)))
+        sections = [*(part.section(run) for part in SECTIONS), times.section(run, prices)]
+        page = render(run.name, facts(run), sections)
         output = output or run.path / "report.html"
     with atomic_file(output) as file:
         file.write(page.encode("utf-8", "replace"))
@@ -46,11 +62,12 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
     if stages:
         first, last = stages[0].stats, stages[-1].stats
         found.append(("documents in", f"{first['documents_in']:,}"))
-        found.append(("documents kept", f"{last['documents_kept']:,}"))
+        share = 100 * last["documents_kept"] / max(first["documents_in"], 1)
+        found.append(("documents kept", f"{last['documents_kept']:,} ({share:.1f} %)"))
         found.append(("text kept", megabytes(last["bytes_kept"])))
         if "tokens" in last:
             found.append(("tokens", f"{last['tokens']:,}"))
-    trained, evaluations = learning.rows_of(run, "train"), learning.rows_of(run, "eval")
+    trained, evaluations = rows_of(run, "train"), rows_of(run, "eval")
     if trained:
         steps = run.recipe.get("train", {}).get("steps")
         state = "" if run.result else f" of {steps:,}, unfinished" if steps else ", unfinished"
@@ -60,7 +77,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         found.append(("validation loss", f"{evaluations[-1]['loss']:.3f}"))
         if "bits_per_byte" in evaluations[-1]:
             found.append(("bits per byte", f"{evaluations[-1]['bits_per_byte']:.3f}"))
-    spent = setting.stage_times(run)
+    spent = times.stage_times(run)
     if spent:
         found.append(("corpus took", duration(sum(row["seconds"] for row in spent.values()))))
     return found

@@ -30,16 +30,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place, Commands() as commands:
         expected, seconds = undisturbed(commands, Path(place) / "undisturbed", train=train)
         number = 0
+        print("| kill | aimed at | after | hit | hashes equal |\n|---|---|---|---|---|", flush=True)
         while sum(kill.hit != "had ended" for kill in kills) < options.kills:
             folder = Path(place) / str(number)
             chance = random.Random(f"{options.seed}/{number}")
             done = kill_round(commands, folder, ROUND, seconds, chance, train=train)
-            kills += judged(done, hashes(folder) == expected)
+            for kill in judged(done, hashes(folder) == expected):
+                kills.append(kill)
+                equal = "yes" if kill.equal else "NO"
+                print(f"| {len(kills)} | {kill.stage} | {kill.delay:.2f} s | {kill.hit} | {equal} |", flush=True)
             number += 1
-    print("| kill | aimed at | after | hit | hashes equal |\n|---|---|---|---|---|")
-    for row, kill in enumerate(kills, 1):
-        equal = "yes" if kill.equal else "NO"
-        print(f"| {row} | {kill.stage} | {kill.delay:.2f} s | {kill.hit} | {equal} |")
     hits = [kill for kill in kills if kill.hit != "had ended"]
     different = sum(not kill.equal for kill in kills)
     print(f"\n{len(hits)} kills in {number} rounds, seed {options.seed}; {different} with other bytes than undisturbed")

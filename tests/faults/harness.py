@@ -76,17 +76,17 @@ class Commands:
     ) -> None:
         self.process.communicate()
 
-    def start(self, folder: Path, *arguments: str, **faults: Any) -> int:
-        """Process id of `pretrain arguments`, whose output goes to `folder/log`."""
-        return self._ask({"run": arguments, "folder": str(folder), "log": str(folder / "log")} | faults)
+    def start(self, folder: Path, *arguments: str, **more: Any) -> int:
+        """Process id of `pretrain arguments`, whose output goes to `folder/log`; `more` as the zygote has it."""
+        return self._ask({"run": arguments, "folder": str(folder), "log": str(folder / "log")} | more)
 
     def wait(self, pid: int) -> int:
         """Exit status, negative for a signal."""
         return self._ask({"wait": pid})
 
-    def run(self, folder: Path, *arguments: str, **faults: Any) -> int:
+    def run(self, folder: Path, *arguments: str, **more: Any) -> int:
         """Exit status of a command run to its end."""
-        return self.wait(self.start(folder, *arguments, **faults))
+        return self.wait(self.start(folder, *arguments, **more))
 
     def _ask(self, request: dict[str, Any]) -> int:
         assert self.process.stdin is not None

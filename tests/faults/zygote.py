@@ -2,7 +2,8 @@
 
 Reads one JSON request a line and answers each with one JSON line. {"run": [arguments], "folder": working directory,
 "log": file for both outputs} answers the child's process id (of a session of its own, so that it can be killed with
-its workers); {"wait": pid} answers its exit status, negative for a signal. Faults that a request may ask for:
+its workers); {"wait": pid} answers its exit status, negative for a signal. "environment" adds variables. Faults that
+a request may ask for:
 
 - "clock": true: `time.time` jumps about by years;
 - "disk": [size, ...]: `runs` is a file system of so many kilobytes, and the command runs once for each size; what
@@ -28,7 +29,7 @@ from recipes import cli
 
 WARM = (
     "pipeline.dedup.step", "pipeline.extract.step", "pipeline.language.step", "pipeline.quality.step",
-    "pipeline.tokenize.step", "pipeline.tokenize.shards", "pipeline.runner", "recipes.funnel", "trainer.train",
+    "pipeline.tokenize.step", "pipeline.runner", "recipes.funnel", "trainer.train",
 )  # fmt: skip
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000  # linux/sched.h
 MS_REMOUNT, MS_REC, MS_PRIVATE = 32, 16384, 1 << 18  # linux/mount.h
@@ -54,6 +55,7 @@ def child(request: dict[str, Any]) -> int:
         os.dup2(log, descriptor)
     os.close(0)
     os.chdir(request["folder"])
+    os.environ.update(request.get("environment", {}))
     if request.get("clock"):
         years = itertools.cycle([-50, 3, 0, 1000, -2])
         now = time.time

@@ -40,10 +40,16 @@ def test_of_a_chain_those_stay_that_are_unlike_what_stays_before_them() -> None:
     texts = [" ".join(words[start : start + 500]) for start in range(0, 200, 20)]  # Jaccard of neighbours 0.92
     sets = [{tuple(text.split()[i : i + 5]) for i in range(496)} for text in texts]
     found = find_duplicates(texts, threshold=0.8)
+
+    def alike(i: int, k: int) -> float:
+        return len(sets[i] & sets[k]) / len(sets[i] | sets[k])
+
+    rims: dict[int, int] = {}
     expected: list[int] = []
-    for i, own in enumerate(sets):
-        leaders = sorted(set(expected))
-        expected.append(next((k for k in leaders if len(own & sets[k]) >= 0.8 * len(own | sets[k])), i))
+    for i in range(len(texts)):
+        leader = next((k for k in rims if min(alike(i, k), alike(i, rims[k])) >= 0.8), i)
+        expected.append(leader)
+        rims[leader] = min(i, rims.get(leader, i), key=lambda k: alike(leader, k))
     assert found.tolist() == expected
     assert len(set(expected)) > 1
     by_estimate = find_duplicates(texts, threshold=0.8, verify_by="estimate")
@@ -56,7 +62,39 @@ def test_two_groups_in_one_bucket_stay_two() -> None:
     offsets = np.arange(6) * 4
     pairs, leaders = similar_pairs(np.zeros(5, np.uint64), np.arange(5), signatures.ravel(), offsets, 0.75, False)
     assert pairs.tolist() == [[0, 2], [1, 3], [0, 4]]
-    assert leaders.tolist() == [0, 1]
+    assert leaders.tolist() == [[0, 2], [1, 3]]
+
+
+def test_a_bucket_cut_in_two_ends_as_in_one() -> None:
+    random = np.random.Generator(np.random.PCG64(5))
+    rows = random.integers(0, 3, (60, 8)).astype(np.uint32)
+    one, keys = np.arange(60), np.zeros(60, np.uint64)
+    whole, ends = similar_pairs(keys, one, rows.ravel(), np.arange(61) * 8, 0.5, False, by_rim=True)
+    head, state = similar_pairs(keys, one[:30], rows[:30].ravel(), np.arange(31) * 8, 0.5, False, by_rim=True)
+    part = np.concatenate([state.ravel(), one[30:]])
+    known = np.arange(state.size)
+    values, offsets = rows[part].ravel(), np.arange(len(part) + 1) * 8
+    tail, last = similar_pairs(
+        keys[part],
+        np.arange(state.size, len(part)),
+        values,
+        offsets,
+        0.5,
+        False,
+        by_rim=True,
+        leaders=known.reshape(-1, 2),
+    )
+    assert np.concatenate([head, part[tail]]).tolist() == whole.tolist()
+    assert part[last].tolist() == ends.tolist()
+    assert len(whole) > 20
+
+
+def test_numbers_count_when_a_pair_is_verified() -> None:
+    page = " ".join(f"{word} {{}}" for word in PROSE["fox"].split())
+    first, second = (page.format(*range(start, start + 999)) for start in (1000, 5000))
+    assert find_duplicates([first, second]).tolist() == [0, 1]
+    assert find_duplicates([first, second], verify_by="estimate").tolist() == [0, 0]
+    assert find_duplicates([PROSE["river"] + " Page 1", PROSE["river"] + " Page 2"]).tolist() == [0, 0]
 
 
 @settings(deadline=None)  # the first call compiles
@@ -115,7 +153,7 @@ def test_scanned_editions_are_estimated_at_their_similarity(shared: Path) -> Non
     data, ends = join_utf8([path.read_text("utf-8") for path in paths])
     hasher = MinHasher()
     first, second = np.array([0]), np.array([1])
-    exact = similarity(*hasher.shingle_sets(data, ends), first, second, True)[0]
+    exact = similarity(*hasher.shingles(data, ends).sets(), first, second, True)[0]
     signatures = hasher.signatures_utf8(data, ends)
     assert 0.3 < exact < 0.95
     assert (signatures[0] == signatures[1]).mean() == pytest.approx(exact, abs=0.1)

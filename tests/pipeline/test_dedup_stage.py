@@ -182,7 +182,8 @@ def test_only_exact_and_only_near(tmp_path: Path) -> None:
     assert set(dropped(exact)) <= set(dropped(near))
 
 
-def test_an_earlier_corpus_is_named_for_what_it_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verify_by", ["estimate", "exact"])
+def test_an_earlier_corpus_is_named_for_what_it_holds(tmp_path: Path, verify_by: str) -> None:
     rows = corpus(24)
     old = make_build(tmp_path / "old", write(tmp_path / "in-old", [row for row in rows if row["of"] < 12], 2))
     kept_before = {key for key, row in run(old).items() if not row.get("rule")}
@@ -193,7 +194,7 @@ def test_an_earlier_corpus_is_named_for_what_it_holds(tmp_path: Path) -> None:
         row | {"id": document_id("new", i), "path": "web/new", "offset": i}
         for i, row in enumerate(rows)
     ]  # fmt: skip
-    build = make_build(tmp_path, write(tmp_path / "in", fresh, 3), against=["runs/old"])
+    build = make_build(tmp_path, write(tmp_path / "in", fresh, 3), against=["runs/old"], verify_by=verify_by)
     found = run(build)
     truth = {row["id"]: row["of"] for row in [*rows, *fresh]}
     assert set(found) == {row["id"] for row in fresh}
@@ -205,6 +206,7 @@ def test_an_earlier_corpus_is_named_for_what_it_holds(tmp_path: Path) -> None:
             assert row["detail"].split()[1].startswith("https://a.example/")
         else:
             assert row["rule"] in (None, "exact_duplicate", "near_duplicate") if "rule" in row else True
+    assert all(row["similarity"] >= 0.75 for row in dropped(found).values())
     with pytest.raises(PipelineError, match="made with `ngram` 5, this recipe's with 4"):
         run(make_build(tmp_path / "x", build.inputs, against=[str(tmp_path / "runs/old")], ngram=4))
     with pytest.raises(PipelineError, match="no index at"):
@@ -213,6 +215,15 @@ def test_an_earlier_corpus_is_named_for_what_it_holds(tmp_path: Path) -> None:
     index.write_bytes(index.read_bytes()[:-7])
     with pytest.raises(PipelineError, match=rf"{index.name}"):
         run(make_build(tmp_path / "y", build.inputs, against=[str(tmp_path / "runs/old")]))
+
+
+def test_an_index_of_signatures_alone_serves_no_exact_verification(tmp_path: Path) -> None:
+    inputs = write(tmp_path / "in", corpus(6), 1)
+    old = make_build(tmp_path / "old", inputs, verify_by="estimate")
+    run(old)
+    publish_folder(old.workdir, tmp_path / "old/published", manifest(old))
+    with pytest.raises(PipelineError, match="made with `verify_by` 'estimate', this recipe's with 'exact'"):
+        run(make_build(tmp_path / "new", inputs, against=[str(tmp_path / "old/published")]))
 
 
 def test_recurring_lines_of_a_site_are_cut_from_all_documents_but_one(tmp_path: Path) -> None:
@@ -291,7 +302,7 @@ def test_damaged_intermediate_files_are_rebuilt(tmp_path: Path, harm: str) -> No
     assert published(build.workdir) == before
 
 
-@pytest.mark.parametrize("column", ["signature.npy", "band_key.npy", "id.npy", "names.parquet"])
+@pytest.mark.parametrize("column", ["shingles.bin", "band_key.npy", "id.npy", "names.parquet"])
 def test_a_file_that_is_cut_short_under_a_running_pass_is_named(tmp_path: Path, column: str) -> None:
     build = make_build(tmp_path, write(tmp_path / "in", corpus(30), 2))
     with pytest.raises(PipelineError, match=rf"{column}: damaged intermediate file"):  # noqa: PT012

@@ -62,6 +62,7 @@ def test_main_text_without_chrome(extractor: str) -> None:
         ("<div><script>if (a<b) '</div>'</script><p>x</div>", "root(div(p))"),
         ("<script type='text/x-handlebars-template'><p>x</p></script>", "root(script-template(p))"),
         ("<!-- <p> --><p title='a > b'>x</p>", "root(p)"),
+        ("<p><svg><title/><style/><path d=x/></svg></p><svg/><p>x</p>", "root(p(svg) p)"),
     ],
 )
 def test_tree(html: str, expected: str) -> None:
@@ -166,7 +167,7 @@ def test_trees_give_what_walking_down_them_gives() -> None:
             at = root
             while nodes.feature[at] >= 0:
                 at = nodes.left[at] if row[nodes.feature[at]] <= nodes.threshold[at] else nodes.right[at]
-            total += nodes.threshold[at]
+            total += float(nodes.threshold[at])  # in double precision, as the kernel
         expected.append(1 / (1 + np.exp(-total)))
     found = model.run_trees(model.by_feature(nodes), rows)
     assert found.tolist() == np.array(expected, np.float32).tolist()

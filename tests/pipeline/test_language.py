@@ -9,6 +9,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fasttext
 import pyarrow as pa
 import pytest
 
@@ -17,6 +18,8 @@ from pipeline.errors import PipelineError
 from pipeline.language import LanguageIdentifier, find_model, model
 from pipeline.language.identify import SURE, WINDOW, WINDOWS, sample
 from pipeline.language.model import normalize_label
+from pipeline.language.network import read_network
+from pipeline.language.predict import empty_cache, predict
 from pipeline.language.step import LanguageStep
 from pipeline.stage import Build
 from tests.conftest import PROSE
@@ -34,6 +37,52 @@ def test_names_languages() -> None:
     found = LanguageIdentifier().identify(list(SENTENCES.values()))
     assert [language for language, _ in found] == list(SENTENCES)
     assert all(0.5 < score <= 1.0 for _, score in found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "quantized"),
+    [
+        ({"loss": "hs", "minn": 2, "maxn": 4}, True),
+        ({"loss": "softmax", "minn": 0, "maxn": 0, "wordNgrams": 3}, False),
+        ({"loss": "ova", "minn": 1, "maxn": 3, "wordNgrams": 2}, True),
+        ({"loss": "ns", "minn": 3, "maxn": 6}, False),
+    ],
+)
+def test_kernel_decides_as_fasttext(tmp_path: Path, settings: dict[str, object], quantized: bool) -> None:
+    """Models of each loss and form, trained here: label and score of fastText's own predict."""
+    rows = [(language, " ".join(words)) for language, sentence in SENTENCES.items() for words in _cuts(sentence)]
+    (tmp_path / "train").write_text("\n".join(f"__label__{name} {text}" for name, text in rows), "utf-8")
+    trained = fasttext.train_supervised(
+        str(tmp_path / "train"), bucket=5000, dim=10, epoch=5, thread=1, minCount=1, verbose=0, **settings
+    )
+    if quantized:
+        trained.quantize(str(tmp_path / "train"), cutoff=900, retrain=False, qnorm=True, dsub=4, verbose=0)
+    trained.save_model(str(tmp_path / "model"))
+    peer = fasttext.FastText._FastText(str(tmp_path / "model")).f
+    network, labels = read_network(tmp_path / "model")
+    texts = [text for _, text in rows] + [
+        "",
+        "__label__de x",
+        "é\u3000\u00a0 ü\t\nß",
+        "a\0b",
+        "nothing known: zyxwv",
+    ]
+    for text, label, score in zip(texts, *predict(network, empty_cache(network), texts), strict=True):
+        ((expected, name),) = peer.predict(text.replace("\n", " ") + "\n", 1, 0.0, "strict")
+        assert (labels[label], score) == (name, pytest.approx(min(expected, 1.0), abs=2e-4)), text
+
+
+def _cuts(sentence: str) -> list[list[str]]:
+    words = sentence.split() if " " in sentence else list(sentence)
+    return [words[start : start + 6] for start in range(0, len(words), 3)] * 4
+
+
+def test_file_that_is_no_model_is_named(tmp_path: Path) -> None:
+    whole = find_model().read_bytes()
+    for data, reason in ((b"", "buffer"), (b"no model" * 99, "magic"), (whole[:2000], "cut off"), (whole[:-100], "")):
+        (tmp_path / "bad.ftz").write_bytes(data)
+        with pytest.raises(PipelineError, match=f"bad.ftz: no fastText classifier.*{reason}"):
+            LanguageIdentifier(tmp_path / "bad.ftz")
 
 
 def test_nothing_to_judge() -> None:

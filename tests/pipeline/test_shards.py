@@ -270,3 +270,27 @@ def test_no_near_duplicate_stands_on_both_sides_of_the_split(tmp_path: Path) -> 
 def test_phase_of_an_unknown_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="there is no source or stream `boks`; there are: books, web"):
         build(tmp_path, phases=[{"start": 0.5, "weights": {"boks": 1.0}}])
+
+
+def test_other_weights_rewrite_the_manifest_alone(tmp_path: Path) -> None:
+    folder = build(tmp_path)
+    files = {path: path.stat().st_ino for path in folder.rglob("*") if path.name != "manifest.json"}
+    first = json.loads((folder / "manifest.json").read_bytes())
+    build(tmp_path, phases=[{"start": 0.9, "weights": {"web": 0.5}}])
+    second = json.loads((folder / "manifest.json").read_bytes())
+    assert {path: path.stat().st_ino for path in folder.rglob("*") if path.name != "manifest.json"} == files
+    assert [len(manifest["phases"]) for manifest in (first, second)] == [1, 2]
+    changed = {"phases", "fingerprint"}
+    assert {key for key in second if first[key] != second[key]} == changed
+    assert verify(folder).problems == []
+    with pytest.raises(PipelineError, match="there is no source or stream `boks`"):
+        build(tmp_path, phases=[{"start": 0.5, "weights": {"boks": 1.0}}])
+    assert json.loads((folder / "manifest.json").read_bytes()) == second
+    build(tmp_path, packing="best_fit")
+    assert {path: path.stat().st_ino for path in folder.rglob("*.mds*")}.items().isdisjoint(files.items())
+
+
+@pytest.mark.parametrize("setting", [{"compression": "lz4"}, {"hashes": ["crc32"]}])
+def test_unknown_compressions_and_hashes_are_refused_at_once(setting: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="tokenize"):
+        CorpusConfig.model_validate({"name": "t", "sources": [], "tokenize": setting})

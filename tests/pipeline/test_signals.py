@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.signals import code_points, lines, ngrams, signals, words
+from pipeline.signals import code_points, lines, ngrams, parts, signals, words
 from pipeline.signals import text as text_kernel
 from pipeline.signals.definitions import SIGNALS
 from pipeline.signals.stopwords import STOP_WORDS
@@ -45,6 +45,7 @@ CASES = [
     ("c4_sentences", "One two three. Four five six! Seven", 3),
     ("c4_sentences", "We use cookies on this site.\nOne two three.\nToo short.", 1),
     ("c4_sentences", "One two three.[1] Four.", 2),
+    ("c4_sentences", "One two three.\n[1] Four five", 2),  # nothing ends before the mark in its own line
     ("c4_sentences", "川は沼から流れる。そして海へ行く。", 2),
     ("c4_terminal_sentences", "One two three. Four\nOne two three.\nAnd so on...", 1),
     ("c4_lines", "One two three.\n" + "x" * 1001 + " two three\nTwo words\nThe JavaScript is off", 0.25),
@@ -80,7 +81,7 @@ def test_every_signal_is_defined_and_tested() -> None:
     assert set(SIGNALS) == tested
 
 
-@pytest.mark.parametrize("module", [words, ngrams, lines, text_kernel])
+@pytest.mark.parametrize("module", [parts, words, ngrams, lines, text_kernel])
 def test_kernels_are_compiled_anew_when_what_they_call_changes(module: Any) -> None:
     """numba looks at the caller's file alone, so the caller names the content of what it calls."""
     for name, digest in module.BUILT_ON.items():

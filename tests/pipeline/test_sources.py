@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -123,3 +124,14 @@ def test_dataset_folder_is_known_by_its_content(tmp_path: Path) -> None:
     before = input_hashes(list_inputs([source], tmp_path), tmp_path / "cache.json")
     (tmp_path / "set/train.jsonl").write_text('{"text": "two"}')
     assert input_hashes(list_inputs([source], tmp_path), tmp_path / "cache.json") != before
+
+
+def test_records_that_are_no_page_are_counted(tmp_path: Path) -> None:
+    head = "WARC/1.0\r\nWARC-Type: {}\r\nWARC-Target-URI: https://a.example/\r\nContent-Length: 4\r\n\r\nText\r\n\r\n"
+    (tmp_path / "a.warc").write_text(
+        "".join(map(head.format, ("request", "resource", "request", "revisit"))), newline=""
+    )
+    (item,) = list_inputs([Source(name="s", type="warc", paths=["a.warc"])], tmp_path)
+    skipped: Counter[str] = Counter({"request": 1})
+    assert [document.body for document in read_documents(item, 1000, skipped=skipped)] == [b"Text"]
+    assert skipped == {"request": 3, "revisit": 1}

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from recipes.ablate import list_variants, split_values, verdicts
+from recipes.ablating.variants import list_variants, split_values
+from recipes.ablating.verdicts import verdicts
 from recipes.errors import RecipeError
 from tests.recipes.test_cli import folder, pretrain  # noqa: F401 - `folder` is a fixture
 
@@ -65,4 +66,4 @@ def test_an_ablation_shares_stages_and_compares_on_the_same_text(folder):  # noq
     assert "tokenize.sequence_length=48" in out
     assert f"{found['variants'][0]['mean']:.4f}" in out
     message = pretrain("ablate", "small.yaml", "--vary", "seed=1,2", "--held-out", "none", code=2)[1]
-    assert "--held-out: none: cannot be read" in message
+    assert "--held-out: no file at none" in message

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from recipes import cli
 from recipes.cli import app
 from recipes.schema import Recipe
 from tests.conftest import PROSE
@@ -223,3 +224,10 @@ def test_a_stopped_run_says_how_to_go_on(folder, number, code):
     assert "the same command goes on from runs/small/train/checkpoints/step-" in rest
     assert "Leave out `--from extract` then" in rest
     assert "Traceback" not in rest
+
+
+def test_an_error_that_a_stop_brought_about_is_told_as_the_stop():
+    error = ConnectionResetError()  # workers that were to be stopped had ended already
+    error.__context__ = cli.Terminated()
+    assert isinstance(cli._stop_behind(error), cli.Terminated)
+    assert cli._stop_behind(OSError(28, "No space left on device")) is None

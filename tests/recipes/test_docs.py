@@ -31,3 +31,9 @@ def test_the_reference_names_every_field():
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
     assert hook.on_page_markdown("another page") == "another page"
+    pages = {path.name: hook.on_page_markdown(path.read_text()) for path in (ROOT / "docs/how-to").glob("*.md")}
+    assert not [name for name, text in pages.items() if "<!--" in text]
+    assert '| `verify_by` | `estimate` or `exact` | `"estimate"` |' in pages["dedup.md"]
+    assert "Fields of `sources.0`:" in pages["extract.md"]
+    assert "| `muon_lr` | `float` or `null` | `null` |" in pages["train.md"]
+    assert "| `gopher_top_2gram` | `top_2gram <= 0.2` |" in pages["quality.md"]

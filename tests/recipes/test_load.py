@@ -64,7 +64,7 @@ def test_every_recipe_of_the_project_loads_and_states_what_it_takes(path):
         (('["*.txt"]', "a.txt"), "small.yaml:5: sources.0.paths: got 'a.txt', allowed: a list"),
         (('["*.txt"]', "[]"), "small.yaml:5: sources.0.paths: got [], allowed: at least 1 item"),
         (('    paths: ["*.txt"]\n', ""), "small.yaml:3: sources.0.paths: missing"),
-        (("name: small", "name: a b"), "small.yaml:1: name: got 'a b', allowed: text that matches"),
+        (("name: small", "name: a b"), "small.yaml:1: name: got 'a b', allowed: letters of a to z, digits"),
         (("[gopher]", "[gofer]"), "small.yaml:7: quality.presets.0: got 'gofer', allowed: gopher, c4, fineweb"),
         (
             ("[gopher]", "[gopher]\n  rules: {gopher_min_words: lots}"),

@@ -43,9 +43,14 @@ def pack(documents: list[str], length: int) -> list[dict[str, np.ndarray]]:
         tokens[: len(part)] = [token for token, _ in part]
         owners = np.array([owner for _, owner in part])
         distinct, lengths = np.unique(owners, return_counts=True)
-        ids = [np.frombuffer(hashlib.blake2b(bytes([n % 256]), digest_size=16).digest(), np.uint8) for n in distinct]
+        ids = [np.frombuffer(bytes.fromhex(document_id(n)), np.uint8) for n in distinct.tolist()]
         samples.append({"tokens": tokens, "doc_lengths": lengths.astype(np.uint32), "doc_ids": np.stack(ids)})
     return samples
+
+
+def document_id(number: int) -> str:
+    """The id of a stream's document, hexadecimal."""
+    return hashlib.blake2b(number.to_bytes(4), digest_size=16).hexdigest()
 
 
 def write_mds(folder: Path, samples: list[dict[str, Any]], columns: dict[str, str], **options: Any) -> None:

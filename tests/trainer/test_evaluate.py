@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.trainer.conftest import small_model
-from tests.trainer.corpus import EOS, VOCABULARY, pack, prose_shards, write_manifest, write_shards
+from tests.trainer.corpus import EOS, VOCABULARY, document_id, pack, prose_shards, write_manifest, write_shards
 from trainer.evaluate import evaluate
 from trainer.model import Transformer
 from trainer.shards import open_shards
@@ -78,10 +78,11 @@ def add_documents(folder: Path, languages: dict[str, list[str]]) -> Path:
     for stream, of_documents in languages.items():
         lengths = [len(text) + 1 for text in STREAMS[f"validation/{stream}"][0]]
         start = 0
-        for language, length in zip(of_documents, lengths, strict=True):
+        for number, (language, length) in enumerate(zip(of_documents, lengths, strict=True)):
             for sample in range(start // 17, (start + length - 1) // 17 + 1):
                 first, last = max(start, sample * 17), min(start + length, sample * 17 + 17)
-                row = {"split": "validation", "stream": stream, "sample": sample, "language": language}
+                row = {"id": document_id(number), "split": "validation", "stream": stream, "sample": sample}
+                row |= {"language": language}
                 pieces.append(row | {"offset": first - sample * 17, "tokens": last - first})
             start += length
     pq.write_table(pa.Table.from_pylist(pieces), folder / "documents.parquet")
@@ -104,15 +105,16 @@ def test_languages_are_scored_apart(tmp_path: Path, model: Transformer) -> None:
     assert together / scores["tokens"] == pytest.approx(scores["loss"], rel=1e-9)
 
 
-def test_in_context_learning_compares_late_tokens_of_documents_with_early_ones(
-    tmp_path: Path, model: Transformer
-) -> None:
-    shards = open_shards(write_shards(tmp_path / "shards", STREAMS, length=16), tmp_path / "cache")
+def test_in_context_learning_compares_late_tokens_of_long_documents_with_early_ones(tmp_path: Path) -> None:
+    """Tokens 450 to 549 and 40 to 59 of the one document that has as many."""
+    long = "".join(chr(97 + number * number % 26) for number in range(570))
+    streams = {"train/a": (["x" * 700], 1.0), "validation/a": ([long, "short"], 1.0)}
+    shards = open_shards(write_shards(tmp_path / "shards", streams, length=600), tmp_path / "cache")
+    model = Transformer(small_model(vocab_size=VOCABULARY, context=600, zero_init=False), seed=2)
     scores = evaluate(model, shards, micro_batch=1, batches=1, document_mask=True)
     assert scores is not None
-    (sample,) = pack(STREAMS["validation/b"][0], 16)
+    (sample,) = pack([long], 600)
     batch = torch.from_numpy(sample["tokens"].astype(np.int64))[None]
-    logits = model(batch[:, :-1])[0]
-    losses = F.cross_entropy(logits, batch[0, 1:], reduction="none")
-    expected = losses[8:15].mean() - losses[:2].mean()  # 16 tokens, the last of them padding
-    assert scores["streams"]["b"]["in_context"] == pytest.approx(expected.item(), rel=1e-5)
+    losses = F.cross_entropy(model(batch[:, :-1])[0], batch[0, 1:], reduction="none")  # of tokens 1 and later
+    expected = losses[449:549].mean() - losses[39:59].mean()
+    assert scores["in_context"] == pytest.approx(expected.item(), rel=1e-4)

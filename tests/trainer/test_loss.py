@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer.loss import linear_cross_entropy
+from trainer.loss import chunk_losses, eager_losses, linear_cross_entropy
 
 
 def case(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -53,6 +53,14 @@ def test_bf16_products_accumulate_the_weight_gradient_in_fp32() -> None:
     assert found.dtype == torch.float32
     torch.testing.assert_close(rough, exact, atol=2e-2, rtol=1e-2)
     torch.testing.assert_close(found, expected, atol=1e-2, rtol=5e-2)
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 1e-2])
+def test_what_a_compiler_fuses_is_what_runs_without_one(z_loss: float) -> None:
+    hidden, weight, targets = case()
+    logits = (hidden @ weight.t()).detach()
+    for fused, eager in zip(chunk_losses(logits, targets, z_loss), eager_losses(logits, targets, z_loss), strict=True):
+        torch.testing.assert_close(eager, fused, atol=1e-6, rtol=1e-5)
 
 
 def test_all_targets_ignored_gives_zero_not_nan() -> None:

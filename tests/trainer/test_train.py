@@ -20,6 +20,7 @@ from tests.trainer.conftest import SMALL, Crash, Recorder, small_run
 from tests.trainer.corpus import PROSE, VOCABULARY, copy_shards, prose_shards, write_manifest, write_mds, write_shards
 from trainer.config import ModelConfig
 from trainer.errors import Interrupted, TrainerError
+from trainer.generate import Sampling, generate
 from trainer.model import Transformer
 from trainer.train import train
 
@@ -108,8 +109,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
 
 
 def test_a_compiled_mixed_bf16_run_resumes_across_the_end_of_its_epochs(shards: Path, tmp_path: Path) -> None:
-    """Twelve steps of 24 sequences are several epochs of both streams."""
-    config = small_run(compile=True, precision="bf16", global_batch_tokens=768, model=SMALL | {"layers": 1})
+    """Twelve steps of 24 sequences are several epochs of both streams; samples are made in between, uncompiled."""
+    shape = SMALL | {"layers": 1}
+    config = small_run(compile=True, precision="bf16", global_batch_tokens=768, model=shape, prompts=["The "])
     train(config, shards, tmp_path / "whole")
     for step in (6, 9):
         with pytest.raises(Crash):
@@ -197,6 +199,28 @@ def test_a_finished_run_called_again_does_nothing(shards: Path, tmp_path: Path) 
     assert recorder.info == []
     (tmp_path / "result.json").unlink()  # killed between the last checkpoint and this file
     assert train(config, shards, tmp_path) == first
+
+
+def test_samples_are_written_at_every_evaluation_and_repeated_after_a_crash(shards: Path, tmp_path: Path) -> None:
+    config = small_run(prompts=["The ", ""])
+    whole = train(config, shards, tmp_path / "whole")
+    with pytest.raises(Crash):
+        train(config, shards, tmp_path / "cut", Recorder(die_at=9))
+    assert train(config, shards, tmp_path / "cut").samples == whole.samples
+    written = [row for row in rows(tmp_path / "whole") if row["kind"] == "samples"]
+    assert [row["step"] for row in written] == [5, 10, 12]
+    assert [sample["prompt"] for sample in written[0]["samples"]] == ["The ", ""]
+    assert written[-1]["samples"] == whole.samples
+    assert len({row["samples"][0]["text"] for row in written}) == 3
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    loaded = generate(tmp_path / "whole", ["The "], Sampling(max_tokens=64, top_k=50, seed=config.seed))
+    assert loaded[0].text == whole.samples[0]["text"]
+
+
+def test_a_prompt_without_room_is_told_before_the_first_step(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="a prompt has 40 tokens; the model's context of 32 leaves no room"):
+        train(small_run(prompts=["x" * 40]), shards, tmp_path)
+    assert not (tmp_path / "metrics.jsonl").read_bytes()
 
 
 def test_a_run_can_be_lengthened_and_says_that_it_changed(shards: Path, tmp_path: Path) -> None:

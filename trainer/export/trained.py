@@ -1,12 +1,13 @@
 """What every export reads of a training folder: shape, weights, tokenizer. And how an export is published.
 
-Exports are converted from the checkpoint's files alone; no model is built. Memory: one copy of the weights in fp32.
+Exports are converted from the checkpoint's files alone; no model is built. A sharded checkpoint
+is read as a whole one is.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,12 @@ from trainer.generate import load_tokenizer
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint and its tokenizer. `weights` are named as in `trainer.model`; `state` is that of the checkpoint,
-    whose folder is `checkpoint`."""
+    """A checkpoint and its tokenizer. `weights` are named as in `trainer.model` and read when they are asked for;
+    `state` is that of the checkpoint, whose folder is `checkpoint`."""
 
     shape: ModelConfig
-    weights: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
+    weights_sha256: str
     tokenizer_file: Path
     tokenizer: Tokenizer
     eos_id: int | None
@@ -48,13 +50,14 @@ def load_trained(train_dir: Path, tokenizer: Path | None = None) -> Trained:
 
     Raises TrainerError where checkpoint or tokenizer is missing, damaged or another's.
     """
-    checkpoint, damage = load_newest(train_dir / "checkpoints", optimizer=False)
+    checkpoint, damage = load_newest(train_dir / "checkpoints")
     if checkpoint is None:
         raise TrainerError(f"{train_dir} holds no checkpoint; train first, or give the folder of a training run")
     state = checkpoint.state
     return Trained(
         shape=ModelConfig(**state["model"]),
         weights=checkpoint.model,
+        weights_sha256=checkpoint.model_sha256,
         tokenizer_file=tokenizer or train_dir / "tokenizer.json",
         tokenizer=load_tokenizer(train_dir, state, tokenizer),
         eos_id=state["eos_id"],

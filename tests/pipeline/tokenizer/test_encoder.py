@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 
 from benchmarks.vocabularies import cl100k, gpt2
 from pipeline.errors import PipelineError
-from pipeline.tokenizer import EOS, Encoder, merge, train
+from pipeline.storage import hash_file
+from pipeline.tokenizer import EOS, Encoder, merge, parts, split, train
 from pipeline.tokenizer.patterns import Pattern, character_classes, known_patterns
 from tests.conftest import PROSE
 
@@ -79,7 +81,8 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
     encoder = Encoder(train(MIXED, 900, pattern, digits))
     assert encoder.pattern
     assert encoder.pattern.family == pattern
-    encoder._cache = merge.new_cache(1 << 10)  # small enough to overflow
+    assert encoder._kernels
+    encoder._kernels._cache = merge.new_cache(1 << 10)  # small enough to overflow
     return encoder
 
 
@@ -105,6 +108,23 @@ def test_every_character_in_context(encoder: Encoder) -> None:
     texts = ["".join(f"{chr(p)} a{chr(p)}" for p in points[i : i + 4000]) for i in range(0, len(points), 4000)]
     quoted = ["".join(f" {chr(p)}'{chr(p)}\n" for p in points[i : i + 500]) for i in range(0, 70000, 5000)]
     assert_equal(encoder, [*texts, *quoted])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pattern", ["gpt2", "cl100k"])
+def test_every_character_after_a_quote(pattern: str) -> None:
+    """Contractions, spelt with each character in each place, as the engine folds letters."""
+    encoder = Encoder(train(MIXED, 900, pattern))
+    points = [chr(point) for point in range(0x33480) if not 0xD800 <= point < 0xE000]
+    for some in batched(iter(points), 5000):
+        assert_equal(encoder, ["".join(f"'{c} '{c}l 'l{c} 'r{c} 'v{c} '{c}e\n" for c in some)])
+
+
+@pytest.mark.parametrize("module", [split, parts, merge])
+def test_kernels_are_compiled_anew_when_what_they_call_changes(module: ModuleType) -> None:
+    for name, digest in module.BUILT_ON.items():
+        path = Path(str(module.__file__)).with_name(f"{name}.py")
+        assert hash_file(path)[:8] == digest, f"write the new hash into BUILT_ON of {module.__name__}"
 
 
 def test_no_classes_beyond_the_table() -> None:
@@ -189,6 +209,45 @@ def test_other_kinds_go_through_tokenizers() -> None:
     assert encoder.pattern is None
     assert_equal(encoder, MIXED)
     assert len(encoder.encode_batch(MIXED)[0]) > 3
+
+
+def change(tokenizer: Tokenizer, place: str, value: object) -> Tokenizer:
+    """A tokenizer with another value at `a.b.0.c` of its description."""
+    description = json.loads(tokenizer.to_str())
+    *path, last = place.split(".")
+    found = description
+    for key in path:
+        found = found[int(key)] if key.isdigit() else found[key]
+    found[last] = value
+    return Tokenizer.from_str(json.dumps(description))
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+DIGITS = {"type": "Digits", "individual_digits": True}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("pre_tokenizer", BYTE_LEVEL | {"add_prefix_space": True}),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [DIGITS, BYTE_LEVEL]}),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [BYTE_LEVEL | {"use_regex": False}]}),
+        ("pre_tokenizer", {"type": "Whitespace"}),
+        ("pre_tokenizer.pretokenizers.0.behavior", "MergedWithNext"),
+        ("pre_tokenizer.pretokenizers.0.behavior", "Contiguous"),
+        ("pre_tokenizer.pretokenizers.0.invert", True),
+        ("pre_tokenizer.pretokenizers.0.pattern", {"Regex": r"\p{N}|\p{L}+"}),
+        ("pre_tokenizer.pretokenizers.0.pattern", {"String": " "}),
+        ("normalizer", {"type": "NFC"}),
+        ("model.byte_fallback", True),
+        ("model.dropout", 1.0),
+        ("model.end_of_word_suffix", "</w>"),
+    ],
+)
+def test_anything_unknown_goes_through_tokenizers(place: str, value: object) -> None:
+    encoder = Encoder(change(train(MIXED, 500, "cl100k"), place, value))
+    assert encoder.pattern is None
+    assert_equal(encoder, [*MIXED, "e\u0301 1234 x"])
 
 
 def test_known_patterns_include_those_of_published_tokenizers() -> None:

@@ -9,15 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from recipes.errors import RecipeError
-from recipes.report import compare, corpus, learning, setting
+from recipes.report import charts, compare, completions, funnel, ledger, rules, signals, times, tokens
 from recipes.report.blocks import Figure, Table, show, thin
-from recipes.report.examples import fragments
-from recipes.report.runfolder import ROW_GROUPS, RunFolder, find_rows, read_sample
-from recipes.report.write import write_report
+from recipes.report.environment import environment
+from recipes.report.excerpts import fragments
+from recipes.report.runfolder import ROW_GROUPS, RunFolder, find_rows, read_sample, rows_of
+from recipes.report.write import SECTIONS, write_report
+from tests.recipes.report.conftest import ATTACK
 
 
-def blocks(sections, section):
-    return {block.title: block for part in sections if part.id == section for block in part.blocks}
+def blocks(section):
+    return {block.title: block for block in section.blocks}
 
 
 def test_a_long_text_is_cut_around_its_first_mark():
@@ -32,33 +34,33 @@ def test_a_long_text_is_cut_around_its_first_mark():
 
 
 def test_bins_hold_the_bulk_and_the_thresholds_in_round_steps():
-    edges, logarithmic = corpus.bin_edges(np.linspace(0, 1, 1001), [0.65])
+    edges, logarithmic = signals.bin_edges(np.linspace(0, 1, 1001), [0.65])
     assert not logarithmic
     assert edges[0] == pytest.approx(0, abs=0.02)
     assert edges[-1] >= 0.99
-    edges, logarithmic = corpus.bin_edges(np.geomspace(10, 1e6, 500), [50, 1e9])
+    edges, logarithmic = signals.bin_edges(np.geomspace(10, 1e6, 500), [50, 1e9])
     assert logarithmic
     assert edges[0] <= 50 < 1e5 < edges[-1] < 1e8
-    edges, _ = corpus.bin_edges(np.zeros(5), [0])
+    edges, _ = signals.bin_edges(np.zeros(5), [0])
     assert (np.diff(edges) > 0).all()
-    assert corpus.round_numbers(0, 1.04, logarithmic=False) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert corpus.round_numbers(8, 2000, logarithmic=True) == [10, 100, 1000]
+    assert signals.round_numbers(0, 1.04, logarithmic=False) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert signals.round_numbers(8, 2000, logarithmic=True) == [10, 100, 1000]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 0.0303), (3, 97), (-2, 11), (0, 123456)])
 def test_an_axis_has_a_few_ticks_within_its_range(low, high):
-    ticks = corpus.round_numbers(low, high, logarithmic=False)
+    ticks = signals.round_numbers(low, high, logarithmic=False)
     assert 3 <= len(ticks) <= 7
     assert low <= ticks[0] < ticks[-1] <= high
 
 
 def test_long_curves_are_averaged_and_keep_their_mean():
     points = [(step, float(step % 7)) for step in range(1, 7001)] + [(7001, float("nan"))]
-    short = learning.averaged(points)
-    assert len(short) <= learning.POINTS
+    short = charts.averaged(points)
+    assert len(short) <= charts.POINTS
     assert short[-1][0] == 7000
     assert np.mean([y for _, y in short]) == pytest.approx(3.0)
-    assert learning.averaged([(1, 2.0)]) == [(1, 2.0)]
+    assert charts.averaged([(1, 2.0)]) == [(1, 2.0)]
 
 
 def test_cells_and_rows():
@@ -70,23 +72,23 @@ def test_cells_and_rows():
 
 def test_the_funnel_and_the_rules_add_up(attacked):
     run = RunFolder(attacked)
-    sections = corpus.sections(run)
-    rows = blocks(sections, "funnel")["Documents by stage"].table.rows
+    shown = blocks(funnel.section(run))
+    rows = shown["Documents by stage"].table.rows
     assert [row[0] for row in rows] == ["extract", "language", "dedup", "quality", "tokenize"]
     assert all(row[1] == row[2] + row[3] for row in rows)
     assert all(later[1] == earlier[2] for earlier, later in pairwise(rows))
-    flows = blocks(sections, "funnel")["Documents by source and language"].table.rows
+    flows = shown["Documents by source and language"].table.rows
     assert sum(row[3] for row in flows) == rows[0][1]
     assert sum(row[3] for row in flows if row[2] == "corpus") == rows[-1][1]
-    rules = blocks(sections, "rules")["Documents dropped, by rule"].table.rows
-    assert sum(row[3] for row in rules) == sum(row[3] for row in rows)
-    assert all(row[2] <= row[3] <= row[4] for row in rules)
-    assert "c4_curly_brackets" in {row[1] for row in rules}
+    drops = blocks(rules.section(run))["Documents dropped, by rule"].table.rows
+    assert sum(row[3] for row in drops) == sum(row[3] for row in rows)
+    assert all(row[2] <= row[3] <= row[4] for row in drops)
+    assert "c4_curly_brackets" in {row[1] for row in drops}
 
 
 def test_every_signal_with_a_rule_has_a_histogram_of_all_documents(attacked):
     run = RunFolder(attacked)
-    found = blocks(corpus.sections(run), "signals")
+    found = blocks(signals.section(run))
     assert {"language_score", "words", "curly_brackets", "duplicate_5gram"} <= found.keys()
     assert "fineweb_newlines" not in str(found)  # a preset that the recipe does not use
     read = run.stages["quality"].stats["documents_in"]
@@ -98,17 +100,17 @@ def test_every_signal_with_a_rule_has_a_histogram_of_all_documents(attacked):
 
 def test_tokens_by_language_and_stream_are_those_of_the_shards(attacked):
     run = RunFolder(attacked)
-    found = blocks(corpus.sections(run), "tokens")
-    tokens = run.stages["tokenize"].stats["tokens"]
-    assert sum(row[2] for row in found["Tokenizer fertility by language"].table.rows) == tokens
-    assert sum(row[3] for row in found["Mixture of training"].table.rows) == tokens
+    found = blocks(tokens.section(run))
+    count = run.stages["tokenize"].stats["tokens"]
+    assert sum(row[2] for row in found["Tokenizer fertility by language"].table.rows) == count
+    assert sum(row[3] for row in found["Mixture of training"].table.rows) == count
 
 
 def test_plotly_accepts_every_figure(attacked):
     import plotly.graph_objects as go
 
     run = RunFolder(attacked)
-    parts = [*corpus.sections(run), *learning.sections(run), *compare.sections([run, run])]
+    parts = [*(part.section(run) for part in SECTIONS), *compare.sections([run, run])]
     figures = [block for part in parts for block in part.blocks if isinstance(block, Figure)]
     assert len(figures) > 30
     for figure in figures:
@@ -119,9 +121,33 @@ def test_plotly_accepts_every_figure(attacked):
 
 def test_times_and_environment(attacked):
     run = RunFolder(attacked)
-    rows = blocks(setting.sections(run), "times")["Times and cost by stage"].rows
+    rows = blocks(times.section(run, times.Prices()))["Times and cost by stage"].rows
     assert [row[0] for row in rows] == ["extract", "language", "dedup", "quality", "tokenize", "train"]
-    assert dict(blocks(setting.sections(run), "environment")["Environment"].rows)["device"]
+    assert dict(environment(run)[0].rows)["device"]
+
+
+def test_hours_cost_what_the_user_says(attacked):
+    table = times.times(RunFolder(attacked), times.Prices(core=3600.0, gpu=7200.0))[0]
+    rows = {row[0]: row for row in table.rows}
+    assert table.columns[-1] == "cost"
+    assert rows["dedup"][-1] == pytest.approx(rows["dedup"][4] * 3600)
+    assert rows["train"][-1] == pytest.approx(rows["train"][4] * 7200)
+    assert rows["all"][-1] == pytest.approx(sum(row[-1] for row in table.rows[:-1]))
+
+
+def test_samples_are_shown_by_prompt_as_the_model_learns(attacked, tmp_path):
+    rows = [
+        {"kind": "samples", "step": step, "samples": [{"prompt": ATTACK, "text": f"text {step}\x1b[31m"}]}
+        for step in (*range(10, 200, 10), 190)  # the last one twice: resumed
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (texts,) = completions.completions(RunFolder(tmp_path))
+    assert len(texts.items) == completions.STEPS
+    assert [item.heading for item in (texts.items[0], texts.items[-1])] == ["step 10", "step 190"]
+    assert texts.items[-1].columns[0][1] == [(ATTACK, True), ("text 190[31m", False)]
+    assert "<script>document.title" not in write_report([tmp_path]).read_text()
+    at_the_end = completions.completions(RunFolder(attacked))[0]
+    assert at_the_end.items[-1].heading == "step 4"
 
 
 def test_a_run_that_has_just_begun_or_only_trained_has_a_report(attacked, tmp_path):
@@ -134,8 +160,8 @@ def test_a_run_that_has_just_begun_or_only_trained_has_a_report(attacked, tmp_pa
     (alone / "metrics.jsonl").write_text(rows + '{"kind": "skip", "step": 3, "reason": "spike"}\n{"kind": "tra')
     (alone / "checkpoints").mkdir()
     run = RunFolder(alone)
-    assert [row["step"] for row in learning.rows_of(run, "train")] == [1, 2, 3, 4]
-    assert blocks(learning.sections(run), "ledger")["Events of training"].rows == [[3, "skip", "reason spike"]]
+    assert [row["step"] for row in rows_of(run, "train")] == [1, 2, 3, 4]
+    assert blocks(ledger.section(run))["Events of training"].rows == [[3, "skip", "reason spike"]]
     assert ">spike<" not in write_report([alone]).read_text()
     with pytest.raises(RecipeError, match="not a run folder"):
         write_report([tmp_path])
@@ -146,7 +172,7 @@ def test_compared_runs_show_where_their_recipes_differ(attacked, tmp_path):
     other.mkdir()
     (other / "recipe.yaml").write_text((attacked / "recipe.yaml").read_text().replace("verify: 0.6", "verify: 0.9"))
     runs = [RunFolder(attacked), RunFolder(other)]
-    table = blocks(compare.sections(runs), "recipe")["Differences of recipe"]
+    (table,) = compare.differences(runs)
     assert table.rows == [["dedup.verify", "0.6", "0.9"]]
     assert table.columns[1:] == compare.names(runs)
     assert len(set(compare.names(runs))) == 2
