@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,14 @@ def _accounted(step: CorpusStep, rank: int) -> Iterator[None]:
     path.unlink()
 
 
+@cache
+def _held_at_start() -> int:
+    """Data of this process in kB before its first task: what a failed task leaves behind is not for the next one."""
+    pa.allocate_buffer(1)  # Arrow reserves a gigabyte at its first allocation, which is not the task's doing
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
+
+
 @contextmanager
 def _memory_limit(gigabytes: float | None) -> Iterator[None]:
     """Let the block take so much memory beyond what the process holds, where the kernel counts it (Linux)."""
@@ -89,8 +98,7 @@ def _memory_limit(gigabytes: float | None) -> Iterator[None]:
     if gigabytes is None or not status.is_file():
         yield
         return
-    pa.allocate_buffer(1)  # Arrow reserves a gigabyte at its first allocation, which is not the task's doing
-    held = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData:"))
+    held = _held_at_start()
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = held * 1024 + int(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
