@@ -25,6 +25,7 @@ FEW_BYTES = 200  # below this, less than WIDE_SHARE of the page's text is too li
 WIDE_SHARE = 0.3
 WIDE_SCORE = 0.15
 SURE_SHARE = 0.5  # of the text with WIDE_SCORE and more; below this share of it the model's choice is unsure
+MUCH_BYTES = 1000  # of such text; a page with less is a notice among navigation rather than a listing
 PROSE_BYTES = 40  # shortest block that counts where nothing but link density decides
 
 Path = Literal["model", "wide", "budget"]
@@ -54,7 +55,8 @@ def choose(blocks: Blocks, scores: Array, threshold: float) -> tuple[Array, Path
     chosen = scores >= threshold
     wide = chosen | (scores >= WIDE_SCORE)
     size, plausible, total = (int(blocks.bytes[which].sum()) for which in (chosen, wide, slice(None)))
-    if size >= SURE_SHARE * plausible and (size >= FEW_BYTES or size >= WIDE_SHARE * total):
+    sure = size >= SURE_SHARE * plausible or plausible < MUCH_BYTES
+    if sure and (size >= FEW_BYTES or size >= WIDE_SHARE * total):
         return chosen, "model"
     if plausible < FEW_BYTES:
         wide |= _prose(blocks)
