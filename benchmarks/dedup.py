@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -63,6 +64,7 @@ def make_corpus(folder: Path, count: int) -> Path:
     place = folder / f"in-{count}"
     if not place.is_dir():
         making = folder / f".{count}"
+        shutil.rmtree(making, ignore_errors=True)  # of a run that was cut off
         write_corpus(making, count)
         making.rename(place)
     return place
