@@ -1,13 +1,13 @@
 """The corpus half at 1, 10 and 100 times the same kind of input: speed a core, peak memory, time by stage.
 
-    python benchmarks/scale.py [--pages 300] [--factors 1,10,100] [--workers 2] [--quick]
+    python benchmarks/scale.py [--pages 2500] [--factors 1,10,100] [--workers 2] [--quick]
 
 Pages are made from the sample corpus's prose: sentences drawn by a seed until a page has its length, in a web page's
-frame, one in ten a near copy of an earlier one. Each size is built by `pretrain corpus` in a process of its own.
-Memory and CPU time are summed over that process and its children, sampled five times a second; CPU seconds hold on a
-machine that does other work too, where seconds by the clock do not. Bars: documents a CPU second within 15 % of the
-smaller size's (the last two sizes: the smallest spends its time starting processes), and peak memory at most 1.25
-times.
+frame of 40 kB (styles, scripts, menus), so that the largest size has 10 GB of HTML; one in ten is a near copy of the
+one before it. Each size is built by `pretrain corpus` in a process of its own. Memory and CPU time are summed over that
+process and its children, sampled five times a second; CPU seconds hold on a machine that does other work too, where
+seconds by the clock do not. Bars: documents a CPU second within 15 % of the smaller size's (the last two sizes: the
+smallest spends its time starting processes), and peak memory at most 1.25 times.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -34,7 +37,7 @@ SENTENCES = 40
 def main() -> int:
     """Measure each size and print the table. 1 where a bar falls short."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pages", type=int, default=300, help="pages of the smallest size")
+    parser.add_argument("--pages", type=int, default=2500, help="pages of the smallest size")
     parser.add_argument("--factors", default="1,10,100")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="1 and 4 times 100 pages")
@@ -60,7 +63,7 @@ def main() -> int:
 
 def measure(folder: Path, pages: int, workers: int) -> dict[str, float]:
     """Build a corpus of `pages` generated pages; its time, speed and peak memory."""
-    size = write_pages(folder / "web", pages)
+    size = write_pages(folder / "web", pages, workers)
     recipe = {
         "name": "scale",
         "runs": str(folder / "runs"),
@@ -133,41 +136,46 @@ def _children(parent: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def write_pages(folder: Path, pages: int) -> int:
+def write_pages(folder: Path, pages: int, workers: int) -> int:
     """Write the pages in WARC files of PAGES_PER_FILE. Returns the bytes of HTML."""
     folder.mkdir(parents=True)
-    sentences = prose()
+    with ProcessPoolExecutor(workers) as pool:
+        return sum(pool.map(partial(write_file, folder, pages), range(0, pages, PAGES_PER_FILE)))
+
+
+def write_file(folder: Path, pages: int, first: int) -> int:
+    """Write one file, its records compressed each. Returns the bytes of HTML."""
     size = 0
-    for first in range(0, pages, PAGES_PER_FILE):
-        with (folder / f"{first // PAGES_PER_FILE:05d}.warc.gz").open("wb") as file:
-            writer = WARCWriter(file, gzip=True)
-            for number in range(first, min(pages, first + PAGES_PER_FILE)):
-                body = page(number, sentences)
-                size += len(body)
-                headers = StatusAndHeaders("200 OK", [("Content-Type", "text/html; charset=utf-8")], "HTTP/1.1")
-                writer.write_record(
-                    writer.create_warc_record(
-                        f"https://site{number % 97}.example/{number}", "response", BytesIO(body), http_headers=headers
-                    )
-                )
+    with (folder / f"{first // PAGES_PER_FILE:05d}.warc.gz").open("wb") as file:
+        for number in range(first, min(pages, first + PAGES_PER_FILE)):
+            body, raw = page(number), BytesIO()
+            size += len(body)
+            headers = StatusAndHeaders("200 OK", [("Content-Type", "text/html; charset=utf-8")], "HTTP/1.1")
+            address = f"https://site{number % 97}.example/{number}"
+            writer = WARCWriter(raw, gzip=False)
+            writer.write_record(writer.create_warc_record(address, "response", BytesIO(body), http_headers=headers))
+            file.write(zlib.compress(raw.getvalue(), level=1, wbits=31))
     return size
 
 
-def prose() -> list[str]:
-    """Sentences of the sample corpus's English prose."""
+@cache
+def prose() -> tuple[list[str], list[str]]:
+    """Sentences of the sample corpus's English prose, and its words."""
     sys.path.insert(0, str(ROOT))
     from data.prose import read_language
 
     paragraphs = [paragraph for page in read_language("en")[1] for paragraph in page.paragraphs()]
-    return [sentence.strip() + "." for text in paragraphs for sentence in text.split(".") if len(sentence) > 30]
+    sentences = [sentence.strip() + "." for text in paragraphs for sentence in text.split(".") if len(sentence) > 30]
+    return sentences, [word for sentence in sentences for word in sentence.rstrip(".").split()]
 
 
-def page(number: int, sentences: list[str]) -> bytes:
+def page(number: int) -> bytes:
     """Page `number`; each tenth repeats the one before it but for its last paragraph."""
     seed = number - 1 if number % 10 == 9 else number
     draw = random.Random(seed)
-    words = [word for sentence in sentences for word in sentence.rstrip(".").split()]
-    # Half of the sentences are the prose's own, half are new ones of its words: few pages share five words in a row.
+    sentences, words = prose()
+    # A quarter of the sentences are the prose's own, the others new ones of its words: few pages share five words in a
+    # row.
     lines = [
         draw.choice(sentences)
         if index % 4 == 0
@@ -178,10 +186,13 @@ def page(number: int, sentences: list[str]) -> bytes:
     if seed != number:
         paragraphs[-1] = f"This is another copy, number {number}, of what stood before."
     body = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs)
-    menu = "".join(f'<li><a href="/{i}">Part {i}</a></li>' for i in range(30))
+    menu = "".join(f'<li class="item item-{i}"><a href="/{i}/{number}">Part {i}</a></li>' for i in range(60))
+    style = "".join(f".item-{i} {{ margin: {i % 7}px; color: #{i:06x} }}\n" for i in range(350))
+    script = "".join(f"window.data.push({{id: {i}, shown: {i * seed % 1009}, next: null}});\n" for i in range(350))
     return (
-        f"<!doctype html><html lang=en><head><title>Page {number}</title></head><body><nav><ul>{menu}</ul></nav>"
-        f"<main><h1>Page {number} of the collection</h1>{body}</main><footer>All pages.</footer></body></html>"
+        f"<!doctype html><html lang=en><head><title>Page {number}</title><style>{style}</style></head>"
+        f"<body><nav><ul>{menu}</ul></nav><main><h1>Page {number} of the collection</h1>{body}</main>"
+        f"<footer>All pages.</footer><script>{script}</script></body></html>"
     ).encode()
 
 

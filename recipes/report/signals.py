@@ -31,7 +31,8 @@ def signals(run: RunFolder) -> list[Block]:
     figures: list[Block] = []
     language = run.stages.get("language")
     if language:
-        lines = [(float(run.recipe.get("language", {}).get("threshold", 0.65)), "language.threshold")]
+        threshold = float(run.recipe.get("language", {}).get("threshold", 0.65))
+        lines = [(threshold, f"language.threshold ≥ {threshold:g}")]
         figures += _histogram(language, "language_score", lines)
     quality = run.stages.get("quality")
     if quality:

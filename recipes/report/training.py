@@ -6,14 +6,14 @@ from recipes.report.blocks import Block, Section
 from recipes.report.charts import averaged, lines
 from recipes.report.runfolder import Row, RunFolder, read_json, rows_of
 
-_CURVES = (
-    ("Learning rate", "lr", ""),
-    ("Gradient norm", "gradient_norm", ""),
-    ("Tokens per second", "tokens_per_second", "tokens/s"),
-    ("Utilisation", "utilisation", "share of the device's peak FLOP/s"),
-    ("Waiting for data", "data_wait", "share of the time"),
-    ("Waiting for checkpoints", "checkpoint_wait", "share of the time"),
-    ("Memory", "memory", "bytes"),
+_CURVES = (  # title, name in the log, unit, how many of what is logged make one
+    ("Learning rate", "lr", "", 1),
+    ("Gradient norm", "gradient_norm", "", 1),
+    ("Tokens per second", "tokens_per_second", "tokens/s", 1),
+    ("Utilisation", "utilisation", "share of peak FLOP/s", 1),
+    ("Waiting for data", "data_wait", "share of the time", 1),
+    ("Waiting for checkpoints", "checkpoint_wait", "share of the time", 1),
+    ("Memory", "memory", "GB", 10**9),
 )
 
 
@@ -43,14 +43,21 @@ def curves(run: RunFolder) -> list[Block]:
     """What else is logged at each step."""
     train = rows_of(run, "train")
     blocks: list[Block] = []
-    for title, name, unit in _CURVES:
-        points = _points(train, name)
+    for title, name, unit, size in _CURVES:
+        points = [(step, value / size) for step, value in _points(train, name)]
         if points:
             blocks.append(lines(title, {name: points}, unit, wide=False))
     return blocks
 
 
 def in_context(run: RunFolder) -> list[Block]:
+    """The in-context-learning score by step, and loss by position in the document as `pretrain eval` left it."""
+    scores = _points(rows_of(run, "eval"), "in_context")
+    series = {"tokens 450 to 549 less tokens 40 to 59": scores}
+    return [*([lines("In-context learning", series, "nats per token")] if scores else []), *by_position(run)]
+
+
+def by_position(run: RunFolder) -> list[Block]:
     """Loss by position in the document, from the newest results of `pretrain eval` that are kept in the run folder."""
     for path in sorted(
         {*run.path.glob("eval*.json"), *run.train.glob("eval*.json")}, key=lambda path: path.stat().st_mtime

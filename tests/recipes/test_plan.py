@@ -48,6 +48,16 @@ def test_activations_are_what_autograd_keeps(qk_norm: bool) -> None:
     assert activation_bytes_per_token(shape, 4) == pytest.approx(measured, rel=0.15)
 
 
+def test_recomputed_activations_are_the_blocks_inputs_and_one_block() -> None:
+    tokens = torch.zeros(4, SHAPE.context, dtype=torch.int64)
+    whole = Transformer(SHAPE)
+    shorter = Transformer(SHAPE.model_copy(update={"layers": SHAPE.layers - 1}))
+    block = saved_bytes(whole, tokens) - saved_bytes(shorter, tokens)
+    whole.recompute = True
+    measured = (saved_bytes(whole, tokens) + block) / tokens.numel()
+    assert activation_bytes_per_token(SHAPE, 4, recompute=True) == pytest.approx(measured, rel=0.15)
+
+
 def test_state_is_what_the_trainer_holds() -> None:
     config = TrainConfig(precision="fp32")
     model = Transformer(SHAPE)

@@ -1,4 +1,4 @@
-"""A corpus built through sbatch on a real one-node Slurm, one of its jobs cancelled on the way."""
+"""A real one-node Slurm: a corpus built through sbatch with a job cancelled on the way, a training job requeued."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import write_warc
 from tests.pipeline.test_crashes import HUNGRY, RESILIPARSE
 from tests.pipeline.test_runner import build, hashes, inputs, recipe
 from tests.scale.slurm import Slurm, missing
+from tests.trainer.conftest import small_run
+from tests.trainer.corpus import prose_shards
+from tests.trainer.test_parallel import ROOT
+from trainer.files import sha256
+from trainer.train import train
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
@@ -58,6 +64,40 @@ def test_slurm_builds_the_same_bytes_although_a_job_is_cancelled(tmp_path: Path,
     assert dropped["crashed"] == 1
     assert not (tmp_path / "owned").exists()
     assert (tmp_path / "slurm/logs/01-extract/extract/attempt-1").is_dir()
+
+
+def test_a_requeued_training_job_ends_with_the_undisturbed_weights(
+    tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/slurm/train.sbatch as it stands, but for the GPUs that this node has not."""
+    shards, steps = prose_shards(tmp_path / "shards"), 60
+    config = small_run(steps=steps, log_every=1, checkpoint={"every": 5, "keep_last": 2})
+    torch.set_num_threads(1)  # as torchrun's processes have it
+    train(config, shards, tmp_path / "whole")
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"train": config.model_dump(mode="json")}))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(ROOT)
+    here = ["--gpus-per-node=0", "--cpus-per-task=2", f"--output={tmp_path}/job.log"]
+    training = [tmp_path / "recipe.yaml", "--shards", shards, "--output", tmp_path / "train"]
+    job = slurm.call("sbatch", "--parsable", *here, "docs/slurm/train.sbatch", *map(str, training)).strip()
+    assert job
+    _wait_for_lines(tmp_path / "train/metrics.jsonl", 12)
+    slurm.call("scontrol", "requeue", job)
+    deadline = time.monotonic() + 180
+    while "JobState=COMPLETED" not in (state := slurm.call("scontrol", "show", "job", job)):
+        assert time.monotonic() < deadline, state + (tmp_path / "job.log").read_text()
+        time.sleep(0.5)
+    assert "Restarts=1" in state
+    last = Path("checkpoints") / f"step-{steps:08d}" / "model.safetensors"
+    assert sha256(tmp_path / "train" / last) == sha256(tmp_path / "whole" / last)
+
+
+def _wait_for_lines(path: Path, count: int) -> None:
+    """Return once the file has so many lines."""
+    deadline = time.monotonic() + 120
+    while not (path.is_file() and len(path.read_text().splitlines()) >= count):
+        assert time.monotonic() < deadline, f"{path} stays short"
+        time.sleep(0.02)
 
 
 def _cancel_first(slurm: Slurm, controller: subprocess.Popen[str]) -> bool:

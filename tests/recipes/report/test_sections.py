@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recipes.errors import RecipeError
-from recipes.report import charts, compare, completions, funnel, ledger, rules, signals, times, tokens
+from recipes.report import charts, compare, completions, funnel, ledger, rules, signals, times, tokens, training
 from recipes.report.blocks import Figure, Table, show, thin
 from recipes.report.environment import environment
 from recipes.report.excerpts import fragments
@@ -165,6 +165,19 @@ def test_a_run_that_has_just_begun_or_only_trained_has_a_report(attacked, tmp_pa
     assert ">spike<" not in write_report([alone]).read_text()
     with pytest.raises(RecipeError, match="not a run folder"):
         write_report([tmp_path])
+
+
+def test_training_shows_memory_in_gigabytes_and_in_context_learning_where_it_was_scored(attacked, tmp_path):
+    rows = [json.loads(line) for line in (attacked / "train/metrics.jsonl").read_text().splitlines()]
+    assert "In-context learning" not in blocks(training.section(RunFolder(attacked)))
+    for row in rows:
+        row.update({"in_context": -0.25 * row["step"]} if row["kind"] == "eval" else {})
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "log.jsonl").write_text(json.dumps({"kind": "speed", "step": 1, "memory": 3 * 10**9}) + "\n")
+    found = blocks(training.section(RunFolder(tmp_path)))
+    assert found["In-context learning"].table.rows == [[2, -0.5], [4, -1.0]]
+    assert found["Memory"].table.rows[0] == [1, 3.0]
 
 
 def test_compared_runs_show_where_their_recipes_differ(attacked, tmp_path):
