@@ -15,7 +15,7 @@ from torch import Tensor
 from trainer import checkpoint
 from trainer.anomalies import Ledger
 from trainer.average import PREFIX, Average, training_weights
-from trainer.checkpoint import Checkpoint, Retention, Writer
+from trainer.checkpoint import Checkpoint
 from trainer.config import TrainConfig
 from trainer.errors import TrainerError
 from trainer.identity import Fields, changed_settings, check_identity
@@ -23,6 +23,7 @@ from trainer.model import Transformer
 from trainer.optimizer import Optimizer
 from trainer.parallel import ALONE, World
 from trainer.runtime import random_state, set_random_state
+from trainer.writer import Retention, Writer
 
 
 class Keeper:

@@ -15,6 +15,7 @@ from pipeline.tokenizer import merge
 from pipeline.tokenizer.memory import PADDING
 from pipeline.tokenizer.parts import Boundaries, boundaries, cut
 from pipeline.tokenizer.patterns import FAMILIES, Pattern, byte_letters, character_classes
+from pipeline.tokenizer.pieces import new_cache
 from pipeline.tokenizer.split import split
 
 Ids = np.ndarray[Any, np.dtype[Any]]
@@ -29,7 +30,7 @@ class Kernels:
         """known: where pieces may be cut, None for nowhere; words: pieces to begin with."""
         self._splitter = FAMILIES.index(pattern.family), pattern.digits
         self._rules, self._known = rules, known
-        self._cache = merge.new_cache()
+        self._cache = new_cache()
         merge.encode_words(words, rules, self._cache)
         self._buffers = _buffers(2 * _GROUP)
 

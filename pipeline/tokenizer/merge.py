@@ -1,10 +1,7 @@
-"""Byte-pair encoding of pieces: a bounded cache in front of the merge loop, both compiled.
+"""Byte-pair encoding of pieces: a cache (pieces) in front of the merge loop, both compiled.
 
-Words repeat, so a piece is first looked up in an open-addressing table from its bytes to its ids; when the table
-is full it is emptied and fills again. Pieces of up to 15 bytes and 3 tokens lie in one 32-byte slot; others keep
-their bytes and ids in two arenas. Bytes are compared, never hashes alone. The slots of 32 pieces are asked for before
-the first of them is looked at. A miss is merged: short pieces by a scan for the lowest rank, long ones with a heap
-(n log n).
+The slots of 32 pieces are asked for before the first of them is looked at. A miss is merged: short pieces by a scan for
+the lowest rank, long ones with a heap (n log n).
 
 Cost a piece: 10 to 20 ns from the cache, some 500 ns merged.
 """
@@ -17,23 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from pipeline.tokenizer.memory import PADDING, helper, item, low_bytes, mix, prefetch, word_at
+from pipeline.tokenizer.memory import PADDING, helper, item, mix, prefetch
+from pipeline.tokenizer.pieces import FEW, LONGEST, SPILLED, Cache, find, key, new_cache, slot_of, store
 
-BUILT_ON = {"memory": "502b8c63"}  # see memory
+BUILT_ON = {"memory": "502b8c63", "pieces": "e237abb6"}  # see memory
 
-_SLOTS = 1 << 20
-_IDS = 1 << 21
-_KEYS = 1 << 24
-_LONGEST = 128  # bytes of the longest cached piece
 _SCANNED = 64  # symbols of the longest piece merged by scanning
 _RANKS, _JOINED, _BEFORE, _AFTER = (_SCANNED * k for k in range(1, 5))  # in `work`
 _BLOCK = 32  # pieces whose slots are asked for together
-_SPILLED = np.uint64(0xFF) << np.uint64(56)
 _NONE = np.uint64(0xFFFFFFFFFFFFFFFF)
 _UNRANKED = np.uint32(0xFFFFFFFF)
 _LOW = np.uint64(0xFFFFFFFF)
-_FEW = np.uint64(4) << np.uint64(32)  # from this on, a slot's last word says that the ids lie in the arena
-_1, _32, _56 = np.uint64(1), np.uint64(32), np.uint64(56)
+_1, _32 = np.uint64(1), np.uint64(32)
 
 
 class Rules(NamedTuple):
@@ -48,23 +40,6 @@ class Rules(NamedTuple):
     known: Any
     merges: Any
     whole: Any
-
-
-class Cache(NamedTuple):
-    """About 57 MB. slots: uint64, four a slot; state: number of slots, ids and key bytes in use."""
-
-    slots: Any
-    ids: Any
-    keys: Any
-    state: Any
-
-
-def new_cache(slots: int = _SLOTS) -> Cache:
-    """An empty cache of a power of two of slots, of which six tenths are used at most."""
-    share = _SLOTS // slots
-    table = np.empty(4 * slots, np.uint64)  # and not `zeros`: numpy asks for huge pages for these alone
-    table[:] = 0
-    return Cache(table, np.zeros(_IDS // share, np.uint32), np.zeros(_KEYS // share, np.uint8), np.zeros(3, np.int64))
 
 
 def rules(byte_ids: np.ndarray[Any, np.dtype[np.int32]], merges: dict[tuple[int, int], tuple[int, int]]) -> Rules:
@@ -252,105 +227,19 @@ def _merge_long(data: Any, start: int, end: int, rules: Rules, out: Any, total: 
     return total
 
 
-@helper
-def _key(data: Any, start: int, end: int) -> tuple[np.uint64, np.uint64]:
-    """Two words for a piece: up to 15 bytes the bytes themselves and the length, else a hash and the length."""
-    size = end - start
-    if size <= 15:
-        second = low_bytes(word_at(data, start + 8), size - 8) if size > 8 else np.uint64(0)
-        return low_bytes(word_at(data, start), size), second | np.uint64(size) << _56
-    first = np.uint64(size)
-    for k in range(start, end, 8):
-        first = mix(first ^ low_bytes(word_at(data, k), end - k))
-    return first, _SPILLED | np.uint64(size)
-
-
-@helper
-def _place(first: np.uint64, second: np.uint64, slots: Any) -> Any:
-    """Where the slot that a key belongs into begins."""
-    return np.intp(mix(mix(first) ^ second) << np.uint64(2) & np.uint64(slots.size - 1))
-
-
-@helper
-def _same(data: Any, start: int, size: int, keys: Any, key: int) -> bool:
-    """Whether a long piece is the one whose bytes lie at keys[key:]."""
-    for k in range(0, size, 8):
-        if low_bytes(word_at(keys, key + k), size - k) != low_bytes(word_at(data, start + k), size - k):
-            return False
-    return True
-
-
-@helper
-def _find(data: Any, start: int, end: int, first: Any, second: Any, cache: Cache, out: Any, total: int) -> int:
-    """Copy a cached piece's ids to out[total:]. Returns their new end, or -1 where the piece is not cached."""
-    slots = cache.slots
-    place, size = _place(first, second, slots), end - start
-    while item(slots, place + 1) != 0:
-        if item(slots, place) == first and item(slots, place + 1) == second:
-            here, there = item(slots, place + 2), item(slots, place + 3)
-            count = int(there >> _32)
-            if size <= 15 and count <= 3:
-                out[total] = here & _LOW
-                out[total + 1] = here >> _32  # beyond the end where there are fewer: overwritten by what follows
-                out[total + 2] = there & _LOW
-                return total + count
-            if size <= 15 or _same(data, start, size, cache.keys, int(there & _LOW)):
-                at = int(here & _LOW)
-                for k in range(count):
-                    out[total + k] = item(cache.ids, at + k)
-                return total + count
-        place = (place + 4) & (slots.size - 1)
-    return -1
-
-
-@helper
-def _store(data: Any, start: int, end: int, cache: Cache, out: Any, total: int, new: int) -> None:
-    """Keep out[total:new] as the ids of a piece that is not cached; a full cache is emptied first."""
-    size, count = end - start, new - total
-    slots, (used, ids, keys) = cache.slots, (cache.state[0], cache.state[1], cache.state[2])
-    if size > _LONGEST:
-        return
-    if used * 40 >= slots.size * 6 or ids + count > cache.ids.size or keys + size + 8 > cache.keys.size:
-        slots[:] = 0
-        cache.state[:] = 0
-        used = ids = keys = 0
-    first, second = _key(data, start, end)
-    place = _place(first, second, slots)
-    while slots[place + 1] != 0:
-        place = (place + 4) & (slots.size - 1)
-    here, there = np.uint64(out[total]), np.uint64(count) << _32
-    if size > 15 or count > 3:
-        for k in range(count):
-            cache.ids[ids + k] = out[total + k]
-        here = np.uint64(ids)
-        cache.state[1] = ids + count
-    else:
-        if count > 1:
-            here |= np.uint64(out[total + 1]) << _32
-        if count > 2:
-            there |= np.uint64(out[total + 2])
-    if size > 15:
-        there |= np.uint64(keys)
-        for k in range(size):
-            cache.keys[keys + k] = data[start + k]
-        cache.state[2] = keys + size
-    slots[place], slots[place + 1], slots[place + 2], slots[place + 3] = first, second, here, there
-    cache.state[0] = used + 1
-
-
 @njit
 def _miss(data: Any, start: int, end: int, rules: Rules, cache: Cache, work: Any, out: Any, total: int) -> Any:
     """Merge a piece that is not cached, and keep it. Returns the new end of its ids in `out`."""
     new = -1
     if rules.whole.state[0] > 0:
-        first, second = _key(data, start, end)
-        new = _find(data, start, end, first, second, rules.whole, out, total)
+        first, second = key(data, start, end)
+        new = find(data, start, end, first, second, rules.whole, out, total)
     if new < 0:
         if end - start <= _SCANNED:
             new = _merge_short(data, start, end, rules, work, out, total)
         else:
             new = _merge_long(data, start, end, rules, out, total)
-    _store(data, start, end, cache, out, total, new)
+    store(data, start, end, cache, out, total, new)
     return new
 
 
@@ -371,21 +260,21 @@ def encode(data: Any, pieces: Any, piece_ends: Any, rules: Rules, cache: Cache, 
             at = start
             for k in range(block):
                 end = int(item(pieces, number + k))
-                firsts[k], seconds[k] = _key(data, at, end)
-                places[k] = _place(firsts[k], seconds[k], slots)
+                firsts[k], seconds[k] = key(data, at, end)
+                places[k] = slot_of(firsts[k], seconds[k], slots)
                 prefetch(slots, places[k])
                 at = end
             for k in range(block):
                 end, first, second, place = int(item(pieces, number + k)), firsts[k], seconds[k], places[k]
                 here, there = item(slots, place + 2), item(slots, place + 3)
                 # What nearly every piece is, said here once more: a call of _find costs as much as all the rest.
-                if item(slots, place) == first and item(slots, place + 1) == second < _SPILLED and there < _FEW:
+                if item(slots, place) == first and item(slots, place + 1) == second < SPILLED and there < FEW:
                     out[total] = here & _LOW
                     out[total + 1] = here >> _32
                     out[total + 2] = there & _LOW
                     total += int(there >> _32)
                 else:
-                    new = _find(data, start, end, first, second, cache, out, total)
+                    new = find(data, start, end, first, second, cache, out, total)
                     total = _miss(data, start, end, rules, cache, work, out, total) if new < 0 else new
                 start = end
             number += block
@@ -409,7 +298,7 @@ def whole_words(rules: Rules, words: dict[bytes, int]) -> Cache | None:
     """
     merged = encode_words(list(words), rules, new_cache())
     odd = [(word, token) for (word, token), ids in zip(words.items(), merged, strict=True) if ids != [token]]
-    if any(len(word) > _LONGEST for word, _ in odd):
+    if any(len(word) > LONGEST for word, _ in odd):
         return None
     table = new_cache(1 << max(10, (16 * len(odd)).bit_length()))  # room for the bytes of the longest words
     for word, token in odd:
@@ -420,4 +309,4 @@ def whole_words(rules: Rules, words: dict[bytes, int]) -> Cache | None:
 @njit(cache=True)
 def _enter(table: Cache, word: Any, size: int, token: int) -> None:
     """Enter one word with its token."""
-    _store(word, 0, size, table, np.full(1, token, np.uint32), 0, 1)
+    store(word, 0, size, table, np.full(1, token, np.uint32), 0, 1)

@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 from benchmarks.vocabularies import cl100k, gpt2
 from pipeline.errors import PipelineError
 from pipeline.storage import hash_file
-from pipeline.tokenizer import EOS, Encoder, merge, parts, split, train
+from pipeline.tokenizer import EOS, Encoder, merge, parts, pieces, split, train
 from pipeline.tokenizer.patterns import Pattern, character_classes, known_patterns
 from tests.conftest import PROSE
 
@@ -120,7 +120,7 @@ def test_every_character_after_a_quote(pattern: str) -> None:
         assert_equal(encoder, ["".join(f"'{c} '{c}l 'l{c} 'r{c} 'v{c} '{c}e\n" for c in some)])
 
 
-@pytest.mark.parametrize("module", [split, parts, merge])
+@pytest.mark.parametrize("module", [split, parts, pieces, merge])
 def test_kernels_are_compiled_anew_when_what_they_call_changes(module: ModuleType) -> None:
     for name, digest in module.BUILT_ON.items():
         path = Path(str(module.__file__)).with_name(f"{name}.py")
