@@ -2,8 +2,8 @@
 
 One row is one document. Column names follow FineWeb (`text, id, url, source, ...`), so DuckDB, Polars and
 `datasets` open a stage's `data/*.parquet` as they are. A dropped row keeps all its columns and gains the
-stage, the rule, the value found and the threshold. Files are written row group by row group (zstd): memory is
-bounded by one batch, and the same rows give the same bytes.
+stage, the rule, the value found and the threshold. Files are written row group by row group (zstd), and read by whole
+row groups: memory is bounded by one batch, and the same rows give the same bytes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pipeline.errors import PipelineError
 from pipeline.storage import atomic_file
 
 BATCH_ROWS = 1000
+BATCH_BYTES = 32 << 20  # what a batch may hold before the document that passes it ends the batch
 BASE_SCHEMA = pa.schema(
     [
         ("text", pa.string()),
@@ -61,17 +62,37 @@ def text_bytes(table: pa.Table) -> int:
 
 
 def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Tables of at most BATCH_ROWS documents, in file order. Raises PipelineError on a damaged file."""
+    """Tables of at most BATCH_ROWS documents, in file order, of BATCH_BYTES where no row group alone has more.
+
+    Raises PipelineError on a damaged file.
+    """
     row = 0
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1 if is_recording() else BATCH_ROWS, columns=columns):
-                at_hand(str(path), row)
-                yield pa.Table.from_batches([batch])
-                at_hand("", -1)
-                row += batch.num_rows
+            size = 1 if is_recording() else BATCH_ROWS
+            for groups in _batches_of_groups(file.metadata):
+                for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=columns):
+                    at_hand(str(path), row)
+                    yield pa.Table.from_batches([batch])
+                    at_hand("", -1)
+                    row += batch.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise PipelineError(f"{path}: cannot read documents: {error}") from error
+
+
+def _batches_of_groups(metadata: pq.FileMetaData) -> Iterator[list[int]]:
+    """Row groups that are read together, since a filter leaves small ones."""
+    together: list[int] = []
+    rows = size = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if together and (rows + group.num_rows > BATCH_ROWS or size + group.total_byte_size > BATCH_BYTES):
+            yield together
+            together, rows, size = [], 0, 0
+        together.append(number)
+        rows, size = rows + group.num_rows, size + group.total_byte_size
+    if together:
+        yield together
 
 
 def read_rows(path: Path) -> int:

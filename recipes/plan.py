@@ -138,7 +138,7 @@ def _show_corpus(console: Console, plan: CorpusPlan, training: bool, trained: Tr
     for stage in plan.stages:
         console.print(
             f"  {stage.stage:<10}{stage.documents:14,.0f} documents {stage.bytes / 1e6:12,.1f} MB"
-            f" {stage.core_seconds / 3600:10,.2f} core-hours"
+            f" {stage.core_seconds / 3600:10,.3g} core-hours"
         )
     if plan.tokens:
         console.print(f"  {plan.tokens:,.0f} tokens in {plan.shard_bytes / 1e6:,.1f} MB of shards")

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from pipeline.config import ExtractConfig
 from pipeline.crashes import RULE as CRASHED
-from pipeline.documents import BASE_SCHEMA, BATCH_ROWS, document_id, text_bytes
+from pipeline.documents import BASE_SCHEMA, BATCH_BYTES, BATCH_ROWS, document_id, text_bytes
 from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
 from pipeline.extract.model import WEIGHTS
 from pipeline.extract.text import decode, extract_counted, tidy
@@ -109,6 +109,35 @@ class SurveyStep(SourceStep):
         return TaskReport({}, [self.survey_path(rank)])
 
 
+class _Batch:
+    """Documents with the reasons to drop them, gathered across input files until they are worth a row group."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.reasons: list[Reason] = []
+        self.characters = 0
+
+    def add(self, row: dict[str, Any], reason: Reason) -> None:
+        """One document more."""
+        self.rows.append(row)
+        self.reasons.append(reason)
+        self.characters += len(row["text"])
+
+    def is_full(self) -> bool:
+        """Whether it is time to write."""
+        return len(self.rows) == BATCH_ROWS or self.characters > BATCH_BYTES
+
+    def write(self, writer: VerdictWriter) -> tuple[int, int]:
+        """Write the documents and be empty. Returns how many they were, and their bytes of text."""
+        if not self.rows:
+            return 0, 0
+        table = pa.Table.from_pylist(self.rows, schema=BASE_SCHEMA)
+        columns: list[Any] = [list(column) for column in zip(*self.reasons, strict=True)]
+        writer.write(Verdicts(table, *columns))
+        self.rows, self.reasons, self.characters = [], [], 0
+        return table.num_rows, text_bytes(table)
+
+
 class ExtractStep(SourceStep):
     """Reads the input files of a task, decodes and extracts their documents."""
 
@@ -123,15 +152,15 @@ class ExtractStep(SourceStep):
         total, done = self.weight(rank), 0.0
         self.domains, self.ways, self.skipped = self._domains_before(rank), Counter(), Counter()
         with VerdictWriter(self.workdir, "extract", rank, BASE_SCHEMA) as writer, self._isolation() as self.isolated:
+            batch = _Batch()
             for item in self.inputs[rank]:
-                for rows, reasons, offset in self._batches(item):
-                    table = pa.Table.from_pylist(rows, schema=BASE_SCHEMA)
-                    columns: list[Any] = [list(column) for column in zip(*reasons, strict=True)]
-                    writer.write(Verdicts(table, *columns))
-                    within = min(offset, item.size) if item.source.type == "warc" else 0
-                    heartbeat.beat(len(rows), text_bytes(table), (done + within) / total)
+                for raw in self.read(item, self.skipped):
+                    batch.add(*self._extract(item, raw))
+                    if batch.is_full():
+                        within = min(raw.offset, item.size) if item.source.type == "warc" else 0
+                        heartbeat.beat(*batch.write(writer), (done + within) / total)
                 done += item.size
-            heartbeat.beat(0, 0, 1.0)
+            heartbeat.beat(*batch.write(writer), 1.0)
         counts = {"extracted_by": self.ways, "skipped_records": self.skipped}
         return TaskReport(
             writer.counts | {name: dict(sorted(found.items())) for name, found in counts.items()}, writer.files
@@ -147,19 +176,6 @@ class ExtractStep(SourceStep):
             for earlier in range(rank):
                 found.update(read_json(self.survey_path(earlier)))
         return found
-
-    def _batches(self, item: Input) -> Iterator[tuple[list[dict[str, Any]], list[Reason], int]]:
-        rows: list[dict[str, Any]] = []
-        reasons: list[Reason] = []
-        for raw in self.read(item, self.skipped):
-            row, reason = self._extract(item, raw)
-            rows.append(row)
-            reasons.append(reason)
-            if len(rows) == BATCH_ROWS:
-                yield rows, reasons, raw.offset
-                rows, reasons = [], []
-        if rows:
-            yield rows, reasons, item.size
 
     def _extract(self, item: Input, raw: RawDocument) -> tuple[dict[str, Any], Reason]:
         reason = self.refuse(raw)
