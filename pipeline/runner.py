@@ -27,9 +27,9 @@ from typing import Any, cast
 
 from pipeline.config import CorpusConfig, StageName
 from pipeline.errors import PipelineError
-from pipeline.execute import run_passes
 from pipeline.fingerprint import code_version, fingerprint, library_versions
 from pipeline.local import LocalPool
+from pipeline.passes import run_passes
 from pipeline.progress import Observer, Silent
 from pipeline.sources import input_hashes, list_inputs
 from pipeline.stage import Build, StageModule

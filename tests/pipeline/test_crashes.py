@@ -15,8 +15,8 @@ import pytest
 from pipeline.config import ExecutorConfig
 from pipeline.documents import BASE_SCHEMA, document_id
 from pipeline.errors import PipelineError
-from pipeline.execute import run_passes
 from pipeline.local import LocalPool
+from pipeline.passes import run_passes
 from pipeline.progress import Silent
 from pipeline.stage import Build
 from pipeline.step import CorpusStep
