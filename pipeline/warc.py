@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 from fastwarc.warc import ArchiveIterator
@@ -62,7 +63,7 @@ class Tally:
 
 
 def read_records(
-    path: str, *, max_bytes: int = DEFAULT_MAX_BYTES, tally: Tally | None = None, start: int = 0
+    path: str | Path, *, max_bytes: int = DEFAULT_MAX_BYTES, tally: Tally | None = None, start: int = 0
 ) -> Iterator[Record]:
     """Records of an archive (local path or any fsspec URL), in file order.
 
@@ -70,7 +71,7 @@ def read_records(
     a file whose records are compressed one by one, or not at all. Raises FileNotFoundError and other OSErrors of
     opening; damage inside the file is entered in `tally` and ends or skips, it never raises.
     """
-    reading = _Reading(path, max_bytes, tally if tally is not None else Tally())
+    reading = _Reading(str(path), max_bytes, tally if tally is not None else Tally())
     position: int | None = start
     while position is not None:
         yield from reading.read_from(position)

@@ -40,7 +40,7 @@ def test_every_compression_gives_every_record(tmp_path: Path, name: str, pack) -
 def test_offsets_are_those_of_the_records(tmp_path: Path) -> None:
     path = write_warc(tmp_path / "a.warc.gz", PAGES)
     data = path.read_bytes()
-    for record in read_records(str(path)):
+    for record in read_records(path):
         assert record.url.encode() in gzip.decompress(data[record.offset :])
         assert data[record.offset : record.offset + 2] == b"\x1f\x8b"
 
