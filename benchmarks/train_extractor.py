@@ -1,6 +1,6 @@
 """Train the trees of `extractor: fast` and write pipeline/extract/weights.npz.
 
-usage: python benchmarks/train_extractor.py [--data ../shared/data] [--teachers CACHE.pkl]   (about 6 minutes)
+usage: python benchmarks/train_extractor.py [--data ../shared/data] [--teachers CACHE.json]   (about 6 minutes)
 
 Data. Pages of trafilatura's evaluation whose name hashes to an even number (`trained_on`; the other half is never
 read here), a tenth of the pages of data/web by hash of their URL, the HTML in data/eval/warc, and pages of other kinds
@@ -18,7 +18,6 @@ import argparse
 import hashlib
 import json
 import logging
-import pickle
 import re
 from pathlib import Path
 
@@ -249,17 +248,17 @@ def report_made(samples: list[Sample], scores: list[np.ndarray], threshold: floa
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the fast extractor's trees.")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--teachers", type=Path, help="pickle of the teachers' texts, written if absent")
+    parser.add_argument("--teachers", type=Path, help="JSON of the teachers' texts, written if absent")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     gold = {n: pair for n, pair in evaluation_pages(arguments.data).items() if trained_on(n)}
     pages = {name: decode(body)[0] for name, (body, _) in gold.items()}
     pages |= {url: decode(body)[0] for url, body in other_pages(arguments.data).items()}
     cached = arguments.teachers is not None and arguments.teachers.is_file()
-    taught = pickle.loads(arguments.teachers.read_bytes()) if cached else {}  # noqa: S301  # written by this script
+    taught = json.loads(arguments.teachers.read_text("utf-8")) if cached else {}
     taught |= {name: teach(page) for name, page in pages.items() if name not in taught}
     if arguments.teachers:
-        arguments.teachers.write_bytes(pickle.dumps(taught))
+        arguments.teachers.write_text(json.dumps(taught), "utf-8")
     samples: list[Sample] = [
         RealSample(name, page, taught[name], gold[name][1] if name in gold else None) for name, page in pages.items()
     ]

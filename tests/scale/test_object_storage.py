@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,10 @@ server = pytest.importorskip("moto.server", reason="moto is not installed; make 
 def proxy() -> Iterator[FaultProxy]:
     running = server.ThreadedMotoServer(port=0, verbose=False)
     running.start()
-    faulty = FaultProxy(*running.get_host_and_port())
+    host, port = running.get_host_and_port()
+    # What a server holds outlives it in its process.
+    urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"").close()
+    faulty = FaultProxy(host, port)
     yield faulty
     faulty.stop()
     running.stop()
