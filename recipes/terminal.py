@@ -115,7 +115,8 @@ class View:
 
 def printable(text: str) -> str:
     """Other people's text without control characters (terminal escapes among them); lines are kept."""
-    return "".join(character for character in text if character.isprintable() or character in "\n\t")
+    unwanted = {character for character in set(text) if not character.isprintable()} - {"\n", "\t"}
+    return text.translate({ord(character): None for character in unwanted}) if unwanted else text
 
 
 def clean(text: str, limit: int | None = None) -> str:

@@ -13,6 +13,7 @@ from recipes.terminal import clean, printable
 
 PER_RULE = 3
 RULES = 20  # with the most drops
+SEARCHED = 100_000  # characters of a document in which the reason is looked for
 
 _RULES = {name: rule for rules in PRESETS.values() for name, rule in rules.items()}
 
@@ -39,7 +40,7 @@ def samples(run: RunFolder) -> list[Block]:
 
 
 def _dropped_text(row: Row, rule: str) -> Text:
-    text = printable(row["text"])
+    text = printable(row["text"][:SEARCHED])
     signal = _RULES[rule].signal if rule in _RULES else ""
     facts = [clean(row["detail"], 400)] if row.get("detail") else []
     if rule not in " ".join(facts):  # else the detail says both already
@@ -65,7 +66,7 @@ def _nearest(stage: Stage, rule: str) -> Text | None:
     if best is None:
         return None
     row = read_group(best[1], best[2], [*COLUMNS, signal]).take([best[3]]).to_pylist()[0]
-    text = printable(row["text"])
+    text = printable(row["text"][:SEARCHED])
     facts = f"value {row[signal]:.4g}, published threshold {threshold:g}"
     column = ("kept, the nearest to the threshold", fragments(text, [offending(text, signal)], CHARACTERS))
     return Text(clean(row["url"] or row["path"], 120), facts, [column])
