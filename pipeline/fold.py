@@ -57,6 +57,7 @@ def fold_table() -> U32:
             table[point] = _entry(chr(point))
     table[0xFE00:0xFE10] = IGNORED  # variation selectors
     table[0xAD] = IGNORED  # soft hyphen
+    table[ord("_")] |= np.uint32(ord("_")) | LETTER  # joins words, as `\w` has it: names in code stay whole
     plain = table & np.uint32(0x1FFFFF)
     for low, high in _UNSPACED:
         letters = (table & LETTER > 0) & (plain >= low) & (plain <= high)

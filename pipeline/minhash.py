@@ -6,8 +6,8 @@ of bands x rows permutations. A permutation is a 32-bit multiply-add with an odd
 is on integers of fixed width, so signatures do not depend on platform, numba, vector width, threads or Python's
 hash seed; tests/pipeline/test_minhash.py holds golden values.
 
-- A word is a run of letters and digits; in signatures a number counts as the word "number", whatever its digits. A
-  character of a script written without spaces is a word.
+- A word is a run of letters, digits and underscores; in signatures a number counts as the word "number", whatever its
+  digits. A character of a script written without spaces is a word.
 - A text with fewer words than `ngram` is one shingle: it is like another only if it has the same words. A text with
   fewer than 4 x ngram words is signed with its numbers as they are: they are too much of it to be ignored (otherwise
   "All links, part 1/3" and "All links, part 2/3" would be equal).
