@@ -32,7 +32,7 @@ from pipeline.warc import read_records
 
 Page = tuple[str, str]  # address, text
 MIN_WORDS = 25  # of a paragraph of prose
-PROSE = 0.96  # share of letters, blanks and plain punctuation in one
+PROSE = 0.96  # share of unaccented letters, blanks and plain punctuation in one: the prose is English
 MIN_DOCUMENT = 80  # words
 MAX_DOCUMENT = 600  # words, so that no long page dominates
 LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
@@ -124,7 +124,7 @@ def until(pages: Iterator[Page], size: int) -> Iterator[Page]:
 
 
 def is_prose(line: str) -> bool:
-    plain = sum(character.isalpha() or character in " ,.;:'()-" for character in line)
+    plain = sum((character.isascii() and character.isalpha()) or character in " ,.;:'()-" for character in line)
     return len(line.split()) >= MIN_WORDS and plain >= PROSE * len(line) and line.endswith((".", "?", "!"))
 
 
