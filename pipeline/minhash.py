@@ -37,7 +37,7 @@ U64 = np.ndarray[Any, np.dtype[np.uint64]]
 I64 = np.ndarray[Any, np.dtype[np.int64]]
 
 EMPTY = np.uint32(0xFFFFFFFF)
-VERSION = 3  # of everything that decides a signature; an index of another version cannot be compared
+VERSION = 4  # of everything that decides a signature; an index of another version cannot be compared
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd; base of the rolling polynomial modulo 2^64
 _FNV = np.uint64(0x100000001B3)
 _NUMBER = np.uint64(0xD6E8FEB86659FD93)  # the word that stands for any number
