@@ -27,7 +27,7 @@ def archives(pattern, quick, folder):
     """The WARC files: the given glob, else those beside the checkout, else harvested documentation."""
     found = sorted((ROOT.parent / "shared/data/web").glob(pattern))
     if not found:
-        from pipeline.harvest import harvest
+        from data.harvest import harvest
 
         harvest(folder / "harvest", limit_bytes=10_000_000 if quick else 60_000_000)
         found = sorted((folder / "harvest").glob("*.warc.gz"))
@@ -123,8 +123,8 @@ def main():
     parser.add_argument("--extractor", choices=BARS, action="append")
     parser.add_argument("--skip-peer", action="store_true", help="time ours alone; no bar can hold then")
     arguments = parser.parse_args()
-    from pipeline.tokenizer import train
-    from pipeline.warc import read_records
+    from pipeline.read.archives import read_records
+    from pipeline.tokenize.tokenizer import train
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -73,7 +73,7 @@ def make_corpus(folder: Path, count: int) -> Path:
 def run_ours(inputs: Path, work: Path) -> int:
     """Every pass, task after task; returns the documents kept."""
     from pipeline.config import DedupConfig, Source
-    from pipeline.dedup.step import passes
+    from pipeline.dedup.stage import passes
     from pipeline.stage import Build
 
     files = tuple(sorted(inputs.glob("*.parquet")))
@@ -140,7 +140,7 @@ def measure(which: str, count: int, folder: Path) -> dict[str, float]:
 
 
 def edges_per_second(nodes: int = 2_000_000, edges: int = 10_000_000) -> float:
-    from pipeline.dedup.clusters import join, labels
+    from pipeline.kernels.clusters import join, labels
 
     random = np.random.Generator(np.random.PCG64(1))
     ends = random.integers(0, nodes, (edges, 2))

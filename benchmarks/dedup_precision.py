@@ -34,7 +34,7 @@ from scipy.sparse import csr_matrix
 
 from pipeline.dedup import find_duplicates
 from pipeline.extract.text import extract_text
-from pipeline.warc import read_records
+from pipeline.read.archives import read_records
 
 DATA = Path("../shared/data")
 NGRAM = 5

@@ -24,8 +24,8 @@ import torch.nn.functional as F
 
 from trainer.export.gguf import TYPES, export_gguf
 from trainer.export.hf import export_hf
-from trainer.export.trained import load_trained
 from trainer.generate import Sampling, continue_tokens, load_model
+from trainer.trained import load_trained
 
 PROSE = {path.stem: path.read_text("utf-8") for path in sorted(Path("data/prose").glob("*.txt"))}
 PROMPTS = ("This function returns", "Die Stadt", "The module provides", "1999 ")

@@ -19,7 +19,7 @@ import torch
 
 from trainer.generate import Sampling, stream_tokens
 from trainer.model import Transformer
-from trainer.presets import PRESETS
+from trainer.shapes import PRESETS
 
 TOKENS, CHECKED, POINTS, BAR = 512, 24, 9, 10.0
 

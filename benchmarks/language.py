@@ -22,7 +22,7 @@ from extraction_pages import evaluation_pages
 from pipeline.config import LanguageConfig
 from pipeline.extract import extract_text
 from pipeline.language import LanguageIdentifier, find_model
-from pipeline.language.model import normalize_label
+from pipeline.language.identify import normalize_label
 
 ACCURACY, SPEED, SAME = 0.975, 30.0, 0.995
 FILES = ("python-peps", "git-manual-l10n", "react-docs", "german-laws")

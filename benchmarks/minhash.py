@@ -21,8 +21,8 @@ from importlib.metadata import version
 
 import numpy as np
 
-from pipeline.dedup.clusters import find_duplicates
-from pipeline.minhash import MinHasher
+from pipeline.kernels.clusters import find_duplicates
+from pipeline.kernels.minhash import MinHasher
 
 HASHES, NGRAM = 112, 5
 
@@ -124,7 +124,7 @@ def accuracy(pairs: int, seeds: int) -> tuple[float, float]:
 
 def start_seconds() -> float:
     """Median seconds from start to first signature of five processes that find the compiled kernel in the cache."""
-    code = "from pipeline.minhash import MinHasher; print(MinHasher().signatures(['a b c'])[0, 0], flush=True)"
+    code = "from pipeline.kernels.minhash import MinHasher; print(MinHasher().signatures(['a b c'])[0, 0], flush=True)"
     seconds = []
     for _ in range(5):
         start = time.perf_counter()

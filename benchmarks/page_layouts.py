@@ -4,6 +4,7 @@ Jinja templates around prose that `made_pages.py` draws. A comment `<!--main-->`
 what the text behind it is: wanted, as one likes, unwanted. Of each kind one layout is held out of training.
 """
 
+
 # ruff: noqa: E501
 
 HELD_OUT = ("forum-topic", "product-tabs", "listing-table", "service-columns", "documentation-reference")

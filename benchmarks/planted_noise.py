@@ -28,7 +28,7 @@ from pathlib import Path
 from random import Random
 
 from pipeline.extract import extract_text
-from pipeline.warc import read_records
+from pipeline.read.archives import read_records
 
 Page = tuple[str, str]  # address, text
 MIN_WORDS = 25  # of a paragraph of prose

@@ -107,7 +107,7 @@ def megabytes(samples: list[Sample]) -> float:
 
 def measure_ours(texts: list[str]) -> tuple[dict[str, Any], float]:
     """All signals, and MB/s of the best of three runs."""
-    from pipeline.signals import signals
+    from pipeline.kernels.signals.measure import signals
 
     signals(texts[:10])
     seconds = []
@@ -202,9 +202,9 @@ def kept_by_source(samples: list[Sample]) -> None:
     """Print what presets keep of link lists, technical prose and fiction, with Gopher's rule on letters as the peer
     reads it and over words alone (`strict`)."""
     from pipeline.config import QualityConfig
+    from pipeline.kernels.signals.measure import signals
     from pipeline.language import LanguageIdentifier
     from pipeline.quality.rules import failures
-    from pipeline.signals import signals
 
     with gzip.open(DATA / "free-programming-books.jsonl.gz", "rt", encoding="utf-8") as file:
         lists = [Sample("free-programming-books", row["id"], row["text"]) for row in map(json.loads, file)]

@@ -31,9 +31,9 @@ from streaming import MDSWriter, StreamingDataset
 from streaming.base.util import clean_stale_shared_memory
 
 from trainer.config import TrainConfig
-from trainer.mds import MdsDataset
+from trainer.dataset import MdsDataset
+from trainer.loop import train
 from trainer.sampler import Phase, Sampler
-from trainer.train import train
 
 SHARD, BATCH = 10_000, 512
 

@@ -72,7 +72,7 @@ def measure(folder: Path, pages: int, workers: int) -> dict[str, float]:
         "executor": {"workers": workers},
     }
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
-    command = [sys.executable, "-m", "recipes.cli", "corpus", str(folder / "recipe.yaml")]
+    command = [sys.executable, "-m", "cli.main", "corpus", str(folder / "recipe.yaml")]
     started = time.monotonic()
     usage = Usage()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:

@@ -27,12 +27,12 @@ import numpy as np
 import torch
 
 from trainer.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from trainer.loop import Stepper
+from trainer.machine import DTYPES, compile_model, find_precision
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
-from trainer.presets import parameter_count
-from trainer.runtime import DTYPES, compile_model, find_precision
 from trainer.schedule import rate
-from trainer.step import Stepper
+from trainer.shapes import parameter_count
 
 TEXT = Path(__file__).parents[2] / "shared/data/corpora/tinyshakespeare/data/tinyshakespeare/input.txt"
 STEPS, BATCH, CONTEXT, BAR = 2000, 12, 64, 1.60

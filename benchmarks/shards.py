@@ -16,10 +16,10 @@ import time
 import warnings
 from pathlib import Path
 
+from pipeline.build import build_corpus
 from pipeline.config import CorpusConfig
-from pipeline.runner import build_corpus
+from pipeline.tokenize.tokenizer import train
 from pipeline.tokenize.verify import verify
-from pipeline.tokenizer import train
 
 ROOT = Path(__file__).resolve().parent.parent
 warnings.simplefilter("ignore")

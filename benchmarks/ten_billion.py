@@ -27,13 +27,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import DedupConfig, Source
-from pipeline.dedup.clusters import join, labels
 from pipeline.dedup.joins import partitions
 from pipeline.dedup.signatures import SignatureStep
 from pipeline.dedup.table import SEGMENT, Table
 from pipeline.documents import BASE_SCHEMA, document_id
+from pipeline.kernels.clusters import join, labels
 from pipeline.stage import Build
-from pipeline.step import Heartbeat
+from pipeline.task import Heartbeat
 from trainer.sampler import Phase, Sampler
 
 DOCUMENTS = 10**10
@@ -133,7 +133,7 @@ def whole_table() -> Table:
 
 
 def union_find(documents: int) -> Any:
-    """What the clusters pass does with its arrays (pipeline.dedup.survivors), one in ten documents with an edge."""
+    """What the clusters pass does with its arrays (pipeline.dedup.joins), one in ten documents with an edge."""
     draw = np.random.default_rng(1)
     edges = draw.integers(0, documents, (documents // 20, 2))
     parent = np.arange(documents, dtype=np.int64)

@@ -17,16 +17,17 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import tiktoken
+from tokenizers import Tokenizer
+
+from benchmarks.vocabularies import FOLDER, cl100k, gpt2
+from pipeline.kernels.bpe.patterns import byte_letters
+from pipeline.tokenize.tokenizer import Encoder, train
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "NUMBA_NUM_THREADS": "1"}
 
-import tiktoken  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
-
-from benchmarks.vocabularies import FOLDER, cl100k, gpt2  # noqa: E402
-from pipeline.tokenizer import Encoder, train  # noqa: E402
-from pipeline.tokenizer.patterns import byte_letters  # noqa: E402
 
 SPEED, RATIO = 34.0, 10.0
 SETS = ("mixed", "english", "european", "unspaced")

@@ -11,11 +11,11 @@ warm-up. Data are random tokens: speed does not depend on them.
 - `plain bf16`: the same loop under autocast.
 - `litgpt bf16-true` (with `--all` also `bf16-mixed`), `litgpt 32-true`: litgpt's GPT with Llama's blocks, compiled, its
   chunked loss, as its `pretrain` command runs it. The bar counts against the faster one.
-- `ours`: `trainer.step`, as `pretrain train` runs it, with AdamW alone, which the bars count; with `--all` also with
+- `ours`: `trainer.loop`, as `pretrain train` runs it, with AdamW alone, which the bars count; with `--all` also with
   Muon, whose Newton-Schulz products cost a third more at this batch and buy loss, not speed.
 
 The precision is by default that of `precision: auto`: bf16 where the CPU multiplies it, otherwise fp32, and then there
-is nothing in bf16 to compare. Utilisation is the model's FLOPs (trainer.presets.flops_per_token) over what the best
+is nothing in bf16 to compare. Utilisation is the model's FLOPs (trainer.shapes.flops_per_token) over what the best
 matrix product of this run reaches in that precision. Bars in bf16: 3.5x plain fp32, 1.35x plain bf16, 1.3x litgpt, 40 %
 of the matrix product; the first is hard to reach where bf16 products are 2.3x as fast as fp32 ones (a CPU without AMX).
 Bars in fp32: 1.3x plain and 1.3x litgpt. They need a plain loop that leaves a quarter of the matrix product unused.
@@ -40,11 +40,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import ModelConfig, OptimizerConfig
+from trainer.loop import Stepper
+from trainer.machine import DTYPES, compile_model, find_precision, keep_memory
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
-from trainer.presets import flops_per_token
-from trainer.runtime import DTYPES, compile_model, find_precision, keep_memory
-from trainer.step import Stepper
+from trainer.shapes import flops_per_token
 
 LAYERS, WIDTH, HEADS, VOCABULARY, CONTEXT, BATCH, THREADS = 6, 384, 6, 4096, 256, 16, 2
 SHAPE = ModelConfig(

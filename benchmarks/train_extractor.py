@@ -26,13 +26,13 @@ import numpy as np
 from extraction_pages import evaluation_pages, fold_space, snippet_f1, trained_on
 from made_pages import made_pages, word_f1
 
-from pipeline.extract.blocks import cut_blocks
-from pipeline.extract.fast import choose
-from pipeline.extract.features import describe
-from pipeline.extract.model import WEIGHTS, Nodes, by_feature, context, run_trees
-from pipeline.extract.render import render
 from pipeline.extract.text import decode, tidy
-from pipeline.extract.tree import parse
+from pipeline.kernels.html.blocks import cut_blocks
+from pipeline.kernels.html.fast import choose
+from pipeline.kernels.html.features import describe
+from pipeline.kernels.html.forest import WEIGHTS, Nodes, by_feature, context, run_trees
+from pipeline.kernels.html.render import render
+from pipeline.kernels.html.tree import parse
 
 FOLDS = 4
 SNIPPET_WEIGHT = 12.0
@@ -50,7 +50,7 @@ COMMON = {
 
 def other_pages(data: Path) -> dict[str, bytes]:
     """Pages without snippets."""
-    from pipeline.warc import read_records
+    from pipeline.read.archives import read_records
 
     pages = {}
     for path in sorted((data / "web").glob("[hk]*.warc.gz")):
@@ -185,7 +185,7 @@ def train(samples: list[Sample], rows: list[np.ndarray], settings: dict, trees: 
 
 
 def flatten(model: lightgbm.Booster) -> dict[str, np.ndarray]:
-    """Nodes of a booster in the order of pipeline.extract.model.Nodes."""
+    """Nodes of a booster in the order of pipeline.kernels.html.forest.Nodes."""
     feature, threshold, left, right, roots = [], [], [], [], []
 
     def add(node: dict) -> int:

@@ -9,7 +9,7 @@ Then the presets, each with Muon, steps of eight micro-batches, after three step
     124m   context 1,024, 32 sequences a micro-batch     bar: 50 % of 989 TFLOP/s (H100, H200: data sheet, dense bf16)
     1b     context 2,048, 8 sequences a micro-batch      bar: 55 %
 
-FLOPs are those of `trainer.presets.flops_per_token` (PaLM's convention). Data are random tokens in one document a
+FLOPs are those of `trainer.shapes.flops_per_token` (PaLM's convention). Data are random tokens in one document a
 sequence, so that attention has the whole context to see; a further row has documents of 400 tokens. `--quick` times
 three steps of 124m and holds it to no bar. Without a GPU it says so and ends with 2.
 """
@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from trainer.config import ModelConfig, OptimizerConfig
+from trainer.loop import Part, Stepper
+from trainer.machine import compile_model, deterministic
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
-from trainer.presets import PRESETS, flops_per_token
-from trainer.runtime import compile_model, deterministic
-from trainer.step import Part, Stepper
+from trainer.shapes import PRESETS, flops_per_token
 
 VOCABULARY, MICRO_BATCHES, PEAK = 32_768, 8, 989e12
 CASES = {"124m": (1024, 32, 0.50), "1b": (2048, 8, 0.55)}  # context, sequences, bar

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from pipeline.tokenizer.encoder import EOS
-from pipeline.tokenizer.patterns import Pattern, byte_letters
+from pipeline.kernels.bpe.patterns import Pattern, byte_letters
+from pipeline.tokenize.tokenizer import EOS
 
 FOLDER = Path(__file__).parent.parent.parent / "shared/data/eval/tokenizer"
 

@@ -23,7 +23,7 @@ from fastwarc.warc import ArchiveIterator as FastIterator
 from fastwarc.warc import WarcRecordType
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 
-from pipeline.warc import Tally, read_records
+from pipeline.read.archives import Tally, read_records
 
 Counts = tuple[int, int]  # records, HTML responses
 

@@ -17,11 +17,12 @@ import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from planted import Case, cases
-from prose import Page, languages, read_language
-from templates import TEMPLATES, render
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
+
+from data.planted import Case, cases
+from data.prose import Page, languages, read_language
+from data.templates import TEMPLATES, render
 
 FIRST_DATE = datetime(2024, 3, 1, tzinfo=UTC)
 SNIPPET = 48  # characters of a main-text snippet

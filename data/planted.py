@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeVar
 
-from phrases import LOREM, NOTES, QUOTES, SPAM_LINES, SPAM_SENTENCES, TOWNS
-from prose import Page, languages, read_language, read_planted
+from data.phrases import LOREM, NOTES, QUOTES, SPAM_LINES, SPAM_SENTENCES, TOWNS
+from data.prose import Page, languages, read_language, read_planted
 
 SEED = 20240229
 T = TypeVar("T")

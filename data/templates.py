@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from html import escape
 
-from prose import Page
+from data.prose import Page
 
 SCRIPT = """<script>
   window.settings = window.settings || {"theme": "paper", "track": false};

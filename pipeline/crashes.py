@@ -21,8 +21,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import PipelineError
-from pipeline.storage import MANIFEST, atomic_file, hash_file, read_json, write_json
+from common.errors import PretrainError
+from common.files import MANIFEST, atomic_file, hash_file, read_json, write_json
 
 RULE = "crashed"
 DETAIL = "ended the process that worked on it, each time"
@@ -54,7 +54,7 @@ def recording(path: Path) -> Iterator[None]:
     try:
         yield
         path.unlink()
-    except (PipelineError, OSError) as error:
+    except (PretrainError, OSError) as error:
         if is_final(error):
             path.unlink()
         raise
@@ -66,7 +66,7 @@ def recording(path: Path) -> Iterator[None]:
 def is_final(error: BaseException | None) -> bool:
     """Whether a task's error is one for which no document is to blame: a message for people, a full disk."""
     wants_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return isinstance(error, (PipelineError, OSError)) and not wants_memory
+    return isinstance(error, (PretrainError, OSError)) and not wants_memory
 
 
 def is_recording() -> bool:

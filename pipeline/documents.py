@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from common.errors import PipelineError
+from common.files import atomic_file
 from pipeline.crashes import at_hand, is_recording
-from pipeline.errors import PipelineError
-from pipeline.storage import atomic_file
 
 BATCH_ROWS = 1000
 BATCH_BYTES = 32 << 20  # what a batch may hold before the document that passes it ends the batch

@@ -17,7 +17,7 @@ from typing import Any
 
 import xxhash
 
-from pipeline.storage import dump_json
+from common.files import dump_json
 
 _ROOT = Path(__file__).parent.parent
 _BY_VALUE = {"pipeline.config"}
@@ -52,7 +52,7 @@ def _closure(module: str) -> frozenset[str]:
 
 
 def _imports(module: str) -> Iterator[str]:
-    """Modules of this package that `module` imports anywhere, lazy imports included."""
+    """Modules of `common` and `pipeline` that `module` imports anywhere, lazy imports included."""
     for node in ast.walk(ast.parse(_source(module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -60,7 +60,7 @@ def _imports(module: str) -> Iterator[str]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             continue
-        yield from (name for name in names if name.startswith("pipeline.") and _exists(name))
+        yield from (name for name in names if name.startswith(("common.", "pipeline.")) and _exists(name))
 
 
 def _exists(module: str) -> bool:

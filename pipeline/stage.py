@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from pipeline.config import Model, Source
 from pipeline.crashes import Place
-from pipeline.step import CorpusStep
+from pipeline.task import CorpusStep
 
 
 @dataclass(frozen=True)

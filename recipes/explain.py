@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -17,7 +18,6 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from recipes.parse import Document
 from recipes.schema import Location
 
 _KINDS = {
@@ -41,6 +41,24 @@ PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters of a to z, digits, `.`, `_` and `-`, no sign first, e.g. my-run",
     r"^[a-z][a-z0-9_]*$": "small letters of a to z, digits and `_`, a letter first",
 }
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed recipe: plain values, and for each location where it was said (`FILE:LINE` or `--set ...`)."""
+
+    data: dict[str, Any]
+    origins: dict[Location, str]
+
+    def nearest(self, location: Location) -> Location:
+        """`location`, or the innermost thing around it that was written down."""
+        while location and location not in self.origins:
+            location = location[:-1]
+        return location
+
+    def origin(self, location: Location) -> str:
+        """Where `location`, or the innermost thing around it, was said."""
+        return self.origins.get(self.nearest(location), "--set")
 
 
 def explain(error: ValidationError, document: Document, schema: type[BaseModel]) -> list[str]:

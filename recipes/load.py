@@ -1,9 +1,17 @@
-"""Read a recipe file, apply `--set` overrides, validate, and say everything that is wrong with it at once."""
+"""Read a recipe file, apply `--set` overrides, validate, and say everything that is wrong with it at once.
+
+YAML text to plain values, remembering the line on which each stands.
+
+Scalars follow YAML 1.2: `no` is a word (and a language), `3e-3` a number, `1_000` a number; YAML 1.1, PyYAML's
+own dialect, reads false, text, and surprises like octal and base-60 numbers. Only plain mappings, lists and
+scalars are read: no tag can build another object. A key given twice is an error; PyYAML silently keeps the last.
+"""
 
 from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,10 +22,9 @@ from typing import Any, Generic, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from recipes.errors import RecipeError
-from recipes.explain import explain, show
+from common.errors import RecipeError
+from recipes.explain import Document, explain, show
 from recipes.mirror import is_remote, local_copy
-from recipes.parse import Document, parse_recipe, parse_value
 from recipes.schema import Location, Recipe, Training, local_paths
 from trainer.config import TrainConfig
 
@@ -173,3 +180,105 @@ def _nothing_at(path: Path) -> str:
         if not has_magic(str(folder)) and not folder.is_dir():
             return f"got {str(path)!r}, but there is no folder {str(folder)!r}"
     return f"got {str(path)!r}, {'which matches no file' if has_magic(str(path)) else 'which does not exist'}"
+
+
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = [
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?([0-9][0-9_]*\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's scalars."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way to say it
+
+
+for _name, _pattern, _first in _SCALARS:
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def parse_recipe(text: str, name: str) -> Document:
+    """Parse a recipe file's text; `name` stands for the file in messages. Raises RecipeError."""
+    origins: dict[Location, str] = {(): f"{name}:1"}
+    data = _parse(text, name, origins)
+    if data is None:
+        raise RecipeError(f"{name}:1: the recipe is empty; it needs at least `name` and `sources`")
+    if not isinstance(data, dict):
+        raise RecipeError(f"{name}:1: got {type(data).__name__}, allowed: `key: value` lines")
+    return Document(data, origins)
+
+
+def parse_value(text: str, name: str) -> Any:
+    """A YAML value given on the command line. Raises RecipeError."""
+    return _parse(text, name, {})
+
+
+def _parse(text: str, name: str, origins: dict[Location, str]) -> Any:
+    loader: _Loader | None = None
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        return _Reader(loader, name, origins).read(root, ()) if root is not None else None
+    except yaml.reader.ReaderError as error:
+        raise RecipeError(f"{name}: not text: character {error.character:#x} at {error.position}") from error
+    except yaml.MarkedYAMLError as error:
+        raise RecipeError(_describe(error, name)) from error
+    finally:
+        if loader:
+            loader.dispose()
+
+
+class _Reader:
+    """Turns a tree of YAML nodes into values and notes each one's line."""
+
+    def __init__(self, loader: _Loader, name: str, origins: dict[Location, str]) -> None:
+        self.loader = loader
+        self.name = name
+        self.origins = origins
+        self.open: list[yaml.Node] = []
+
+    def read(self, node: yaml.Node, location: Location) -> Any:
+        if node in self.open:
+            raise yaml.MarkedYAMLError(problem="an alias within its own anchor", problem_mark=node.start_mark)
+        self.origins.setdefault(location, self._where(node))
+        self.open.append(node)
+        try:
+            if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+                return self._mapping(node, location)
+            if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+                return [self.read(child, (*location, index)) for index, child in enumerate(node.value)]
+            return self.loader.construct_object(node)
+        finally:
+            self.open.pop()
+
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
+            place = (*location, key)
+            if key in mapping:
+                field = ".".join(map(str, place))
+                raise RecipeError(f"{self._where(key_node)}: {field}: given twice (first at {self.origins[place]})")
+            self.origins[place] = self._where(key_node)
+            mapping[key] = self.read(value_node, place)
+        return mapping
+
+    def _where(self, node: yaml.Node) -> str:
+        return f"{self.name}:{node.start_mark.line + 1}"
+
+
+def _describe(error: yaml.MarkedYAMLError, name: str) -> str:
+    mark = error.problem_mark or error.context_mark
+    line = f":{mark.line + 1}" if mark else ""
+    hint = "; indent with spaces" if "'\\t'" in str(error.problem) else ""
+    return f"{name}{line}: not valid YAML: {error.problem or error.context}{hint}"

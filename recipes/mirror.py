@@ -20,7 +20,8 @@ from typing import Any
 
 import xxhash
 
-from recipes.errors import RecipeError
+from common.errors import RecipeError
+from common.observe import Observer
 
 COPIES = Path("runs/.mirror")
 _NOTES = ".mirror.json"
@@ -124,27 +125,21 @@ class Mirror:
         part.replace(self.local / _NOTES)
 
 
-class Pushing:
-    """An observer of a corpus or a training run that pushes after each finished stage and checkpoint (rank 0 alone)."""
+def pushing(observer: Observer, mirror: Mirror | None) -> Observer:
+    """Have `observer` push to the mirror after each finished stage and checkpoint (rank 0 alone)."""
+    if mirror is None or os.environ.get("RANK", "0") != "0":
+        return observer
+    for name in ("stage_finished", "checkpointed", "finished"):
+        setattr(observer, name, _then_push(getattr(observer, name), mirror))
+    return observer
 
-    def __init__(self, observer: Any, mirror: Mirror | None) -> None:
-        self.observer, self.mirror = observer, mirror
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        report: Callable[..., None] = getattr(self.observer, name)
-        if (
-            self.mirror is None
-            or os.environ.get("RANK", "0") != "0"
-            or name not in ("stage_finished", "checkpointed", "finished")
-        ):
-            return report
+def _then_push(report: Callable[..., None], mirror: Mirror) -> Callable[..., None]:
+    def report_and_push(*arguments: Any) -> None:
+        report(*arguments)
+        mirror.push()
 
-        def report_and_push(*arguments: Any) -> None:
-            report(*arguments)
-            if self.mirror:
-                self.mirror.push()
-
-        return report_and_push
+    return report_and_push
 
 
 def _manifests(names: list[str], notes: dict[str, dict[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from pipeline.config import CorpusConfig, Model
-from pipeline.presets import PRESETS
+from pipeline.quality.presets import PRESETS
 from trainer.config import TrainConfig
 
 Location = tuple[str | int, ...]

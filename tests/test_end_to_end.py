@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from pipeline.documents import document_id
-from pipeline.warc import read_records
+from pipeline.read.archives import read_records
 
 ROOT = Path(__file__).parent.parent
 RECIPE = {
@@ -86,7 +86,7 @@ def test_every_document_is_accounted_for_and_leads_back_to_its_record(run: Path)
 
 
 def test_truth_is_scored(folder: Path, run: Path) -> None:
-    from pipeline.truth import score
+    from data.truth import score
 
     scores = score(run, ROOT / "data/labels.jsonl")
     assert set(scores) == {"extract", "language", "dedup", "quality"}

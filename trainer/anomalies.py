@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import TrainerError
+from common.files import to_json, write_atomically
 from trainer.config import AnomalyConfig
-from trainer.errors import TrainerError
-from trainer.files import to_json, write_atomically
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from typing import Any
 
 import fsspec
 
-from trainer.errors import TrainerError
-from trainer.files import sync
+from common.errors import TrainerError
+from common.files import sync
 
 TRIES = 4
 FIRST_PAUSE = 0.5  # seconds before the second try; each further pause is twice as long

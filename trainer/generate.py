@@ -21,12 +21,12 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from common.errors import TrainerError
+from common.files import sha256
 from trainer.checkpoint import load_newest, load_step
 from trainer.config import ModelConfig
-from trainer.errors import TrainerError
-from trainer.files import sha256
+from trainer.machine import find_device
 from trainer.model import Cache, Transformer
-from trainer.runtime import find_device
 
 Scores = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from common.errors import TrainerError
 from trainer.config import ModelConfig
-from trainer.errors import TrainerError
-from trainer.export.trained import load_trained
 from trainer.shards import Shards
+from trainer.trained import load_trained
 
 
 def load_initial(folder: Path, shards: Shards) -> tuple[ModelConfig, Mapping[str, Tensor], str]:

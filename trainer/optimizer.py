@@ -9,23 +9,29 @@ Decay leaves out norms and the input embedding, whose rare rows would shrink bet
 arXiv:2501.00656). State: one fp32 buffer per Muon weight, two per AdamW weight. Cost of Newton-Schulz on (r, c),
 r <= c: 5 * (4 r^2 c + 2 r^3) FLOPs per matrix and step, whatever the batch. Several processes share the matrices of a
 shape among them and exchange the results, in the model's compute type.
+
+Exponential moving average of the weights: a steadier model for evaluation, generation and export.
+
+Costs one fp32 copy of the weights and one pass over them a step. A checkpoint's model.safetensors then holds the
+average, so that whatever reads it gets that; the weights that training goes on from stand beside the optimizer's state.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from common.errors import TrainerError
 from trainer.config import OptimizerConfig
-from trainer.errors import TrainerError
 from trainer.model import Transformer
 from trainer.parallel import ALONE, World
-from trainer.sharding import from_part, local_part, take
+from trainer.tensors import Tensors, from_part, local_part, take
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of Jordan et al., steepest at zero
 UPDATE_RMS = 0.2  # AdamW's usual update RMS, measured in arXiv:2502.16982
@@ -146,3 +152,47 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
     return x.mT if tall else x
+
+
+PREFIX = "weights."
+
+
+class Average:
+    """The average of a model's weights over its steps, `decay` of it kept at each."""
+
+    def __init__(self, model: Transformer, decay: float) -> None:
+        self.parameters = dict(model.named_parameters())
+        self.decay = decay
+        self.values = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights of one more step."""
+        averages, weights = ([local_part(each) for each in of.values()] for of in (self.values, self.parameters))
+        torch._foreach_lerp_(averages, weights, 1 - self.decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The model with its average for weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, parameter in self.parameters.items():
+            kept = parameter.detach().clone()
+            parameter.copy_(self.values[name])
+            self.values[name] = kept
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take a saved average."""
+        for name, value in self.values.items():
+            value.copy_(take(tensors, name, value))
+
+
+def training_weights(model: Tensors, optimizer: Tensors) -> Tensors:
+    """The weights that a checkpoint's training goes on from: beside the optimizer's state where there is an average."""
+    return optimizer.under(PREFIX) or model

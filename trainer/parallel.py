@@ -26,8 +26,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.errors import TrainerError
-from trainer.files import locked
+from common.errors import TrainerError
+from common.files import locked
 from trainer.model import Transformer
 
 Losses = Callable[..., tuple[Tensor, Tensor]]
@@ -154,7 +154,7 @@ def own_folder(world: World, output: Path) -> Iterator[Path]:
     So a run is the same code in every process. The others start from the ledger that the main one has.
     """
     if world.main:
-        with locked(output):
+        with locked(output, "give this run another `--output`"):
             yield output
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.errors import TrainerError
+from common.errors import TrainerError
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Words = np.ndarray[Any, np.dtype[np.uint64]]

@@ -1,16 +1,29 @@
 """Losses of a model document by document and position by position: on the shards' held-out samples and on any text.
 
-Held-out samples are scored as they were packed; `trainer.evaluate` does so during the training. A text is scored
+Held-out samples are scored as they were packed; `trainer.score` does so during the training. A text is scored
 from an end-of-document token on, in windows of the model's context that do not overlap (as lm-eval's rolling
 log-likelihood does); what a tokenizer makes of it is no matter, for bits are set against the text's own UTF-8 bytes.
 
 In-context learning (Olsson et al. 2022, arXiv:2209.11895): how much better a model predicts late in a document than
 early, the mean loss of tokens 450 to 549 minus that of tokens 40 to 59. Only documents with 550 tokens in one window
 count, so that both means are over the same documents. Costs: forward passes only.
+
+Held-out scores during a training: loss, bits per byte, in-context learning; per stream, per language, over all.
+
+The definitions are those of `trainer.score`. Languages are those of documents.parquet. The first
+`batches * micro_batch` samples of each stream are used, always the same ones; costs forward passes only.
+
+Whether evaluation texts stand in the training samples: n-grams of tokens that occur in both.
+
+A run of 13 tokens that a text shares with a training sample counts as seen (GPT-3 took 13 words, arXiv:2005.14165,
+C; Llama 2 more than 10 tokens, arXiv:2307.09288, A.6). The texts' n-grams are hashed to 64 bits and looked up for
+every position of the corpus; a run that packing cut in two is missed where it lies across the cut.
+Costs: one pass over the training samples, memory of the evaluation texts.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,10 +34,10 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from trainer.dataset import Array
 from trainer.loss import IGNORE
-from trainer.mds import Array
 from trainer.model import Transformer
-from trainer.shards import Shards
+from trainer.shards import Shards, Stream, sample_tokens
 
 EARLY, LATE = slice(40, 60), slice(450, 550)
 Item = TypeVar("Item")
@@ -238,3 +251,122 @@ def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while group := list(islice(iterator, size)):
         yield group
+
+
+Scores = dict[str, Any]
+
+
+def evaluate(
+    model: Transformer, shards: Shards, *, micro_batch: int, batches: int, document_mask: bool
+) -> Scores | None:
+    """Scores {"loss": nats per token, "bits_per_byte", "in_context", "tokens"}, over all and, in the same form, under
+    "streams" and "languages" by name; "languages" without "in_context".
+
+    `bits_per_byte` is absent without token_bytes.npy, `in_context` where no document is long enough (550 tokens),
+    `languages` without documents.parquet. None where nothing is held out.
+    """
+    if not shards.validation:
+        return None
+    known = _languages(shards)
+    overall = Tally(model.config.context)
+    streams: Scores = {}
+    languages: dict[str, Sums] = {}
+    for number, stream in enumerate(shards.validation):
+        limit = batches * micro_batch
+        tally = score(model, stream_batches(shards, number, masked=document_mask, micro_batch=micro_batch, limit=limit))
+        streams[stream.name] = _row(tally)
+        for document, sums in tally.documents.items():
+            if (language := known.get((stream.name, document))) is not None:
+                total = languages.setdefault(language, Sums())
+                total += sums
+        overall += tally
+    scores = _row(overall) | {"streams": streams}
+    if languages:
+        scores["languages"] = {name: sums.scores() for name, sums in sorted(languages.items()) if sums.tokens}
+    return scores
+
+
+def _row(tally: Tally) -> Scores:
+    gain = tally.gain()
+    return tally.total().scores() | ({} if gain is None else {"in_context": gain})
+
+
+def _languages(shards: Shards) -> dict[tuple[str, str], str]:
+    """Language of each held-out document, by stream and id."""
+    path = shards.folder / "documents.parquet"
+    if not path.is_file() or importlib.util.find_spec("pyarrow") is None:  # the trainer alone does without it
+        return {}
+    from pyarrow import parquet
+
+    columns = ["id", "stream", "language"]
+    rows = parquet.read_table(path, columns=columns, filters=[("split", "=", "validation")]).to_pylist()
+    return {(row["stream"], row["id"]): row["language"] or "unknown" for row in rows}
+
+
+NGRAM = 13
+BATCH = 256  # samples looked up at once
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that every token moves every later bit
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What a text shares with the corpus.
+
+    seen: tokens of it that lie in a shared n-gram; tokens: of the text; sample: (stream, number) of the first
+    training sample that shares one, None where nothing is shared.
+    """
+
+    name: str
+    seen: int
+    tokens: int
+    sample: tuple[str, int] | None
+
+
+def find_overlaps(shards: Shards, texts: Iterable[tuple[str, Array]], ngram: int = NGRAM) -> list[Overlap]:
+    """The overlap of each text, (name, token ids), with the training samples, in their order."""
+    named = list(texts)
+    hashes = [ngram_hashes(tokens, ngram) for _, tokens in named]
+    known = np.unique(np.concatenate([*hashes, np.zeros(0, np.uint64)]))
+    first = np.full((len(known), 2), -1, np.int64)  # stream and sample in which each n-gram was met first
+    for number, stream in enumerate(shards.train):
+        for start in range(0, len(stream.data), BATCH):
+            _look_up(stream, number, start, ngram, known, first)
+    found = []
+    for (name, tokens), grams in zip(named, hashes, strict=True):
+        places = np.searchsorted(known, grams)
+        hits = np.flatnonzero(first[places, 0] >= 0)
+        covered = np.zeros(len(tokens), bool)
+        for offset in range(ngram):
+            covered[hits + offset] = True
+        sample = None
+        if len(hits):
+            stream_number, index = first[places[hits[0]]].tolist()
+            sample = shards.train[stream_number].name, index
+        found.append(Overlap(name, int(covered.sum()), len(tokens), sample))
+    return found
+
+
+def ngram_hashes(tokens: Array, ngram: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """A 64-bit hash of each run of `ngram` tokens: (max(0, len(tokens) - ngram + 1),) uint64."""
+    count = max(0, len(tokens) - ngram + 1)
+    words = tokens.astype(np.uint64) + np.uint64(1)
+    hashes = np.zeros(count, np.uint64)
+    with np.errstate(over="ignore"):
+        for offset in range(ngram):
+            hashes = (hashes ^ words[offset : offset + count]) * _BASE
+            hashes ^= hashes >> np.uint64(32)
+    return hashes
+
+
+def _look_up(stream: Stream, number: int, start: int, ngram: int, known: Array, first: Array) -> None:
+    """Note which known n-grams occur in BATCH samples from `start` on."""
+    rows = range(start, min(start + BATCH, len(stream.data)))
+    grams = [ngram_hashes(sample_tokens(stream.data.sample(row)), ngram) for row in rows]
+    owners = np.repeat(np.array(rows), [len(each) for each in grams])
+    joined = np.concatenate(grams)
+    places = np.searchsorted(known, joined)
+    places[places == len(known)] = 0
+    hits = np.flatnonzero(known[places] == joined) if len(known) else np.zeros(0, np.int64)
+    for hit in hits[first[places[hits], 0] < 0].tolist():
+        if first[places[hit], 0] < 0:
+            first[places[hit]] = number, owners[hit]

@@ -24,11 +24,11 @@ import xxhash
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from common.errors import TrainerError
+from common.files import sha256
 from trainer.cache import Cache, Needed, Prefetcher, Remote
-from trainer.errors import TrainerError
-from trainer.files import sha256
+from trainer.dataset import Array, MdsDataset, check_hash, read_index
 from trainer.loss import IGNORE
-from trainer.mds import Array, MdsDataset, check_hash, read_index
 from trainer.sampler import Phase, Sampler
 
 FORMAT = 1

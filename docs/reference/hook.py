@@ -16,13 +16,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from pipeline.presets import OPTIONAL, PRESETS
+from pipeline.quality.presets import OPTIONAL, PRESETS
 from recipes.schema import Recipe
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

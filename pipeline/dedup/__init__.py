@@ -1,5 +1,5 @@
 """Exact and near-duplicate removal: signatures, candidate pairs, verification, clusters, survivors."""
 
-from pipeline.dedup.clusters import find_duplicates
+from pipeline.kernels.clusters import find_duplicates
 
 __all__ = ["find_duplicates"]

@@ -14,13 +14,12 @@ import numpy as np
 import xxhash
 
 from pipeline.config import DedupConfig
-from pipeline.dedup.joins import partitions
-from pipeline.dedup.survivors import read_clusters
+from pipeline.dedup.joins import partitions, read_clusters
 from pipeline.dedup.table import Table, concatenate, load_array, save_array
 from pipeline.documents import read_batches, text_bytes
-from pipeline.minhash import I64, U64
+from pipeline.kernels.minhash import I64, U64
 from pipeline.stage import Build
-from pipeline.step import CorpusStep, Heartbeat, TaskReport
+from pipeline.task import CorpusStep, Heartbeat, TaskReport
 
 _LINES = 32  # lines of a document, about: fixes the number of partitions
 

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import PipelineError
-from pipeline.minhash import I64, U32
-from pipeline.storage import atomic_file
+from common.errors import PipelineError
+from common.files import atomic_file
+from pipeline.kernels.minhash import I64, U32
 
 SEGMENT = 16_384
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -13,7 +13,7 @@ import re
 
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-from pipeline.extract import fast
+from pipeline.kernels.html import fast
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 MAX_UNDECODABLE = 0.01  # share of characters; a page cut inside a character still counts as decodable
@@ -48,7 +48,7 @@ def extract_decoded(page: str, *, url: str | None = None, extractor: str = "fast
 
 
 def extract_counted(page: str, *, url: str | None = None, extractor: str = "fast") -> tuple[str, str]:
-    """(text, way by which it was found): `fast` names its own ways (pipeline.extract.fast), others their name."""
+    """(text, way by which it was found): `fast` names its own ways (pipeline.kernels.html.fast), others their name."""
     if extractor == "fast":
         text, way = fast.extract(page)
         return tidy(text), way

@@ -1,6 +1,22 @@
 """Quality: signals once, rules after."""
 
-from pipeline.quality.rules import keep
-from pipeline.signals import signals
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.kernels.signals.measure import signals
+    from pipeline.quality.rules import keep
 
 __all__ = ["keep", "signals"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public functions when they are asked for: `pipeline.config` reads presets without numba."""
+    if name == "keep":
+        from pipeline.quality.rules import keep
+
+        return keep
+    if name == "signals":
+        from pipeline.kernels.signals.measure import signals
+
+        return signals
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

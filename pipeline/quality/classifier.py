@@ -20,7 +20,7 @@ import fasttext
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.errors import PipelineError
+from common.errors import PipelineError
 
 Array = np.ndarray[Any, Any]
 CHARACTERS = 20_000  # of a document that are read: a book says no more about its quality than a chapter

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from pipeline.errors import PipelineError
-from pipeline.fold import ALONE, IGNORED, fold_table
-from pipeline.signals import code_points
+from common.errors import PipelineError
+from pipeline.kernels.minhash import ALONE, IGNORED, fold_table
+from pipeline.kernels.signals.measure import code_points
 
 Array = np.ndarray[Any, Any]
 _PRIME = np.uint64(0x100000001B3)

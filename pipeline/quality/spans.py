@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pipeline.signals import code_points
-from pipeline.signals.lines import SHORT_LINE
-from pipeline.signals.words import HAS_LETTER, tokenize
+from pipeline.kernels.signals.line_counts import SHORT_LINE
+from pipeline.kernels.signals.measure import code_points
+from pipeline.kernels.signals.words import HAS_LETTER, tokenize
 
 Span = tuple[int, int]
 _PATTERNS = {

@@ -21,13 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from common.errors import PipelineError
+from common.files import atomic_file, hash_file
 from pipeline.config import TokenizeConfig, TokenizerConfig
 from pipeline.documents import ParquetFile, read_batches, read_rows, read_schema, text_bytes
-from pipeline.errors import PipelineError
 from pipeline.stage import Build
-from pipeline.step import CorpusStep, Counts, Heartbeat, TaskReport, add_counts, count_documents
-from pipeline.storage import atomic_file, hash_file
-from pipeline.tokenizer import Encoder, load, train
+from pipeline.task import CorpusStep, Counts, Heartbeat, TaskReport, add_counts, count_documents
+from pipeline.tokenize.tokenizer import Encoder, load, train
 
 ENCODED = pa.schema(
     [

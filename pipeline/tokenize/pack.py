@@ -3,12 +3,31 @@
 `concat` lays documents end to end and cuts wherever a sequence is full: no padding but in the last one.
 `best_fit` (Ding et al. 2024) cuts only documents longer than a sequence and puts each piece where it fits
 best, longest first: fewer cut documents, some padding. Both are functions of the documents in their order.
+
+Passes 3 and 4 of stage `tokenize`: buckets to MDS shards, and the table that leads back to documents.
+
+Each bucket is shuffled by the documents' keys, packed, and written to shards of its own; a task takes as many
+buckets as make up `_TASK_BYTES`. A last task merges the indexes.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.files import atomic_file, read_json, write_json
+from common.mds import write_shards
+from pipeline.config import TokenizeConfig
+from pipeline.stage import Build
+from pipeline.task import CorpusStep, Counts, Heartbeat, TaskReport, add_counts
+from pipeline.tokenize.encode import ENCODED, bundle, encoder_of, special_ids
+from pipeline.tokenize.tokenizer import Encoder
 
 
 class Piece(NamedTuple):
@@ -65,3 +84,141 @@ def _best_fit(lengths: list[int], size: int) -> list[list[Piece]]:
             insort(rooms, (room - piece.length, sequence))
     # Filled longest first; by first document the order is again that of the shuffle.
     return sorted(sequences, key=min)
+
+
+PIECES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("copy", pa.int32()),
+        ("url", pa.string()),
+        ("source", pa.string()),
+        ("language", pa.string()),
+        ("split", pa.string()),
+        ("stream", pa.string()),
+        ("bytes", pa.int64()),
+        ("sample", pa.int64()),
+        ("offset", pa.int64()),
+        ("tokens", pa.int64()),
+    ]
+)
+_TASK_BYTES = 64_000_000  # of encoded buckets
+
+
+class PackStep(CorpusStep):
+    """Shuffles, packs and writes buckets."""
+
+    def __init__(self, build: Build, groups: Sequence[tuple[str, int]]) -> None:
+        self.bundles = bundle(groups, _TASK_BYTES)
+        super().__init__("pack", build.workdir, len(self.bundles))
+        self.settings: TokenizeConfig = build.settings
+
+    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+        encoder = encoder_of(self.workdir)
+        report = TaskReport()
+        for number, group in enumerate(self.bundles[rank]):
+            add_counts(report.counts, self._pack(group, encoder, report.files))
+            heartbeat.beat(0, 0, (number + 1) / len(self.bundles[rank]))
+        return report
+
+    def _pack(self, group: str, encoder: Encoder, files: list[Path]) -> Counts:
+        parts = sorted((self.workdir / ".scratch/encoded" / group).glob("*.parquet"))
+        table = pa.concat_tables([pq.read_table(part, schema=ENCODED) for part in parts])
+        table = table.sort_by([("key", "ascending"), ("id", "ascending"), ("copy", "ascending")])
+        documents = [np.frombuffer(tokens, encoder.dtype) for tokens in table["tokens"].to_pylist()]
+        size = self.settings.sequence_length + 1
+        sequences = pack([len(tokens) for tokens in documents], size, self.settings.packing)
+        ids = np.frombuffer(bytes.fromhex("".join(table["id"].to_pylist())), np.uint8).reshape(-1, 16)
+        samples = _samples(sequences, documents, ids, special_ids(self.settings, encoder)[1], size)
+        files += write_shards(
+            self.workdir / group,
+            samples,
+            {"tokens": encoder.dtype, "doc_lengths": np.dtype(np.uint32), "doc_ids": np.dtype(np.uint8)},
+            compression=self.settings.compression,
+            hashes=self.settings.hashes,
+            size_limit=self.settings.shard_bytes,
+        )
+        files.append(self._write_pieces(group, sequences, table.drop_columns(["tokens", "key"])))
+        real, padding = sum(map(len, documents)), len(sequences) * size - sum(map(len, documents))
+        used = np.bincount([piece.document for sequence in sequences for piece in sequence])
+        counts = {"tokens": real, "padding": padding, "samples": len(sequences)}
+        split, stream, _ = group.split("/")
+        more = {"documents": len(documents), "bytes": sum(table["bytes"].to_pylist())}
+        more["cut_documents"] = int((used > 1).sum())
+        return {**counts, "cut_documents": more["cut_documents"], "streams": {f"{split}/{stream}": {**counts, **more}}}
+
+    def _write_pieces(self, group: str, sequences: list[list[Piece]], rows: pa.Table) -> Path:
+        split, stream, bucket = group.split("/")
+        pieces = [piece for sequence in sequences for piece in sequence]
+        lengths = [np.array([piece.length for piece in sequence]) for sequence in sequences]
+        offsets = np.concatenate([np.cumsum(row) - row for row in lengths])
+        samples = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
+        table = rows.take([piece.document for piece in pieces])
+        columns = {"split": [split] * len(pieces), "stream": [stream] * len(pieces), "sample": samples}
+        columns |= {"offset": offsets, "tokens": np.concatenate(lengths)}
+        for name, values in columns.items():
+            table = table.append_column(name, pa.array(values, PIECES.field(name).type))
+        path = self.workdir / f".scratch/pieces/{split}/{stream}/{bucket}.parquet"
+        with atomic_file(path) as file:
+            pq.write_table(table.select(PIECES.names).cast(PIECES), file, compression="zstd")
+        return path
+
+
+class IndexStep(CorpusStep):
+    """Merges each stream's indexes and the documents' places; samples are numbered within their stream."""
+
+    def __init__(self, build: Build) -> None:
+        super().__init__("index", build.workdir, 1)
+
+    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+        streams = sorted((self.workdir / ".scratch/pieces").glob("*/*"))
+        files = [self.workdir / "documents.parquet"]
+        with atomic_file(files[0]) as file, pq.ParquetWriter(file, PIECES, compression="zstd") as writer:
+            for stream in streams:
+                folder = self.workdir / stream.parent.name / stream.name
+                buckets = [bucket.with_suffix("").name for bucket in sorted(stream.glob("*.parquet"))]
+                files.append(merge_index(folder, buckets))
+                first = 0
+                for bucket in buckets:
+                    pieces = pq.read_table(stream / f"{bucket}.parquet")
+                    shifted = pa.array(pieces["sample"].to_numpy() + first, pa.int64())
+                    writer.write_table(pieces.set_column(PIECES.get_field_index("sample"), "sample", shifted))
+                    first += sum(shard["samples"] for shard in read_json(folder / bucket / "index.json")["shards"])
+        heartbeat.beat(0, 0, 1.0)
+        return TaskReport({"languages": self._fertility()}, files)
+
+    def _fertility(self) -> Counts:
+        """Bytes per token of each language."""
+        total = Counts()
+        for path in sorted((self.workdir / ".receipts").glob("encode-*.json")):
+            add_counts(total, read_json(path)["counts"].get("languages", {}))
+        return {name: {"bytes_per_token": round(of["bytes"] / max(of["tokens"], 1), 4)} for name, of in total.items()}
+
+
+def merge_index(folder: Path, buckets: Sequence[str]) -> Path:
+    """Write the index of a stream over its buckets' shards, as streaming's merge_index does."""
+    shards = []
+    for bucket in buckets:
+        for shard in read_json(folder / bucket / "index.json")["shards"]:
+            for data in (shard["raw_data"], shard["zip_data"]):
+                if data:
+                    data["basename"] = f"{bucket}/{data['basename']}"
+            shards.append(shard)
+    write_json(folder / "index.json", {"version": 2, "shards": shards})
+    return folder / "index.json"
+
+
+def _samples(
+    sequences: list[list[Piece]], documents: list[Any], ids: Any, end: int, size: int
+) -> Iterator[dict[str, Any]]:
+    """The samples of docs/format.md; what a sequence leaves free is filled with the end token."""
+    for sequence in sequences:
+        tokens = np.full(size, end, documents[0].dtype)
+        at = 0
+        for piece in sequence:
+            tokens[at : at + piece.length] = documents[piece.document][piece.start : piece.start + piece.length]
+            at += piece.length
+        yield {
+            "tokens": tokens,
+            "doc_lengths": np.array([piece.length for piece in sequence], np.uint32),
+            "doc_ids": ids[[piece.document for piece in sequence]],
+        }

@@ -42,7 +42,7 @@ def test_killed_in_five_places_and_still_the_same_bytes(commands: Commands, whol
 def test_preemption_ends_with_a_code_to_requeue_on(commands: Commands, whole, tmp_path: Path) -> None:
     folder = trained_copy(whole[0], tmp_path / "run")
     assert stop_after(commands, folder, "step 5") == 128 + signal.SIGTERM
-    assert "the same command goes on" in (folder / "log").read_text()
+    assert "the same command resumes" in (folder / "log").read_text()
     assert commands.run(folder, "train", "recipe.yaml") == 0
     assert hashes(folder) == whole[1]
 

@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 
-from recipes import cli
+from cli import main
 
 WARM = (
-    "pipeline.dedup.step", "pipeline.extract.step", "pipeline.language.step", "pipeline.quality.step",
-    "pipeline.tokenize.step", "pipeline.runner", "recipes.funnel", "trainer.train",
+    "pipeline.dedup.stage", "pipeline.extract.stage", "pipeline.language.stage", "pipeline.quality.stage",
+    "pipeline.tokenize.stage", "pipeline.build", "cli.terminal", "trainer.loop",
 )  # fmt: skip
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000  # linux/sched.h
 MS_REMOUNT, MS_REC, MS_PRIVATE = 32, 16384, 1 << 18  # linux/mount.h
@@ -70,7 +70,7 @@ def command(arguments: list[str]) -> int:
     sys.argv = ["pretrain", *arguments]
     torch.set_num_threads(1)
     try:
-        cli.main()
+        main.main()
     except SystemExit as end:
         return int(end.code or 0)
     finally:

@@ -7,7 +7,7 @@ import signal
 
 import pyarrow as pa
 
-from pipeline.step import CorpusStep, DocumentStep, Heartbeat, TaskReport, Verdicts
+from pipeline.task import CorpusStep, DocumentStep, Heartbeat, TaskReport, Verdicts
 
 
 class KillStep(DocumentStep):

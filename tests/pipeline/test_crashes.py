@@ -12,17 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from common.errors import PipelineError
+from common.observe import Observer
+from pipeline.build import run_passes
 from pipeline.config import ExecutorConfig
 from pipeline.documents import BASE_SCHEMA, document_id
-from pipeline.errors import PipelineError
-from pipeline.local import LocalPool
-from pipeline.passes import run_passes
-from pipeline.progress import Silent
+from pipeline.executors import LocalPool
 from pipeline.stage import Build
-from pipeline.step import CorpusStep
+from pipeline.task import CorpusStep
 from tests.conftest import write_warc
 from tests.pipeline.killing_steps import KillStep, NameStep
-from tests.pipeline.test_runner import build, inputs, recipe, rows
+from tests.pipeline.test_build import build, inputs, recipe, rows
 
 # resiliparse needs some 40 times a page of this kind and fails where it cannot have them; other pages are far below.
 HUNGRY = b"<html><body>" + b"<i>a</i>" * 500_000
@@ -58,7 +58,7 @@ def run(build: Build, workers: int, **settings: Any) -> dict[str, Any]:
     config = ExecutorConfig(**settings)
     module: Any = SimpleNamespace(passes=passes)
     with LocalPool(workers) as pool:
-        return run_passes("own", module, build, config, pool, build.workdir.parent / "logs", Silent())[0]
+        return run_passes("own", module, build, config, pool, build.workdir.parent / "logs", Observer())[0]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import documents
 from pipeline.documents import BASE_SCHEMA, ParquetFile, document_id, read_batches
-from tests.pipeline.test_runner import build, recipe
+from tests.pipeline.test_build import build, recipe
 
 
 def rows(count: int, size: int = 1) -> list[dict[str, object]]:
@@ -43,7 +43,7 @@ def test_a_batch_of_long_documents_is_short(tmp_path: Path, monkeypatch: pytest.
     settings = recipe(sources=[source], stages=["extract"], extract={"task_bytes": 10**6})
     build(tmp_path, settings, run="whole")
     monkeypatch.setattr(documents, "BATCH_BYTES", 20_000)
-    monkeypatch.setattr("pipeline.extract.step.BATCH_BYTES", 20_000)
+    monkeypatch.setattr("pipeline.extract.stage.BATCH_BYTES", 20_000)
     build(tmp_path, settings, run="cut")
     (whole,), (cut,) = (sorted((tmp_path / name).glob("corpus/*/data/*.parquet")) for name in ("whole", "cut"))
     assert [len(batch) for batch in read_batches(cut)] == [3, 3]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.errors import RecipeError
+from common.errors import RecipeError
 from recipes.load import check_paths, load_recipe, load_training, resolved_yaml, training_config
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))

@@ -10,8 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from recipes.cli import app
-from recipes.planning.training import activation_bytes_per_token, gpu_memory, plan_training
+from cli.main import app
+from recipes.plan import activation_bytes_per_token, gpu_memory, plan_training
 from tests.conftest import PROSE, page, write_warc
 from trainer.config import ModelConfig, TrainConfig
 from trainer.model import Transformer

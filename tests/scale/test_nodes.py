@@ -29,7 +29,7 @@ def start_node(port: int, config: TrainConfig, shards: Path, output: Path) -> su
     recipe.write_text(json.dumps({"train": config.model_dump(mode="json")}))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
     meeting = [f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-backend=c10d", "--rdzv-id=test", "--local-addr=127.0.0.1"]
-    train = ["-m", "recipes.cli", "train", str(recipe), "--shards", str(shards), "--output", str(output)]
+    train = ["-m", "cli.main", "train", str(recipe), "--shards", str(shards), "--output", str(output)]
     with (output.parent / "nodes.log").open("ab") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         return subprocess.Popen([*launch, *meeting, *train], env=environment, stdout=log, stderr=log)
@@ -77,5 +77,5 @@ def kill_when_past(step: int, output: Path, nodes: list[subprocess.Popen[bytes]]
             break
         time.sleep(0.02)
     for worker in psutil.Process(nodes[1].pid).children(recursive=True):
-        if "recipes.cli" in worker.cmdline():
+        if "cli.main" in worker.cmdline():
             worker.kill()

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline.test_runner import build, hashes, inputs, recipe
+from common.files import sha256
+from tests.pipeline.test_build import build, hashes, inputs, recipe
 from tests.scale.proxy import FaultProxy
 from tests.trainer.conftest import small_run
 from tests.trainer.corpus import prose_shards
 from tests.trainer.test_parallel import ROOT
-from trainer.files import sha256
 
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed; uv pip install -e '.[s3]'")
 server = pytest.importorskip("moto.server", reason="moto is not installed; make install")
@@ -80,7 +80,7 @@ def test_run_in_object_storage_gives_the_local_bytes(tmp_path: Path, proxy: Faul
         json.dumps(settings | {"runs": "s3://bucket/runs", "name": "remote", "train": train})
     )
     for _ in range(2):  # the second time there is nothing to do
-        said = call(tmp_path, "recipes.cli", "run", "recipe.yaml")
+        said = call(tmp_path, "cli.main", "run", "recipe.yaml")
     assert "nothing changed" in said
     bucket.invalidate_cache()
     (tmp_path / "fetched").mkdir()
@@ -104,7 +104,7 @@ def test_a_sharded_run_goes_on_from_object_storage_on_another_machine(
         (tmp_path / f"{name}.yaml").write_text(text)
     shutil.copytree(shards, tmp_path / "here/shards")
     bucket.put(str(shards), "bucket/runs/there/shards", recursive=True)
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "recipes.cli", "train"]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "cli.main", "train"]
     call(tmp_path, *launch, "here.yaml")
     call(tmp_path, *launch, "there.yaml", "--set", "train.steps=8")
     shutil.rmtree(tmp_path / "runs/.mirror")

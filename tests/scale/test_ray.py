@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import write_warc
+from tests.pipeline.test_build import build, hashes, inputs, recipe
 from tests.pipeline.test_crashes import HUNGRY, RESILIPARSE
-from tests.pipeline.test_runner import build, hashes, inputs, recipe
 
 ray = pytest.importorskip("ray", reason="ray is not installed; uv pip install -e '.[ray]'")
 psutil = pytest.importorskip("psutil")

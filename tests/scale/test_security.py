@@ -48,7 +48,7 @@ def test_nothing_escapes_and_no_key_is_kept(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     before = {path for path in tmp_path.rglob("*") if "runs" not in path.parts}
     done = subprocess.run(
-        [sys.executable, "-m", "recipes.cli", "corpus", str(tmp_path / "recipe.yaml")],
+        [sys.executable, "-m", "cli.main", "corpus", str(tmp_path / "recipe.yaml")],
         env=os.environ | KEYS | {"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         cwd=tmp_path,

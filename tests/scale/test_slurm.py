@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.files import sha256
 from tests.conftest import write_warc
+from tests.pipeline.test_build import build, hashes, inputs, recipe
 from tests.pipeline.test_crashes import HUNGRY, RESILIPARSE
-from tests.pipeline.test_runner import build, hashes, inputs, recipe
 from tests.scale.slurm import Slurm, missing
 from tests.trainer.conftest import small_run
 from tests.trainer.corpus import prose_shards
 from tests.trainer.test_parallel import ROOT
-from trainer.files import sha256
-from trainer.train import train
+from trainer.loop import train
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
@@ -52,7 +52,7 @@ def test_slurm_builds_the_same_bytes_although_a_job_is_cancelled(tmp_path: Path,
     executor = limits | {"type": "slurm", "slurm": slurm_settings}
     settings = recipe(executor=executor, **RESILIPARSE).model_dump_json()
     (tmp_path / "recipe.yaml").write_text(json.dumps(json.loads(settings) | {"runs": str(tmp_path), "name": "slurm"}))
-    command = [sys.executable, "-m", "recipes.cli", "corpus", str(tmp_path / "recipe.yaml")]
+    command = [sys.executable, "-m", "cli.main", "corpus", str(tmp_path / "recipe.yaml")]
     environment = os.environ | slurm.environment
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as controller:
         cancelled = _cancel_first(slurm, controller)

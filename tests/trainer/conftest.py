@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from common.observe import Observer
 from tests.trainer.corpus import prose_shards
 from trainer.config import ModelConfig, TrainConfig
-from trainer.progress import Silent
 
 SMALL = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 64}
 
@@ -53,7 +53,7 @@ def small_run(**fields: Any) -> TrainConfig:
     return TrainConfig(**defaults | fields)
 
 
-class Recorder(Silent):
+class Recorder(Observer):
     """Remembers what a run said; `die_at` raises once that step was logged, as a crash would."""
 
     def __init__(self, die_at: int | None = None) -> None:

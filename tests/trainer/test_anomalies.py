@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.errors import TrainerError
 from tests.trainer.conftest import Crash, Recorder, small_run
 from tests.trainer.corpus import PROSE, write_shards
-from tests.trainer.test_train import hashes, rows
+from tests.trainer.test_loop import hashes, rows
 from trainer.anomalies import Entry, Ledger, Watch, parse_steps
 from trainer.config import AnomalyConfig, TrainConfig
-from trainer.errors import TrainerError
-from trainer.train import train
+from trainer.loop import train
 
 
 def test_what_counts_as_an_anomaly() -> None:

@@ -12,14 +12,14 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from common.errors import TrainerError
 from tests.trainer.conftest import small_run
 from tests.trainer.corpus import PROSE, write_shards
-from tests.trainer.test_train import hashes
+from tests.trainer.test_loop import hashes
 from trainer import cache
-from trainer.errors import TrainerError
+from trainer.loop import train
 from trainer.sampler import Phase, Sampler
 from trainer.shards import open_shards
-from trainer.train import train
 
 
 class Unreliable(MemoryFileSystem):

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint import find_newest, load_newest, set_aside
-from trainer.errors import TrainerError
-from trainer.writer import Retention, Writer
+from common.errors import TrainerError
+from trainer.checkpoint import Retention, Writer, find_newest, load_newest, set_aside
 
 
 def save_step(folder: Path, step: int, keep_last: int = 3) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.trainer.corpus import PROSE, byte_tokenizer
-from trainer.contamination import find_overlaps, ngram_hashes
+from trainer.score import find_overlaps, ngram_hashes
 from trainer.shards import open_shards, sample_tokens
 
 

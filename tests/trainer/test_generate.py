@@ -15,12 +15,12 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from common.errors import TrainerError
 from tests.trainer.conftest import SMALL, small_model, small_run
 from tests.trainer.corpus import EOS, VOCABULARY, byte_tokenizer, write_shards
-from trainer.errors import TrainerError
 from trainer.generate import Sampling, candidates, choose, continue_tokens, generate, load_model
+from trainer.loop import train
 from trainer.model import Transformer
-from trainer.train import train
 
 LINE = "the quick brown fox jumps."
 

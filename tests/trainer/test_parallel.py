@@ -19,14 +19,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from common.files import sha256
 from tests.faults.harness import Commands
 from tests.faults.test_faults import flip
 from tests.trainer.conftest import small_run
 from trainer.checkpoint import load
 from trainer.config import TrainConfig
-from trainer.files import sha256
 from trainer.generate import load_model
-from trainer.train import train
+from trainer.loop import train
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ def torchrun(config: TrainConfig, shards: Path, output: Path) -> subprocess.Comp
     recipe = output.parent / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"train": config.model_dump(mode="json")}))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launch, "-m", "recipes.cli", "train", str(recipe), "--shards", str(shards), "--output", str(output)]
+    command = [*launch, "-m", "cli.main", "train", str(recipe), "--shards", str(shards), "--output", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.errors import TrainerError
+from common.errors import TrainerError
 from trainer.sampler import Phase, Sampler, interleave, permute, quotas
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.errors import TrainerError
 from tests.trainer.corpus import EOS, byte_tokenizer, copy_shards, pack, write_manifest, write_mds, write_shards
-from trainer.errors import TrainerError
-from trainer.mds import MdsDataset
+from trainer.dataset import MdsDataset
 from trainer.sampler import Phase
 from trainer.shards import Shards, open_shards
 

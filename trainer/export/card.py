@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from trainer.export.trained import Trained
+from trainer.trained import Trained
 
 
 @dataclass(frozen=True)

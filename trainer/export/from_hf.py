@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from common.errors import TrainerError
+from common.files import sha256, write_atomically
+from trainer.checkpoint import Retention, Writer
 from trainer.config import ModelConfig, RopeScaling
-from trainer.errors import TrainerError
-from trainer.files import sha256, write_atomically
 from trainer.model import Transformer
-from trainer.writer import Retention, Writer
 
 # Values under which each field means nothing to the model; absent counts as the first.
 NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.errors import TrainerError
+from common.files import write_atomically
 from trainer.config import ModelConfig
-from trainer.errors import TrainerError
 from trainer.export.hf import hf_name
-from trainer.export.trained import Trained, published
-from trainer.files import write_atomically
 from trainer.model import stretched
+from trainer.trained import Trained, published
 
 TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),

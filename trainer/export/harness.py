@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from trainer.errors import TrainerError
+from common.errors import TrainerError
 from trainer.export.hf import export_hf
-from trainer.export.trained import Trained
+from trainer.trained import Trained
 
 
 def run_tasks(trained: Trained, tasks: list[str], *, device: str = "cpu", limit: int | None = None) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict
 
+from common.errors import TrainerError
+from common.files import to_json
 from trainer.config import ModelConfig
-from trainer.errors import TrainerError
-from trainer.export.trained import Trained, published
-from trainer.files import to_json
+from trainer.trained import Trained, published
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 SHARD_BYTES = 5_000_000_000

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from pipeline.tokenizer import train as train_tokenizer
+from pipeline.tokenize.tokenizer import train as train_tokenizer
 from trainer.export.from_hf import import_hf
-from trainer.export.trained import Trained, load_trained
+from trainer.trained import Trained, load_trained
 
 PROSE = sorted((Path(__file__).parents[3] / "data" / "prose").glob("*.txt"))
 LANGUAGES = {path.stem: path.read_text("utf-8") for path in PROSE}

@@ -14,13 +14,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.tokenizer import train as train_tokenizer
+from common.errors import TrainerError
+from pipeline.tokenize.tokenizer import train as train_tokenizer
 from tests.trainer.export.conftest import LANGUAGES, ODD
-from trainer.errors import TrainerError
 from trainer.export.gguf import TYPES, export_gguf, pre_tokenizer
-from trainer.export.trained import Trained
 from trainer.generate import Sampling, continue_tokens, load_model
 from trainer.model import Transformer
+from trainer.trained import Trained
 
 # Relative error of a stored weight, at most: half a unit of f16's and bf16's last place; of q8_0's 127 steps of a
 # scale that is itself rounded to f16.

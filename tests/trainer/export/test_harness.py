@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer.export.harness import run_tasks
-from trainer.export.trained import Trained
+from trainer.trained import Trained
 
 TASK = """\
 task: river

@@ -14,18 +14,18 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from common.errors import TrainerError
+from pipeline.build import build_corpus
 from pipeline.config import CorpusConfig
-from pipeline.runner import build_corpus
 from tests.trainer.conftest import Recorder, small_run
 from tests.trainer.export.conftest import LANGUAGES, ODD, write_hf
 from trainer.config import TrainConfig
-from trainer.errors import TrainerError
 from trainer.export.from_hf import import_hf
 from trainer.export.hf import export_hf
-from trainer.export.trained import Trained, load_trained
 from trainer.generate import Sampling, generate, load_model
+from trainer.loop import train
 from trainer.shards import open_shards
-from trainer.train import train
+from trainer.trained import Trained, load_trained
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,343 @@
+"""Where the command line writes, and how it writes numbers, sizes, times and other people's text.
+
+Progress and errors go to stderr, results to stdout, so `pretrain run ... > log` keeps the results alone. A
+terminal gets colours and bars; a pipe gets plain lines. Rich honours NO_COLOR, FORCE_COLOR and COLUMNS. Every command
+takes --quiet (no progress, errors still) and -v (more of it).
+
+A corpus run on the terminal: one bar per stage while it works, the funnel and the truth table at the end.
+
+A training run on the terminal: a bar with loss, rate and time left; the scores and samples at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from common.observe import Observer, Progress
+
+if TYPE_CHECKING:
+    from common.observe import TrainResult
+
+_PIPE_WIDTH = 120
+_volume = 0
+_json = False
+
+
+def set_volume(level: int) -> None:
+    """How much progress is told: -1 none, 0 as usual, 1 also what only the logs would hold."""
+    global _volume
+    _volume = level
+
+
+def set_json(chosen: bool) -> None:
+    """Whether the result is wanted as JSON instead of tables."""
+    global _json
+    _json = chosen
+
+
+def verbose() -> bool:
+    """Whether more than usual was asked for."""
+    return _volume > 0
+
+
+def results() -> Console:
+    """Console on stdout, for what a command was asked for."""
+    return _console(stderr=False)
+
+
+def tables() -> Console:
+    """Console on stdout for what people read of a result; silent with --json."""
+    console = results()
+    console.quiet = _json
+    return console
+
+
+def messages() -> Console:
+    """Console on stderr, for progress; silent with --quiet."""
+    console = _console(stderr=True)
+    console.quiet = _volume < 0
+    return console
+
+
+def errors() -> Console:
+    """Console on stderr, for what ended the command; never silent."""
+    return _console(stderr=True)
+
+
+def make_table(*columns: str, title: str | None = None) -> Table:
+    """An empty table in the one look that all have; the first column stands left, the others right, for numbers."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=title, title_justify="left", title_style="bold")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
+    return table
+
+
+class View:
+    """Lines on a console and, on a terminal, one bar below them; as a context manager it leaves no bar behind."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars: Bars | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_bar()
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar if there is one."""
+        self.console.print(line, soft_wrap=True)
+
+    def start_bar(self, name: str, total: float, completed: int = 0, *columns: ProgressColumn) -> None:
+        """Show a bar where the console is a terminal."""
+        if self.console.is_terminal and not self.console.quiet:
+            shown = TextColumn("{task.description:<9}"), BarColumn(), *columns, TextColumn("{task.fields[state]}")
+            self._bars = Bars(*shown, console=self.console, transient=True)
+            self._bars.add_task(name, total=total, completed=completed, state="")
+            self._bars.start()
+
+    def move_bar(self, completed: float, state: str) -> bool:
+        """Move the bar and say beside it how things stand. Returns whether there is a bar."""
+        if self._bars:
+            self._bars.update(self._bars.task_ids[0], completed=completed, state=state)
+        return self._bars is not None
+
+    def stop_bar(self) -> None:
+        """Remove the bar."""
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+
+
+def printable(text: str) -> str:
+    """Other people's text without control characters (terminal escapes among them); lines are kept."""
+    unwanted = {character for character in set(text) if not character.isprintable()} - {"\n", "\t"}
+    return text.translate({ord(character): None for character in unwanted}) if unwanted else text
+
+
+def clean(text: str, limit: int | None = None) -> str:
+    """Other people's text on one printable line, cut to `limit` characters."""
+    line = printable(" ".join(text.split()))
+    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def megabytes(size: float) -> str:
+    """Bytes as MB (10^6) with as many digits as tell something."""
+    value = size / 1e6
+    return f"{value:,.0f} MB" if value >= 100 else f"{value:.1f} MB" if value >= 1 else f"{value:.3f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `0.4 s`, `12 s`, `3 min 05 s` or `2 h 10 min`."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def remaining(seconds: float, fraction: float) -> str:
+    """Time left when `fraction` of the work took `seconds`; empty at the very start and at the end."""
+    return f"{duration(seconds * (1 - fraction) / fraction)} left" if 0.01 < fraction < 1 else ""
+
+
+def print_json(value: Any) -> None:
+    """A result for other programs: JSON on stdout, as it is."""
+    results().print(json.dumps(value, indent=1, ensure_ascii=False), soft_wrap=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+_TOP_REASONS = 3
+
+
+class CorpusView(View, Observer):
+    """Observer of `common.observe` that shows stages as they run and remembers what they did.
+
+    A stage may read its input in several passes; the bar then starts anew, and rate and time left are those of
+    the pass.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.stats: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[str, float] = {}
+        self._pass_began = 0.0
+        self._fraction = 0.0
+
+    def stage_started(self, stage: str, tasks: int) -> None:
+        self._pass_began = self._fraction = 0.0
+        self.start_bar(stage, 1.0)
+        if not self.console.is_terminal:
+            self.say(f"{stage}: started ({tasks:,} {'task' if tasks == 1 else 'tasks'})")
+
+    def stage_progress(self, stage: str, progress: Progress) -> None:
+        if progress.fraction < self._fraction:
+            self._pass_began = progress.seconds
+        self._fraction = progress.fraction
+        seconds = max(progress.seconds - self._pass_began, 1e-3)
+        parts = [f"{progress.fraction:4.0%}"]
+        if progress.documents:
+            parts.append(f"{progress.documents / seconds:,.0f} documents/s")
+            parts.append(f"{progress.bytes / 1e6 / seconds:,.1f} MB/s")
+        parts.append(remaining(seconds, progress.fraction))
+        self.move_bar(progress.fraction, "  ".join(part for part in parts if part))
+
+    def stage_finished(self, stage: str, stats: dict[str, Any], seconds: float) -> None:
+        self.stop_bar()
+        self.stats[stage], self.seconds[stage] = stats, seconds
+        self.say(f"{stage}: {_kept(stats)}, {megabytes(stats['bytes_kept'])}, {duration(seconds)}")
+        if verbose():
+            for rule, count in sorted(stats["dropped"].items(), key=lambda item: (-item[1], item[0])):
+                self.say(f"{stage}:   {rule} dropped {count:,}")
+
+    def stage_skipped(self, stage: str, stats: dict[str, Any]) -> None:
+        self.stats[stage] = stats
+        self.say(f"{stage}: nothing changed, {_kept(stats)}")
+
+
+def funnel_table(stats: dict[str, dict[str, Any]], seconds: dict[str, float]) -> Table:
+    """Stage by stage: documents in, kept and dropped, text kept, time, and the rules that dropped most.
+
+    stats: stats.json by stage, in order; seconds: time of the stages that ran now (the others are unchanged).
+    """
+    table = make_table("stage", "in", "kept", "dropped", "kept %", "text", "time")
+    table.add_column("most dropped for", overflow="fold")
+    for stage, counts in stats.items():
+        table.add_row(
+            stage,
+            *_counts(counts["documents_in"], counts["documents_kept"]),
+            megabytes(counts["bytes_kept"]),
+            duration(seconds[stage]) if stage in seconds else "unchanged",
+            _reasons(counts["dropped"]),
+        )
+    if len(stats) > 1:
+        first, last = next(iter(stats.values())), list(stats.values())[-1]
+        table.add_section()
+        table.add_row(
+            "all",
+            *_counts(first["documents_in"], last["documents_kept"]),
+            megabytes(last["bytes_kept"]),
+            duration(sum(seconds.values())) if seconds else "unchanged",
+            f"{last['tokens']:,} tokens" if "tokens" in last else "",
+        )
+    return table
+
+
+def truth_table(scores: dict[str, dict[str, float]]) -> Table:
+    """Precision and recall of each stage on labelled documents."""
+    table = make_table("stage", "precision", "recall", "cases", title="on the labelled documents")
+    for stage, score in scores.items():
+        table.add_row(stage, f"{score['precision']:.3f}", f"{score['recall']:.3f}", f"{score['cases']:,.0f}")
+    return table
+
+
+def _kept(stats: dict[str, Any]) -> str:
+    read, kept = stats["documents_in"], stats["documents_kept"]
+    return f"{kept:,} of {read:,} documents kept ({_percent(kept, read)} %)"
+
+
+def _counts(read: int, kept: int) -> tuple[str, str, str, str]:
+    return f"{read:,}", f"{kept:,}", f"{read - kept:,}", _percent(kept, read)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "-"
+
+
+def _reasons(dropped: dict[str, int]) -> str:
+    most = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{rule} {count:,}" for rule, count in most[:_TOP_REASONS])
+
+
+class TrainingView(View, Observer):
+    """Observer of `common.observe`: a bar on a terminal, a line for each record in a pipe."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.started = False
+        self._steps = 0
+        self._step_tokens = 0
+
+    def training_started(self, info: dict[str, Any]) -> None:
+        self.started = True
+        self.stop_bar()  # of before a rollback
+        self._steps, self._step_tokens = info["steps"], info["step_tokens"]
+        self.say(
+            f"train: {info['parameters'] / 1e6:,.1f} M parameters, {self._steps:,} steps of {self._step_tokens:,}"
+            f" tokens, {info['optimizer']}, {info['precision']} on {info['device']}"
+        )
+        self.start_bar("train", self._steps, info["step"], MofNCompleteColumn())
+
+    def resumed(self, step: int) -> None:
+        self.say(f"train: goes on after step {step:,}")
+
+    def step(self, record: dict[str, Any]) -> None:
+        left = (self._steps - record["step"]) * self._step_tokens / max(record["tokens_per_second"], 1e-9)
+        state = (
+            f"loss {record['loss']:.3f}  lr {record['lr']:.1e}  {record['tokens_per_second']:,.0f} tokens/s"
+            f"  {duration(left)} left"
+        )
+        if not self.move_bar(record["step"], state):
+            self.say(f"train: step {record['step']:,} of {self._steps:,}  {state}")
+
+    def evaluated(self, record: dict[str, Any]) -> None:
+        self.say(f"train: step {record['step']:,}  validation {_scores(record)}")
+
+    def checkpointed(self, step: int, path: Any) -> None:
+        if not self.console.is_terminal or verbose():
+            self.say(f"train: step {step:,}  checkpoint {path}")
+
+    def warning(self, message: str) -> None:
+        self.say(f"train: {message}")
+
+    def finished(self, result: TrainResult) -> None:
+        self.stop_bar()
+
+
+def training_summary(result: TrainResult) -> Group:
+    """What a run came to: losses, validation by stream, the prompts with what the model makes of them."""
+    parts: list[RenderableType] = [
+        f"{result.step:,} steps, {result.tokens:,} tokens; training loss {result.loss:.3f}",
+        f"checkpoint: {result.checkpoint}",
+    ]
+    if result.validation:
+        parts.append(validation_table(result.validation))
+    for sample in result.samples:
+        text = Text(clean(sample["prompt"] + sample["text"]) + "\n")
+        text.stylize("bold", 0, len(clean(sample["prompt"])))
+        parts.append(text)
+    return Group(*parts)
+
+
+def validation_table(validation: dict[str, Any]) -> Table:
+    """Loss and bits per byte of each validation stream and over all."""
+    table = make_table("validation", "loss", "bits per byte", "tokens")
+    for stream, scores in [*validation["streams"].items(), ("all", validation)]:
+        bits = f"{scores['bits_per_byte']:.3f}" if "bits_per_byte" in scores else "-"
+        table.add_row(stream, f"{scores['loss']:.3f}", bits, f"{scores['tokens']:,}")
+    return table
+
+
+def _scores(record: dict[str, Any]) -> str:
+    bits = f", {record['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in record else ""
+    return f"loss {record['loss']:.3f}{bits}"

@@ -1,0 +1,193 @@
+"""Publish files and folders atomically, hold them for one process, and prove later what was published.
+
+A file is written under a hidden name, flushed to the disk and renamed into place; a folder is built under a hidden
+name and renamed as a whole once its manifest, written last, lists every file with size and xxh3-128. A crash leaves
+either the old state or the new one. Hashing runs at memory speed (xxh3, over 5 GB/s) in pieces of 8 MB.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import xxhash
+
+from common.errors import PretrainError
+
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+_PIECE = 8 << 20
+
+
+def dump_json(value: Any) -> str:
+    """Canonical JSON text: sorted keys, UTF-8 kept, final newline. NaN is refused with ValueError."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_json(value: Any) -> bytes:
+    """Indented JSON in the order given, final newline; floats keep every bit, NaN is allowed."""
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Binary file that appears at `path` complete and durable, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the content of `path`: afterwards it holds the old bytes or the new ones, never a part."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write canonical JSON atomically."""
+    write_atomically(path, dump_json(value).encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises PretrainError that names a file which is not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PretrainError(f"{path}: damaged JSON ({error}); delete the folder it is in to rebuild it") from error
+
+
+def sync(path: Path) -> None:
+    """Flush a file's bytes, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hash_file(path: Path) -> str:
+    """xxh3-128 of a file's content, 32 hexadecimal digits: what manifests and shards are checked by."""
+    return _digest(path, xxhash.xxh3_128())
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content in hexadecimal digits: what checkpoints and tokenizers are named by."""
+    return _digest(path, hashlib.sha256())
+
+
+def _digest(path: Path, digest: Any) -> str:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return str(digest.hexdigest())
+
+
+def list_names(folder: Path) -> list[str]:
+    """Relative paths of every file below `folder` but its manifest and hidden ones, sorted."""
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return sorted(str(name) for name in names if not any(part.startswith(".") for part in name.parts))
+
+
+def list_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every file below `folder` but its manifest and hidden ones: {relative path: {bytes, xxh3}}, sorted."""
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "xxh3": hash_file(folder / name)} for name in list_names(folder)
+    }
+
+
+def publish_folder(building: Path, published: Path, manifest: dict[str, Any]) -> None:
+    """Write `manifest` (with the file list) into `building`, then swap it in as `published`.
+
+    After a crash between the two renames the finished folder is still hidden; the next run finds its manifest there
+    and calls `swap_in`.
+    """
+    files = list_files(building)
+    for name in files:
+        sync(building / name)
+    write_json(building / MANIFEST, manifest | {"files": files})
+    swap_in(building, published)
+
+
+def swap_in(building: Path, published: Path) -> None:
+    """Rename a finished folder to its published name; an earlier folder of that name is removed."""
+    published.parent.mkdir(parents=True, exist_ok=True)
+    if published.exists():
+        old = published.with_name(f".{published.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        published.rename(old)
+        building.rename(published)
+        shutil.rmtree(old)
+    else:
+        building.rename(published)
+    sync(published.parent)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The folder's manifest, or None where the folder is absent or unfinished."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    manifest: dict[str, Any] = read_json(path)
+    return manifest
+
+
+def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Names of listed files that are missing or whose content differs from the manifest."""
+    return [
+        name
+        for name, entry in manifest["files"].items()
+        if not (folder / name).is_file()
+        or (folder / name).stat().st_size != entry["bytes"]
+        or hash_file(folder / name) != entry["xxh3"]
+    ]
+
+
+@contextmanager
+def locked(folder: Path, advice: str) -> Iterator[None]:
+    """Hold a folder for this process; the lock of a killed process is free.
+
+    advice: what to do instead of waiting. Raises PretrainError that names the process which holds the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise PretrainError(
+                f"{folder}: another process ({holder}) is working in this folder; wait for it, or {advice}"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {platform.node()}")
+        lock.flush()
+        yield
+
+
+def lock_holder(folder: Path) -> str | None:
+    """The process that holds a folder (`locked`); None where there is none."""
+    path = folder / LOCK
+    if not path.is_file():
+        return None
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().strip() or "unknown process"
+    return None

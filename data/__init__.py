@@ -1,0 +1,1 @@
+"""The sample corpus and the pages that only the demo needs."""

@@ -1,0 +1,1 @@
+"""Compiled text kernels: arrays, bytes and strings in, arrays out; no I/O, no settings."""

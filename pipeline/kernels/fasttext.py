@@ -1,0 +1,413 @@
+"""A fastText classifier's file as arrays that a numba kernel can read.
+
+Any supervised model of format 12: dense (.bin, mapped into memory, so that worker processes share one copy) or
+quantized (.ftz, unfolded to float32), with or without pruned n-grams, and any loss. The layout is that of fastText's
+sources (fasttext.cc, dictionary.cc, quantmatrix.cc, productquantizer.cc, loss.cc).
+
+fastText's prediction as a numba kernel: the best label of each of many texts, and its score.
+
+Does what fastText's `predict` does with a text whose line ends are spaces: words between ASCII white space, each with
+its character n-grams, the mean of their rows, and the loss's best label (a spelt-out `</s>`, at which fastText stops
+reading, is a word like others here). A word's sum of rows is kept in a cache (words
+repeat), and is the same whether it comes from there or not. Costs: benchmarks/language.py.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from common.errors import PipelineError
+from pipeline.kernels.compiled import kernel
+
+Array = np.ndarray[Any, Any]
+MAGIC, VERSION, SUPERVISED = 793712314, 12, 3
+HIERARCHICAL, SOFTMAX = 1, 3  # losses; the others (negative sampling, one-vs-all) score each label by itself
+CENTROIDS = 256  # of a quantized part of a row
+LABEL = b"__label__"
+
+
+class Network(NamedTuple):
+    """Arrays of a model.
+
+    settings: int64 (shortest n-gram, longest n-gram, words in a word n-gram, buckets, words, loss); rows: float32
+    (words + n-grams, dim); outputs: float32 (labels or inner nodes, dim); slots: int32 open-addressing table of word
+    numbers (-1 free) by FNV hash; spelling, spelling_ends: the words' bytes; pruned: int32 row behind the words of each
+    bucket (-1 none), empty where nothing is pruned; children: int32 (nodes, 2) of the label tree (-1 in a leaf).
+    """
+
+    settings: Array
+    rows: Array
+    outputs: Array
+    slots: Array
+    spelling: Array
+    spelling_ends: Array
+    pruned: Array
+    children: Array
+
+
+def read_network(path: Path) -> tuple[Network, list[str]]:
+    """(arrays, labels in the model's order). Raises PipelineError where the file is no such model."""
+    try:
+        with path.open("rb") as file:
+            return _read(file, path)
+    except (struct.error, ValueError, EOFError) as error:
+        raise PipelineError(f"{path}: no fastText classifier that can be read ({error})") from error
+
+
+def _read(file: IO[bytes], path: Path) -> tuple[Network, list[str]]:
+    magic, version, *arguments = struct.unpack("<2i12id", file.read(64))
+    if (magic, version, arguments[7]) != (MAGIC, VERSION, SUPERVISED):
+        raise ValueError(f"magic number, version and kind of model are {magic}, {version} and {arguments[7]}, expected"
+                         f" {MAGIC}, {VERSION} and {SUPERVISED}")  # fmt: skip
+    word_ngrams, loss, _, buckets, shortest, longest = arguments[5:11]
+    entries, words, labels, _, prunes = struct.unpack("<3i2q", file.read(28))
+    names, counts = _read_entries(file, entries)
+    pruned = np.zeros(0, np.int32)
+    if prunes >= 0:
+        pairs = np.frombuffer(file.read(8 * prunes), np.int32).reshape(-1, 2)
+        pruned = np.full(buckets, -1, np.int32)
+        pruned[pairs[:, 0]] = pairs[:, 1]
+    quantized = file.read(1) == b"\1"
+    rows = _read_quantized(file) if quantized else _read_dense(file, path)
+    outputs = _read_quantized(file) if file.read(1) == b"\1" and quantized else _read_dense(file, path)
+    spelling, ends, slots = _word_table(names[:words])
+    settings = np.array([shortest, longest, word_ngrams, buckets, words, loss], np.int64)
+    children = _label_tree(counts[words:]) if loss == HIERARCHICAL else np.zeros((0, 2), np.int32)
+    network = Network(settings, rows, outputs, slots, spelling, ends, pruned, children)
+    return network, [name.decode("utf-8", "replace") for name in names[words : words + labels]]
+
+
+def _read_entries(file: IO[bytes], count: int) -> tuple[list[bytes], list[int]]:
+    """Names and counts of words and labels (words first): zero-terminated name, int64, int8."""
+    start = file.tell()
+    data = file.read(64 * count)
+    names, counts, at = [], [], 0
+    for _ in range(count):
+        while (end := data.find(b"\0", at)) < 0 or end + 10 > len(data):
+            more = file.read(1 << 20)
+            if not more:
+                raise EOFError("the dictionary is cut off")
+            data += more
+        names.append(data[at:end])
+        counts.append(int.from_bytes(data[end + 1 : end + 9], "little", signed=True))
+        at = end + 10
+    file.seek(start + at)
+    return names, counts
+
+
+def _read_dense(file: IO[bytes], path: Path) -> Array:
+    height, width = struct.unpack("<2q", file.read(16))
+    rows = np.memmap(path, np.float32, "r", file.tell(), (height, width))
+    file.seek(rows.nbytes, 1)
+    return np.asarray(rows)
+
+
+def _read_quantized(file: IO[bytes]) -> Array:
+    """Rows of a product-quantized matrix: for each part of a row the centroid that its code names, times the norm."""
+    normed, height, width, size = struct.unpack("<?2qi", file.read(21))
+    codes = np.frombuffer(file.read(size), np.uint8).reshape(height, -1)
+    rows = _unfold(file, codes, width)
+    if normed:
+        rows *= _unfold(file, np.frombuffer(file.read(height), np.uint8).reshape(height, 1), 1)
+    return rows
+
+
+def _unfold(file: IO[bytes], codes: Array, width: int) -> Array:
+    dim, parts, part, _ = struct.unpack("<4i", file.read(16))
+    if (dim, parts) != (width, codes.shape[1]):
+        raise ValueError(f"a quantizer of {dim} columns in {parts} parts for {width} in {codes.shape[1]}")
+    centroids = np.frombuffer(file.read(4 * dim * CENTROIDS), np.float32)
+    rows = np.empty((len(codes), width), np.float32)
+    for number in range(parts):
+        start, end = number * part, min((number + 1) * part, width)
+        table = centroids[start * CENTROIDS : end * CENTROIDS].reshape(CENTROIDS, end - start)
+        rows[:, start:end] = table[codes[:, number]]
+    return rows
+
+
+def _word_table(words: list[bytes]) -> tuple[Array, Array, Array]:
+    """(spelling, ends, slots) of Network."""
+    spelling = np.frombuffer(b"".join(words), np.uint8)
+    ends = np.cumsum([len(word) for word in words], dtype=np.int64)
+    slots = np.full(1 << (2 * len(words)).bit_length(), -1, np.int32)
+    _fill_slots(spelling, ends, slots)
+    return spelling, ends, slots
+
+
+@kernel()
+def hash_byte(value: np.uint32, byte: int) -> np.uint32:
+    """A step of fastText's hash: 32-bit FNV-1a over bytes taken as signed numbers."""
+    return np.uint32((value ^ np.uint32(np.int8(byte))) * np.uint32(16777619))
+
+
+@kernel()
+def _fill_slots(spelling: Array, ends: Array, slots: Array) -> None:
+    start = 0
+    for number in range(len(ends)):
+        value = np.uint32(2166136261)
+        for at in range(start, ends[number]):
+            value = hash_byte(value, spelling[at])
+        slot = np.int64(value) & (len(slots) - 1)
+        while slots[slot] >= 0:
+            slot = (slot + 1) & (len(slots) - 1)
+        slots[slot] = number
+        start = ends[number]
+
+
+def _label_tree(counts: list[int]) -> Array:
+    """Huffman tree over labels, most frequent first: node i < len(counts) is the i-th label, the last one the root."""
+    size = len(counts)
+    weights = counts + [10**15] * (size - 1)
+    children = np.full((2 * size - 1, 2), -1, np.int32)
+    leaf, inner = size - 1, size
+    for node in range(size, 2 * size - 1):
+        for side in range(2):
+            if leaf >= 0 and weights[leaf] < weights[inner]:
+                children[node, side], leaf = leaf, leaf - 1
+            else:
+                children[node, side], inner = inner, inner + 1
+        weights[node] = weights[children[node, 0]] + weights[children[node, 1]]
+    return children
+
+
+CACHE_SLOTS = 1 << 14
+_EPSILON = 1e-5  # fastText adds it in each logarithm
+_END = b"</s>"
+_LABEL = np.frombuffer(b"__label__", np.uint8)
+
+
+class Cache(NamedTuple):
+    """Words seen, by slot of their hash: hash (0: free), number of rows, sum of rows (float32, dim)."""
+
+    keys: Array
+    counts: Array
+    sums: Array
+
+
+def empty_cache(network: Network) -> Cache:
+    dim = network.rows.shape[1]
+    return Cache(
+        np.zeros(CACHE_SLOTS, np.uint64), np.zeros(CACHE_SLOTS, np.int64), np.zeros((CACHE_SLOTS, dim), np.float32)
+    )
+
+
+def predict(network: Network, cache: Cache, texts: list[str]) -> tuple[Array, Array]:
+    """(label number, score) of each text; label -1 and score 0 where the model knows nothing of the text."""
+    parts = [text.encode("utf-8", "replace") for text in texts]
+    ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+    labels, scores = np.full(len(parts), -1, np.int64), np.zeros(len(parts), np.float64)
+    data = b"".join([*parts, _END])  # each text ends with fastText's sign for a line's end
+    _predict(network, cache, np.frombuffer(data, np.uint8), ends, labels, scores)
+    return labels, scores
+
+
+@kernel()
+def _is_space(byte: int) -> bool:
+    return byte == 32 or 9 <= byte <= 13 or byte == 0
+
+
+@kernel()
+def _is_word(text: Array, start: int, end: int, spelling: Array, begin: int, stop: int) -> bool:
+    if end - start != stop - begin:
+        return False
+    for i in range(end - start):  # noqa: SIM110  # a generator would not compile
+        if text[start + i] != spelling[begin + i]:
+            return False
+    return True
+
+
+@kernel()
+def _find_word(text: Array, start: int, end: int, value: np.uint32, slots: Array, spelling: Array, ends: Array) -> int:
+    """Number of a word of the vocabulary, -1 where it is none."""
+    slot = np.int64(value) & (len(slots) - 1)
+    while slots[slot] >= 0:
+        number = slots[slot]
+        if _is_word(text, start, end, spelling, ends[number - 1] if number > 0 else 0, ends[number]):
+            return int(number)
+        slot = (slot + 1) & (len(slots) - 1)
+    return -1
+
+
+@kernel()
+def _add_ngrams(
+    room: Array,
+    size: int,
+    shortest: int,
+    longest: int,
+    buckets: np.uint32,
+    words: int,
+    pruned: Array,
+    rows: Array,
+    total: Array,
+) -> int:
+    """Add the rows of the character n-grams of the word room[:size]; their number."""
+    count = 0
+    for first in range(size):
+        if room[first] & 0xC0 == 0x80:
+            continue
+        at = first
+        value = np.uint32(2166136261)
+        length = 0
+        while length < longest and at < size:
+            value = hash_byte(value, room[at])
+            at += 1
+            while at < size and room[at] & 0xC0 == 0x80:
+                value = hash_byte(value, room[at])
+                at += 1
+            length += 1
+            if length < shortest or (length == 1 and (first == 0 or at == size)):
+                continue
+            row = np.int64(value % buckets)
+            if len(pruned) > 0:
+                row = np.int64(pruned[row])
+                if row < 0:
+                    continue
+            row += words
+            for d in range(len(total)):
+                total[d] += rows[row, d]
+            count += 1
+    return count
+
+
+@kernel()
+def _predict(network: Network, cache: Cache, text: Array, ends: Array, labels: Array, scores: Array) -> None:
+    # Arrays by themselves: a function that is handed a tuple of arrays counts references to all of them.
+    keys, counts, sums = cache
+    rows, slots, spelling, spelling_ends, pruned = (
+        network.rows, network.slots, network.spelling, network.spelling_ends, network.pruned
+    )  # fmt: skip
+    shortest, longest, joined, buckets, words, _ = network.settings
+    dim = rows.shape[1]
+    total, word = np.zeros(dim, np.float32), np.zeros(dim, np.float32)
+    most = len(_END)
+    for i in range(len(ends)):
+        most = max(most, ends[i] - (ends[i - 1] if i > 0 else 0))
+    room = np.zeros(most + 2, np.uint8)
+    hashes = np.zeros(most // 2 + 2 if joined > 1 else 0, np.int32)
+    at = 0
+    for i in range(len(ends)):
+        total[:] = 0
+        count = tokens = 0
+        last = False
+        while not last:
+            while at < ends[i] and _is_space(text[at]):
+                at += 1
+            last = at == ends[i]
+            start, stop = (len(text) - len(_END), len(text)) if last else (at, ends[i])
+            value = np.uint32(2166136261)
+            key = np.uint64(14695981039346656037)
+            size = 1
+            here = start
+            while here < stop and not _is_space(text[here]):
+                value = hash_byte(value, text[here])
+                key = (key ^ np.uint64(text[here])) * np.uint64(1099511628211)
+                room[size] = text[here]
+                size += 1
+                here += 1
+            at = at if last else here
+            if size > len(_LABEL) and _is_word(text, start, start + len(_LABEL), _LABEL, 0, len(_LABEL)):
+                continue  # fastText takes it for a label
+            slot = np.int64((key ^ (key >> np.uint64(32))) & np.uint64(len(keys) - 1))
+            if keys[slot] != key:
+                number = _find_word(text, start, here, value, slots, spelling, spelling_ends)
+                word[:] = 0
+                found = 0
+                if number >= 0:
+                    for d in range(dim):
+                        word[d] = rows[number, d]
+                    found = 1
+                if not _is_word(text, start, here, text, len(text) - len(_END), len(text)):  # it has no n-grams
+                    room[0], room[size] = 60, 62
+                    found += _add_ngrams(
+                        room, size + 1, shortest, longest, np.uint32(buckets), words, pruned, rows, word
+                    )
+                keys[slot], counts[slot] = key, found
+                for d in range(dim):
+                    sums[slot, d] = word[d]
+            count += counts[slot]
+            for d in range(dim):
+                total[d] += sums[slot, d]
+            if joined > 1:
+                hashes[tokens] = np.int32(value)
+                tokens += 1
+        if joined > 1:
+            count += _add_word_ngrams(hashes[:tokens], joined, np.uint64(buckets), words, pruned, rows, total)
+        if count > 0:
+            for d in range(dim):
+                total[d] /= np.float32(count)
+            labels[i], scores[i] = _best_label(network, total)
+
+
+@kernel()
+def _add_word_ngrams(
+    hashes: Array, longest: int, buckets: np.uint64, words: int, pruned: Array, rows: Array, total: Array
+) -> int:
+    """Add the rows of the n-grams of two words and more; their number."""
+    count = 0
+    for first in range(len(hashes)):
+        value = np.uint64(np.int64(hashes[first]))
+        for other in range(first + 1, min(first + longest, len(hashes))):
+            value = value * np.uint64(116049371) + np.uint64(np.int64(hashes[other]))
+            row = np.int64(value % buckets)
+            if len(pruned) > 0:
+                row = np.int64(pruned[row])
+                if row < 0:
+                    continue
+            for d in range(len(total)):
+                total[d] += rows[words + row, d]
+            count += 1
+    return count
+
+
+@kernel()
+def _output(network: Network, row: int, mean: Array) -> np.float32:
+    value = np.float32(0.0)
+    for d in range(len(mean)):
+        value += network.outputs[row, d] * mean[d]
+    return value
+
+
+@kernel()
+def _best_label(network: Network, mean: Array) -> tuple[int, float]:
+    best = 0
+    top = -np.inf
+    if network.settings[5] == HIERARCHICAL:
+        size = len(network.children) // 2 + 1
+        nodes, logs = np.zeros(len(network.children), np.int64), np.zeros(len(network.children), np.float64)
+        nodes[0] = len(network.children) - 1
+        depth = 1
+        while depth > 0:
+            depth -= 1
+            node, log = nodes[depth], logs[depth]
+            if log < top:
+                continue
+            if network.children[node, 0] < 0:
+                best, top = node, log
+                continue
+            right = 1.0 / (1.0 + np.exp(-np.float64(_output(network, node - size, mean))))
+            nodes[depth], logs[depth] = network.children[node, 1], log + np.log(right + _EPSILON)
+            nodes[depth + 1], logs[depth + 1] = network.children[node, 0], log + np.log(1.0 - right + _EPSILON)
+            depth += 2
+        return best, min(np.exp(top), 1.0)
+    scores = np.zeros(len(network.outputs), np.float64)
+    for label in range(len(scores)):
+        scores[label] = _output(network, label, mean)
+        if network.settings[5] != SOFTMAX:
+            scores[label] = _tabled_sigmoid(scores[label])
+        if scores[label] >= top:  # of equal ones fastText's heap keeps the last
+            best, top = label, scores[label]
+    if network.settings[5] == SOFTMAX:
+        top = 1.0 / np.sum(np.exp(scores - top))
+    return best, min(top + _EPSILON, 1.0)
+
+
+@kernel()
+def _tabled_sigmoid(value: float) -> float:
+    """As fastText has it: 512 steps from -8 to 8."""
+    if value < -8 or value > 8:
+        return 0.0 if value < 0 else 1.0
+    return float(1.0 / (1.0 + np.exp(8 - np.floor((value + 8) * 32) / 32)))

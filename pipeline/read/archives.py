@@ -1,0 +1,356 @@
+"""Read WARC, ARC and WET archives: every response, conversion and resource, whatever the file's state.
+
+FastWARC reads first (about 5,000 records/s a core). Where it fails or knows no type (ARC, odd headers), warcio goes on
+from that record; where both fail, reading goes on at the next member or record that begins behind the damage. Requests,
+metadata, revisits and warcinfo are counted, not delivered; what no reader could get is entered in the tally with its
+offset. One record is in memory at a time, cut at `max_bytes`; a compressed record that claims more than SKIPPED_BYTES
+behind that is not unfolded, and neither is the rest of its member.
+
+HTTP messages as they stand in archives: split, de-chunk, decompress, within a size limit.
+
+Archives lie: headers say `chunked` over a body that is not, say `gzip` over plain bytes, or promise a length
+that never comes. Each decoding is therefore tried and, where the bytes contradict the header, left out.
+Output never exceeds `limit` bytes, whatever a small compressed body would unfold to.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import brotli
+import zstandard
+from fastwarc.warc import ArchiveIterator
+from warcio.archiveiterator import ArchiveIterator as WarcioIterator
+from warcio.exceptions import ArchiveLoadFailed
+
+from common.remote import open_input
+
+DEFAULT_MAX_BYTES = 10_000_000
+SKIPPED_BYTES = 200_000_000
+HEAD_BYTES = 65_536  # HTTP headers come on top of a body of max_bytes
+_DELIVERED = {"response", "conversion", "resource"}
+_TYPES = _DELIVERED | {"warcinfo", "request", "metadata", "revisit", "continuation"}
+_GZIP = b"\x1f\x8b\x08"
+_STARTS = (_GZIP, b"\x28\xb5\x2f\xfd", b"WARC/")  # what a record may begin with: gzip or zstd member, plain header
+_WINDOW = 1 << 20
+# What the readers raise on bytes that are no archive; warcio lets errors of its own parsing through.
+_FAULTS = (OSError, ValueError, EOFError, AttributeError, IndexError, zlib.error, ArchiveLoadFailed)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One archived page. `charset` is what the HTTP header declares; `truncated` says max_bytes cut the body.
+
+    `type` is response, resource or conversion; `status` that of the HTTP response, 200 for the other types.
+    """
+
+    url: str
+    id: str
+    offset: int
+    date: str
+    media_type: str
+    charset: str | None
+    body: bytes
+    status: int
+    truncated: bool
+    type: str
+
+
+@dataclass
+class Tally:
+    """What a reading did not deliver: records by type, and damage as (offset, message)."""
+
+    skipped: Counter[str] = field(default_factory=Counter)
+    damage: list[tuple[int, str]] = field(default_factory=list)
+
+
+def read_records(
+    path: str | Path, *, max_bytes: int = DEFAULT_MAX_BYTES, tally: Tally | None = None, start: int = 0
+) -> Iterator[Record]:
+    """Records of an archive (local path or any fsspec URL), in file order.
+
+    Compression (gzip members, zstd, lz4, none) is detected. `start` is the `offset` of a record at which to begin: of
+    a file whose records are compressed one by one, or not at all. Raises FileNotFoundError and other OSErrors of
+    opening; damage inside the file is entered in `tally` and ends or skips, it never raises.
+    """
+    reading = _Reading(str(path), max_bytes, tally if tally is not None else Tally())
+    position: int | None = start
+    while position is not None:
+        yield from reading.read_from(position)
+        position = reading.behind_damage()
+
+
+class _Reading:
+    """One file in the course of reading.
+
+    `reached`: offset of the last record begun, or of the place to read on from; `fault`: why reading stopped;
+    `loose`: the last damage entered lies somewhere behind a whole record.
+    """
+
+    def __init__(self, path: str, max_bytes: int, tally: Tally) -> None:
+        self.path, self.max_bytes, self.tally = path, max_bytes, tally
+        self.reached = -1
+        self.fault = ""
+        self.records = 0
+        self.loose = False
+
+    def read_from(self, start: int) -> Iterator[Record]:
+        """Records from `start` on, by FastWARC and then, where it stops, by warcio."""
+        self.fault, self.records = "", 0
+        with open_input(self.path) as stream:
+            try:
+                yield from self._fastwarc(stream, start)
+            except _FAULTS as error:
+                self.fault = str(error) or type(error).__name__
+            if self.records and not self.fault and (cut := _next_start(stream, self.reached + 1)) >= 0:
+                # FastWARC passes over a last record whose header is cut off, without a word.
+                self.tally.damage.append((cut, "record cut off in its header"))
+        if not self.records and not self.fault:
+            self.fault = "no WARC record found"
+        if self.fault and not self.fault.startswith(_TOO_LARGE):
+            with open_input(self.path) as stream:
+                try:
+                    yield from self._warcio(stream, self.reached if self.records else start)
+                except _FAULTS as error:
+                    self.fault = f"{self.fault}; {error}"
+
+    def behind_damage(self) -> int | None:
+        """Enter the fault in the tally, if there is one; where to read on, None at the end."""
+        if not self.fault:
+            return None
+        if self.loose and not self.records:
+            self.tally.damage.pop()  # it is this one, of which the place is now known
+        self.loose = self.records > 0
+        self.tally.damage.append((max(self.reached, 0), self.fault))
+        with open_input(self.path) as stream:
+            self.reached = _next_start(stream, max(self.reached, 0) + 1)
+        return None if self.reached < 0 else self.reached
+
+    def _fastwarc(self, stream: IO[bytes], start: int) -> Iterator[Record]:
+        stream.seek(start)
+        for record in ArchiveIterator(stream, parse_http=False, quirks_mode=True):
+            kind = str(record.record_type).rpartition(".")[2]
+            if kind in ("no_type", "unknown") and _declared_type(record) in _TYPES:
+                raise ValueError(_UNREAD)  # it may have passed over others before this one, without a word
+            self.reached = record.stream_pos
+            self.records += 1
+            claimed = record.content_length
+            if kind in _DELIVERED:
+                yield self._make(kind, record.headers.asdict(), record.stream_pos, record.reader, claimed)
+            else:
+                self.tally.skipped[kind] += 1
+            if claimed > self.max_bytes + SKIPPED_BYTES and _is_gzip(self.path, record.stream_pos):
+                raise ValueError(f"{_TOO_LARGE}: {claimed} bytes claimed")
+
+    def _warcio(self, stream: IO[bytes], start: int) -> Iterator[Record]:
+        """Read on at the record at `start`, or behind it if it was delivered already."""
+        stream.seek(start)
+        again = self.records > 0
+        iterator = WarcioIterator(stream, arc2warc=True, no_record_parse=True)
+        found = 0
+        for record in iterator:
+            found += 1
+            if again and found == 1:
+                continue
+            self.reached = iterator.offset
+            self.records += 1
+            kind = (record.rec_type or "unknown").lower()
+            if kind in _DELIVERED:
+                headers = dict(record.rec_headers.headers)
+                yield self._make(kind, headers, iterator.offset, record.raw_stream, record.length or 0)
+            else:
+                self.tally.skipped[kind] += 1
+        if found > int(again):
+            self.fault = ""
+
+    def _make(self, kind: str, raw_headers: dict[str, str], offset: int, reader: Any, claimed: int) -> Record:
+        headers = {key.lower(): value for key, value in raw_headers.items()}
+        block = reader.read(self.max_bytes + HEAD_BYTES)
+        if len(block) < min(claimed, self.max_bytes + HEAD_BYTES):
+            self.tally.damage.append((offset, f"record ends after {len(block)} of {claimed} bytes"))
+        elif "content-length" not in headers:
+            self.tally.damage.append((offset, "record header without a length"))
+        declared = headers.get("content-type", "")
+        if kind == "response" and (declared.startswith("application/http") or block.startswith(b"HTTP/")):
+            response = parse_response(block, self.max_bytes)
+            declared = response.headers.get("content-type", "")
+        else:
+            response = Response(200, {}, block[: self.max_bytes], len(block) > self.max_bytes)
+        media_type, charset = parse_content_type(declared)
+        return Record(
+            url=headers.get("warc-target-uri", "").strip("<>"),
+            id=headers.get("warc-record-id", "").strip("<>"),
+            offset=offset,
+            date=headers.get("warc-date", ""),
+            media_type=media_type,
+            charset="utf-8" if kind == "conversion" else charset,
+            body=response.body,
+            status=response.status,
+            truncated=response.truncated or claimed > self.max_bytes + HEAD_BYTES,
+            type=kind,
+        )
+
+
+_TOO_LARGE, _UNREAD = "record too large to unfold", "record whose type FastWARC does not see"
+
+
+def _declared_type(record: Any) -> str:
+    """WARC-Type in whatever case name and value are written: the standard makes no difference, FastWARC does."""
+    return next((v.lower() for k, v in record.headers.asdict().items() if k.lower() == "warc-type"), "")
+
+
+def _is_gzip(path: str, offset: int) -> bool:
+    with open_input(path) as stream:
+        stream.seek(offset)
+        return bool(stream.read(3) == _GZIP)
+
+
+def _next_start(stream: IO[bytes], position: int) -> int:
+    """Offset of the first byte from `position` on at which a record begins, -1 if there is none."""
+    position = max(position - 4, 0)  # a plain header follows a blank line
+    stream.seek(position)
+    window = stream.read(_WINDOW)
+    while window:
+        places = sorted({at for mark in _STARTS for at in _occurrences(window, mark)})
+        for at in places:
+            if at >= 4 and _begins_record(window[at - 4 : at], window[at : at + 4096]):
+                return position + at
+        more = stream.read(_WINDOW)
+        if not more:
+            return -1
+        kept = min(len(window), 4096)  # a start that the window's end cut off
+        position += len(window) - kept
+        window = window[-kept:] + more
+    return -1
+
+
+def _occurrences(window: bytes, mark: bytes) -> Iterator[int]:
+    at = window.find(mark)
+    while at >= 0:
+        yield at
+        at = window.find(mark, at + 1)
+
+
+def _begins_record(before: bytes, data: bytes) -> bool:
+    """Whether a record begins here: a plain header behind a blank line, or a gzip or zstd member that holds one."""
+    if data.startswith(b"WARC/"):
+        return data[5:6].isdigit() and before.endswith((b"\n\n", b"\n\r\n"))
+    if not data.startswith(_GZIP):
+        return True  # four bytes of zstd's magic number do not stand there by chance
+    try:
+        return zlib.decompressobj(31).decompress(data, 16).startswith((b"WARC/", b"filedesc:", b"http"))
+    except zlib.error:
+        return False
+
+
+MAX_ENCODINGS = 4  # nested ones that are undone; no server sends more
+_STATUS = re.compile(rb"^HTTP/\d(?:\.\d)?[ \t]+(\d{3})")
+_CHUNK_SIZE = re.compile(rb"^[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
+
+
+@dataclass(frozen=True)
+class Response:
+    """A decoded HTTP response. `status` 0 stands for a message without a readable status line."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    truncated: bool
+
+
+def parse_response(block: bytes, limit: int) -> Response:
+    """Decode one HTTP message (status line, headers, body). `truncated` says that `limit` cut the body."""
+    head, body = _split_head(block)
+    lines = head.splitlines()
+    found = _STATUS.match(lines[0]) if lines else None
+    headers = _parse_headers(lines[1:] if found else lines)
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        body = dechunk(body)
+    truncated = False
+    for encoding in reversed(headers.get("content-encoding", "").lower().split(",")[:MAX_ENCODINGS]):
+        body, cut = decompress(body, encoding.strip(), limit)
+        truncated = truncated or cut
+    return Response(int(found[1]) if found else 0, headers, body[:limit], truncated or len(body) > limit)
+
+
+def parse_content_type(value: str) -> tuple[str, str | None]:
+    """(media type in lower case, charset or None) of a Content-Type header."""
+    media_type, _, parameters = value.partition(";")
+    found = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
+    return media_type.strip().lower(), found[1].lower() if found else None
+
+
+def dechunk(body: bytes) -> bytes:
+    """Undo chunked transfer coding; a body that is not chunked after all comes back as it is."""
+    parts: list[bytes] = []
+    position = 0
+    while found := _CHUNK_SIZE.match(body[position : position + 512]):
+        size = int(found[1], 16)
+        start = position + found.end()
+        if size == 0:
+            return b"".join(parts)
+        parts.append(body[start : start + size])
+        position = start + size
+        position += 2 if body[position : position + 2] == b"\r\n" else body[position : position + 1] == b"\n"
+    # Ended without the last chunk: cut off by the crawler if chunks were read, else never chunked.
+    return b"".join(parts) if parts else body
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
+    """(decoded body, whether `limit` cut it). A body that does not match its encoding comes back as it is."""
+    try:
+        if encoding in ("gzip", "x-gzip"):
+            return _inflate(body, 31, limit)
+        if encoding == "deflate":
+            return _inflate(body, 15 if body[:1] == b"\x78" else -15, limit)
+        if encoding == "br":
+            return _unbrotli(body, limit)
+        if encoding == "zstd":
+            decoded = zstandard.ZstdDecompressor().stream_reader(body).read(limit + 1)
+            return (decoded[:limit] or body), len(decoded) > limit
+    except (zlib.error, brotli.error, zstandard.ZstdError):
+        pass  # the header lied: keep the bytes as they are
+    return body, False
+
+
+def _inflate(body: bytes, window_bits: int, limit: int) -> tuple[bytes, bool]:
+    decoded = zlib.decompressobj(window_bits).decompress(body, limit + 1)
+    return (decoded[:limit] or body), len(decoded) > limit
+
+
+def _unbrotli(body: bytes, limit: int) -> tuple[bytes, bool]:
+    decoder = brotli.Decompressor()
+    parts: list[bytes] = []
+    size = 0
+    for start in range(0, len(body), 4096):
+        data = body[start : start + 4096]
+        while size <= limit:
+            part = decoder.process(data, output_buffer_limit=1 << 20)
+            parts.append(part)
+            size += len(part)
+            if decoder.can_accept_more_data():
+                break
+            data = b""
+    decoded = b"".join(parts)
+    return (decoded[:limit] or body), size > limit
+
+
+def _split_head(block: bytes) -> tuple[bytes, bytes]:
+    ends = [(block.find(mark), len(mark)) for mark in (b"\r\n\r\n", b"\n\n")]
+    found = min((end for end in ends if end[0] >= 0), default=(len(block), 0))
+    return block[: found[0]], block[sum(found) :]
+
+
+def _parse_headers(lines: list[bytes]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        key, colon, value = line.partition(b":")
+        if colon:  # the first of repeated headers counts
+            headers.setdefault(key.strip().decode("latin-1").lower(), value.strip().decode("latin-1"))
+    return headers

@@ -1,0 +1,108 @@
+"""Stage `tokenize`: tokenizer, encoding, packing, MDS shards (docs/format.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common.errors import PipelineError
+from common.files import read_json
+from pipeline.config import Source, TokenizeConfig
+from pipeline.stage import Build
+from pipeline.task import CorpusStep
+from pipeline.tokenize.encode import EncodeStep, TokenizerStep, encoder_of, list_groups, measure, special_ids
+from pipeline.tokenize.pack import IndexStep, PackStep
+
+
+def passes(build: Build) -> Iterator[CorpusStep]:
+    """Tokenizer (one task), encode (a task per file), pack (a task per some buckets), index (one task)."""
+    streams, languages = measure(build.inputs, build.settings)
+    _check_phases(build.settings, build.sources, set(streams))
+    yield TokenizerStep(build, languages)
+    yield EncodeStep(build, streams)
+    groups = list_groups(build.workdir)
+    if not any(group.startswith("train/") for group, _ in groups):
+        raise PipelineError(
+            f"tokenize.validation is {build.settings.validation}: every document was held out and none is left"
+            " to train on; lower it"
+        )
+    yield PackStep(build, groups)
+    yield IndexStep(build)
+
+
+def external_files(settings: TokenizeConfig, base: Path) -> list[Path]:
+    """A given tokenizer.json."""
+    path = settings.tokenizer.path
+    if path is None:
+        return []
+    if not (base / path).is_file():
+        raise PipelineError(f"tokenize.tokenizer.path: no file at {base / path}")
+    return [base / path]
+
+
+def manifest(build: Build) -> dict[str, Any]:
+    """The fields of shards/manifest.json."""
+    settings: TokenizeConfig = build.settings
+    encoder = encoder_of(build.workdir)
+    streams = read_json(build.workdir / "stats.json")["streams"]
+    _check_phases(settings, build.sources, {name.partition("/")[2] for name in streams})
+    weights = {name: _weight(name, settings.stream_by, build.sources) for name in sorted(streams)}
+    bos, eos = special_ids(settings, encoder)
+    return {
+        "format": 1,
+        "sequence_length": settings.sequence_length,
+        "packing": settings.packing,
+        "vocab_size": encoder.vocab_size,
+        "eos_id": eos,
+        "bos_id": bos,
+        "token_dtype": str(encoder.dtype),
+        "seed": build.seed,
+        "tokenizer_sha256": hashlib.sha256((build.workdir / "tokenizer.json").read_bytes()).hexdigest(),
+        "streams": {name: streams[name] | {"weight": weight} for name, weight in weights.items()},
+        "phases": mixture(settings, {name: weight for name, weight in weights.items() if name.startswith("train/")}),
+    }
+
+
+def mixture(settings: TokenizeConfig, weights: dict[str, float]) -> list[dict[str, Any]]:
+    """The phases of docs/format.md over training streams with the given weights of the first phase.
+
+    A phase's weights name sources or streams; the longest name that a stream's begins with counts.
+    """
+    phases: list[dict[str, Any]] = [{"start": 0.0, "weights": weights}]
+    for phase in settings.phases:
+        found = {}
+        for name, weight in weights.items():
+            named = [key for key in phase.weights if _covers(key, name.partition("/")[2])]
+            found[name] = phase.weights[max(named, key=len)] if named else weight
+        if not any(found.values()):
+            raise PipelineError(f"tokenize.phases: the phase from {phase.start} leaves out every stream")
+        phases.append({"start": phase.start, "weights": found})
+    return phases
+
+
+def _covers(key: str, stream: str) -> bool:
+    """Whether a name in a phase means this stream: the stream itself, or the source of a `<source>-<language>`."""
+    return stream == key or stream.rpartition("-")[0] == key
+
+
+def _check_phases(settings: TokenizeConfig, sources: tuple[Source, ...], streams: set[str]) -> None:
+    """Raise PipelineError where a phase names something that is not there."""
+    known = {source.name for source in sources} if settings.stream_by != "language" else set()
+    for number, phase in enumerate(settings.phases):
+        for name in phase.weights:
+            if name not in known | streams:
+                raise PipelineError(
+                    f"tokenize.phases.{number}.weights: there is no source or stream `{name}`;"
+                    f" there are: {', '.join(sorted(known | streams))}"
+                )
+
+
+def _weight(stream: str, stream_by: str, sources: tuple[Source, ...]) -> float:
+    """Weight times repeat of a stream's source; streams by language mix sources, whose weights then mean nothing."""
+    name = stream.split("/", 1)[1]
+    if stream_by == "language":
+        return 1.0
+    source = name if stream_by == "source" else name.rsplit("-", 1)[0]
+    return next(found.weight * found.repeat for found in sources if found.name == source)

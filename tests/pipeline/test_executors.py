@@ -1,0 +1,49 @@
+"""The local executor: a worker killed from outside costs its task another try; one that always dies is named."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from common.errors import PipelineError
+from pipeline.config import ExecutorConfig
+from pipeline.executors import LocalPool, run_tasks, unfinished
+from pipeline.task import CorpusStep, Heartbeat, TaskReport
+
+
+class Deadly(CorpusStep):
+    """Task 1 kills its own process, `deaths` times; the others write a file."""
+
+    def __init__(self, workdir: Path, deaths: int) -> None:
+        super().__init__("deadly", workdir, 4)
+        self.deaths = deaths
+
+    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+        if rank == 1:
+            died = len(list(self.workdir.glob("death-*")))
+            if died < self.deaths:
+                (self.workdir / f"death-{died}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        (self.workdir / str(rank)).write_text(str(rank))
+        return TaskReport({"documents_in": 1}, [self.workdir / str(rank)])
+
+
+def test_a_killed_worker_costs_its_task_another_try(tmp_path: Path) -> None:
+    step = Deadly(tmp_path, 1)
+    with LocalPool(2) as pool:
+        assert run_tasks(step, unfinished(step), ExecutorConfig(), pool, tmp_path / "logs") == {}
+    assert unfinished(step) == []
+    assert [(tmp_path / str(rank)).read_text() for rank in range(4)] == ["0", "1", "2", "3"]
+
+
+def test_a_task_that_always_dies_is_named_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    step = Deadly(tmp_path, 4)
+    with LocalPool(2) as pool:
+        with pytest.raises(PipelineError, match=r"task 1 of pass `deadly`.*its process died.*3 of 4 tasks are fini"):
+            run_tasks(step, unfinished(step), ExecutorConfig(retries=0), pool, tmp_path / "logs")
+        assert unfinished(step) == [1]
+        assert run_tasks(step, [1], ExecutorConfig(), pool, tmp_path / "logs") == {}
+    assert (tmp_path / "1").read_text() == "1"

@@ -1,0 +1,53 @@
+"""A machine without a compiler, without a GPU, and determinism that is switched back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.errors import TrainerError
+from tests.trainer.conftest import Recorder, small_run
+from trainer.loop import train
+from trainer.machine import deterministic, find_device, find_precision, peak_flops
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    torch.compiler.reset()  # what earlier tests compiled would stand in for the compiler
+    recorder = Recorder()
+    with inductor.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        result = train(small_run(compile=True, steps=2), shards, tmp_path / "out", recorder)
+    assert result.step == 2
+    (warning,) = recorder.warnings
+    assert warning.startswith("compile: torch.compile does not work here")
+    assert "no-such-compiler" in warning
+
+
+def test_deterministic_mode_ends_with_the_run() -> None:
+    assert not torch.are_deterministic_algorithms_enabled()
+    with deterministic(True):
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_devices() -> None:
+    assert find_device("cpu").type == "cpu"
+    if not torch.cuda.is_available():
+        assert find_device("auto").type == "cpu"
+        with pytest.raises(TrainerError, match="torch sees no GPU"):
+            find_device("cuda")
+
+
+def test_precision_and_peak_of_this_machine() -> None:
+    cpu = torch.device("cpu")
+    assert find_precision("fp32", cpu) == "fp32"
+    capable = torch.cpu.get_capabilities()
+    bf16 = capable.get("avx512_bf16") or capable.get("amx_bf16")
+    assert find_precision("auto", cpu) == ("bf16" if bf16 else "fp32")
+    assert 1e8 < peak_flops(cpu, torch.float32) < 1e14
