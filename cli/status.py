@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.run import Json
 from common.files import lock_holder
 
-from cli.run import Json
-
 if TYPE_CHECKING:
-from common.runfolder import RunFolder
+    from common.runfolder import RunFolder
 
 
 def status(
