@@ -9,8 +9,4 @@ if TYPE_CHECKING:
     from pipeline.kernels.minhash import MinHasher
 
 __all__ = ["MinHasher", "find_duplicates"]
-__getattr__ = lazily(
-    __name__,
-    MinHasher="pipeline.kernels.minhash",
-    find_duplicates="pipeline.kernels.clusters",
-)
+__getattr__ = lazily(__name__, MinHasher="pipeline.kernels.minhash", find_duplicates="pipeline.kernels.clusters")

@@ -8,8 +8,4 @@ if TYPE_CHECKING:
     from pipeline.extract.text import decode, extract_text
 
 __all__ = ["decode", "extract_text"]
-__getattr__ = lazily(
-    __name__,
-    decode="pipeline.extract.text",
-    extract_text="pipeline.extract.text",
-)
+__getattr__ = lazily(__name__, decode="pipeline.extract.text", extract_text="pipeline.extract.text")

@@ -9,8 +9,4 @@ if TYPE_CHECKING:
     from pipeline.quality.rules import keep
 
 __all__ = ["keep", "signals"]
-__getattr__ = lazily(
-    __name__,
-    keep="pipeline.quality.rules",
-    signals="pipeline.kernels.signals.measure",
-)
+__getattr__ = lazily(__name__, keep="pipeline.quality.rules", signals="pipeline.kernels.signals.measure")

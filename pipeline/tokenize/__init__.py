@@ -8,7 +8,4 @@ if TYPE_CHECKING:
     from pipeline.tokenize.tokenizer import Encoder
 
 __all__ = ["Encoder"]
-__getattr__ = lazily(
-    __name__,
-    Encoder="pipeline.tokenize.tokenizer",
-)
+__getattr__ = lazily(__name__, Encoder="pipeline.tokenize.tokenizer")
