@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import DedupConfig
-from pipeline.dedup.table import Array, Table, concatenate, load_array, save_array
+from pipeline.dedup.table import Array, Table, load_array, save_array
 from pipeline.kernels.clusters import NO_PAIRS, join, labels, similar_pairs
 from pipeline.kernels.minhash import I64, U32, U64
 from pipeline.stage import Build
@@ -75,7 +75,7 @@ class BandJoinStep(CorpusStep):
         ids = self.table.rows("id", nodes)
         order = np.lexsort((ids[:, 1], ids[:, 0], keys)) if len(nodes) else nodes
         parts = leader_pairs(self.table, self.settings, keys[order], nodes[order], heartbeat)
-        pairs = np.unique(concatenate(parts, NO_PAIRS), axis=0)
+        pairs = np.unique(np.concatenate([NO_PAIRS, *parts]), axis=0)
         return TaskReport(files=[save_array(edge_file(self.workdir, self.name, rank), pairs)])
 
     def _same_text(self) -> Array:
@@ -206,7 +206,8 @@ class ClusterStep(CorpusStep):
         stays = np.arange(len(self.table), dtype=np.int64)
         if self.near:
             walked = repeated(components[heads], nodes[heads])
-            pairs = concatenate(leader_pairs(self.table, self.settings, *walked, heartbeat, by_rim=True), NO_PAIRS)
+            parts = leader_pairs(self.table, self.settings, *walked, heartbeat, by_rim=True)
+            pairs = np.concatenate([NO_PAIRS, *parts])
             stays[pairs[:, 1]] = pairs[:, 0]
         survivors: I64 = stays[nodes[first][text]]
         return survivors

@@ -16,7 +16,7 @@ import xxhash
 
 from pipeline.config import DedupConfig
 from pipeline.dedup.joins import partitions, read_clusters
-from pipeline.dedup.table import Table, concatenate, load_array, partition_slice, save_array
+from pipeline.dedup.table import Table, load_array, partition_slice, save_array
 from pipeline.documents import read_batches, text_bytes
 from pipeline.kernels.minhash import I64, U64
 from pipeline.stage import Build
@@ -50,7 +50,7 @@ class LineStep(CorpusStep):
                     nodes.append(np.full(len(distinct), node, np.int64))
                 node += 1
             heartbeat.beat(table.num_rows, text_bytes(table), (node - start) / max(end - start, 1))
-        key, owner = concatenate(keys, np.empty(0, np.uint64)), concatenate(nodes, np.empty(0, np.int64))
+        key, owner = np.concatenate([np.empty(0, np.uint64), *keys]), np.concatenate([np.empty(0, np.int64), *nodes])
         order = np.argsort(key, kind="stable")
         return _save(self.workdir / f".scratch/lines/{rank:05d}", key[order], owner[order])
 

@@ -243,14 +243,12 @@ def open_indexes(settings: DedupConfig, base: Path, made_with: dict[str, Any]) -
             if other.get(name) != value and (name, value) != ("verify_by", "estimate"):  # which any index can serve
                 raise PipelineError(
                     f"{folder}: its signatures were made with `{name}` {other.get(name)!r}, this recipe's with"
-                    f" {value!r}; they cannot be compared. Use the same dedup settings and seed, or build that"
-                    " corpus anew"
+                    f" {value!r}; they cannot be compared. Use the same dedup settings and seed, or rebuild"
+                    " that corpus"
                 )
         listed = {name: entry for name, entry in manifest["files"].items() if name.startswith("index/")}
         if broken := changed_files(folder, {"files": listed}):
-            raise PipelineError(
-                f"{folder / broken[0]}: differs from its manifest's size or hash; build that corpus anew"
-            )
+            raise PipelineError(f"{folder / broken[0]}: differs from its manifest's size or hash; rebuild that corpus")
     return index_files(settings, base)
 
 

@@ -8,7 +8,7 @@ are divided into partitions by the key's upper bits, so that every partition is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -130,11 +130,6 @@ def load_array(path: Path, *, mapped: bool = False) -> Array:
     with _reading(path):
         array: Array = np.load(path, mmap_mode="r" if mapped else None)
     return array
-
-
-def concatenate(parts: Iterable[Array], empty: Array) -> Array:
-    """Like np.concatenate, also of no arrays."""
-    return np.concatenate([empty, *parts])
 
 
 def damaged(path: Path, reason: str) -> PipelineError:

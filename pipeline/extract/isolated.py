@@ -36,20 +36,23 @@ class IsolatedExtractor:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._child:
-            self._child.end()
+        self._end()
 
     def extract(self, page: str, url: str | None) -> str:
         """Main text of a decoded page. Raises PageRefusedError if the child hangs or dies on it."""
-        child = self._child = self._child or _Child()
+        self._child = self._child or _Child()
         try:
-            if (answer := child.ask((page, url, self.extractor), self.seconds)) is not None:
-                return answer.decode("utf-8")
-            rule, detail = "extractor_timeout", f"took over {self.seconds} s"
+            return self._child.ask((page, url, self.extractor), self.seconds).decode("utf-8")
+        except TimeoutError:
+            self._end()
+            raise PageRefusedError("extractor_timeout", f"{self.extractor} took over {self.seconds} s") from None
         except (EOFError, OSError):
-            rule, detail = "extractor_crash", "ended with exit status {status}"
-        self._child = None
-        raise PageRefusedError(rule, f"{self.extractor} {detail.format(status=child.end())}")
+            detail = f"{self.extractor} ended with exit status {self._end()}"
+            raise PageRefusedError("extractor_crash", detail) from None
+
+    def _end(self) -> int:
+        child, self._child = self._child, None
+        return child.end() if child else 0
 
 
 class _Child:
@@ -58,7 +61,7 @@ class _Child:
     def __init__(self) -> None:
         self._connection, theirs = Pipe()
         command = [sys.executable, "-m", __name__, str(theirs.fileno())]
-        # What a library prints does not belong into this process's output.
+        # Output is dropped: what a library prints does not belong into this process's.
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL)
         theirs.close()
         self.pid = self._process.pid
@@ -67,10 +70,12 @@ class _Child:
         except (EOFError, OSError) as error:
             raise OSError(f"the extractor's process did not start (exit status {self.end()})") from error
 
-    def ask(self, request: Any, seconds: float) -> bytes | None:
-        """The answer to a request; None if it takes longer. Raises EOFError or OSError if the process dies."""
+    def ask(self, request: Any, seconds: float) -> bytes:
+        """The answer to a request. Raises TimeoutError if it takes longer, EOFError or OSError if the process dies."""
         self._connection.send(request)
-        return self._connection.recv_bytes() if self._connection.poll(seconds) else None
+        if not self._connection.poll(seconds):
+            raise TimeoutError
+        return self._connection.recv_bytes()
 
     def end(self) -> int:
         """Kill the process. Returns its exit status."""

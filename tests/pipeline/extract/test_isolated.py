@@ -41,6 +41,12 @@ def test_child_gives_the_same_text_and_is_replaced() -> None:
         os.kill(last.pid, 0)
 
 
+def test_page_larger_than_the_connection_holds() -> None:
+    large = "é" * 3_000_000
+    with IsolatedExtractor("none", 60) as isolated:
+        assert isolated.extract(large, None) == large
+
+
 def test_page_over_the_time_is_a_recorded_drop(tmp_path: Path) -> None:
     write_warc(tmp_path / "a.warc.gz", {"https://a.example/1": page(PROSE["fox"] * 500)})
     write_warc(tmp_path / "b.warc.gz", {"https://a.example/2": b"Text needs no extractor."}, media="text/plain")
