@@ -69,7 +69,7 @@ class Stage:
 STAGES: dict[StageName, Stage] = {
     "extract": Stage("pipeline.extract.stage", ("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow")),
     "language": Stage("pipeline.language.stage", ("numba", "pyarrow")),
-    "dedup": Stage("pipeline.dedup.stage", ("datasketch", "pyarrow")),
+    "dedup": Stage("pipeline.dedup.stage", ("pyarrow",)),
     "quality": Stage("pipeline.quality.stage", ("numba", "fasttext-wheel", "pyarrow")),
     "tokenize": Stage("pipeline.tokenize.stage", ("tokenizers", "zstandard", "pyarrow"), ("weights", "phases")),
 }

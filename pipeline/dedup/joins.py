@@ -1,19 +1,17 @@
-"""Passes `exact-join` and `band-join`: from sorted keys to edges between duplicates, a task per partition of the keys.
+"""From sorted keys to clusters and their survivors: passes `exact-join`, `band-join` and `clusters`.
 
-Equal 128-bit hashes of texts are edges at once. Of each such group only its first document goes on to the
-band join, where documents with an equal band key are compared (`clusters.similar_pairs`). Inside a bucket
-documents stand by id, so edges do not depend on how documents were cut into tasks. The number of partitions
-follows from the number of documents and the recipe's `partition_bytes`, which bounds memory; a bucket larger than that
-is compared part by part.
+The joins take a task per partition of the keys. Documents whose texts have equal 128-bit hashes are connected at once;
+only the first of them takes part in the band join, where documents with an equal band key are compared
+(`clusters.similar_pairs`). Within a bucket documents are sorted by id, so edges do not depend on how documents were
+divided into tasks. The number of partitions follows from the number of documents and the recipe's `partition_bytes`,
+which bounds memory; a larger bucket is compared part by part.
 
-Pass `clusters`: connected components of all edges, and in each those documents that stay; one task over arrays.
-
-A component may be a chain whose ends are unlike. Its documents are therefore walked once more in the order in which
-they deserve to stay, and each joins the first survivor so far that it is like, if it is also like that survivor's
-rim (`clusters.similar_pairs`), by the recipe's `verify`, or stays. Documents of equal text go together. Memory:
-40 bytes a document, some 150 a document that has an edge, and `partition_bytes`. Who survives follows from the
-documents themselves, never from where a task had them: the recipe's rule, then the order of sources in the recipe, path
-and offset. A document of an earlier corpus survives before all others: it is in use already.
+`clusters` is one task over arrays. The connected components of all edges may be chains (1~2, 2~3, but not 1~3), so each
+is clustered again: documents are visited in survivor order; one joins the first leader whose similarity, and whose
+least similar member so far (the rim), both reach the recipe's `verify`, else it becomes a leader. Checking the rim
+keeps two members of a cluster similar to each other. Survivor order depends on the documents alone: those of an
+earlier corpus first, since they are in use already, then the recipe's `survivor` rule, then the order of sources in the
+recipe, path and offset. Memory: 40 bytes a document, 150 more for one that has an edge, and `partition_bytes`.
 """
 
 from __future__ import annotations
@@ -25,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import DedupConfig
-from pipeline.dedup.table import Array, Table, concatenate, load_array, save_array
+from pipeline.dedup.table import Array, Table, load_array, save_array
 from pipeline.kernels.clusters import NO_PAIRS, join, labels, similar_pairs
 from pipeline.kernels.minhash import I64, U32, U64
 from pipeline.stage import Build
 from pipeline.task import CorpusStep, Heartbeat, TaskReport
 
+COLUMNS = ("node", "survivor", "size")  # of each document that has a duplicate
 _RECORD_BYTES = 48  # a key, its node, their sorted copies, the order and an id
 
 
@@ -75,12 +74,12 @@ class BandJoinStep(CorpusStep):
         keys, nodes = repeated(keys[chosen], nodes[chosen])
         ids = self.table.rows("id", nodes)
         order = np.lexsort((ids[:, 1], ids[:, 0], keys)) if len(nodes) else nodes
-        found = leader_pairs(self.table, self.settings, keys[order], nodes[order], heartbeat)
-        pairs = np.unique(concatenate(found, NO_PAIRS), axis=0)
+        parts = leader_pairs(self.table, self.settings, keys[order], nodes[order], heartbeat)
+        pairs = np.unique(np.concatenate([NO_PAIRS, *parts]), axis=0)
         return TaskReport(files=[save_array(edge_file(self.workdir, self.name, rank), pairs)])
 
     def _same_text(self) -> Array:
-        """bool (documents,): those for which another document of equal text stands."""
+        """bool (documents,): those represented by another document of equal text."""
         mask = np.zeros(len(self.table), bool)
         if self.exact:
             for pairs in edges(self.workdir, self.exact):
@@ -91,7 +90,7 @@ class BandJoinStep(CorpusStep):
 def leader_pairs(
     table: Table, settings: DedupConfig, keys: U64, nodes: I64, heartbeat: Heartbeat, *, by_rim: bool = False
 ) -> Iterator[I64]:
-    """Edges (leader, document) of documents sorted by key, part by part; a cut bucket goes on with its leaders."""
+    """Edges (leader, document) of documents sorted by key, part by part; a divided bucket keeps its leaders."""
     exact = settings.verify_by == "exact"
     leaders = NO_PAIRS
     for start, end in spans(value_counts(table, nodes, exact), settings):
@@ -116,7 +115,7 @@ def leader_pairs(
 
 
 def spans(counts: I64, settings: DedupConfig) -> Iterator[tuple[int, int]]:
-    """(first, end) of parts of documents with so many values each that one part fits into `partition_bytes`."""
+    """(first, end) of consecutive documents whose values, `counts` of each, fit into `partition_bytes` together."""
     ends = np.cumsum(counts)
     limit = settings.partition_bytes // 16  # 4 bytes a value, and as much again while they are gathered
     start = 0
@@ -128,13 +127,13 @@ def spans(counts: I64, settings: DedupConfig) -> Iterator[tuple[int, int]]:
 
 
 def value_counts(table: Table, nodes: I64, exact: bool) -> I64:
-    """How many values `document_values` gives for each node."""
+    """int64 (nodes,): number of values that `document_values` gives for each node."""
     counts: I64 = table.rows("shingle_count", nodes) if exact else np.full(len(nodes), table.hashes, np.int64)
     return counts
 
 
 def document_values(table: Table, nodes: I64, exact: bool) -> tuple[U32, I64]:
-    """What documents are compared by (`clusters.similar_pairs`): signatures, or sets of shingles."""
+    """(values, offsets) by which `clusters.similar_pairs` compares nodes: signatures, or with `exact` shingle sets."""
     if exact:
         return table.shingles(nodes)
     signatures = table.rows("signature", nodes)
@@ -143,7 +142,7 @@ def document_values(table: Table, nodes: I64, exact: bool) -> tuple[U32, I64]:
 
 
 def edge_file(workdir: Path, step: str, rank: int) -> Path:
-    """Where a join task leaves its edges, int64 (n, 2)."""
+    """File of a join task's edges, int64 (n, 2)."""
     return workdir / f".scratch/{step}/{rank:05d}.npy"
 
 
@@ -153,7 +152,7 @@ def edges(workdir: Path, step: CorpusStep) -> Iterator[I64]:
 
 
 def repeated(keys: U64, nodes: I64) -> tuple[U64, I64]:
-    """The records whose key stands more than once, sorted by key; those of one key keep their order."""
+    """The records whose key occurs more than once, sorted by key; those of one key keep their order."""
     order = np.argsort(keys, kind="stable")
     keys, nodes = keys[order], nodes[order]
     same = keys[1:] == keys[:-1]
@@ -161,9 +160,6 @@ def repeated(keys: U64, nodes: I64) -> tuple[U64, I64]:
     chosen[1:] |= same
     chosen[:-1] |= same
     return keys[chosen], nodes[chosen]
-
-
-COLUMNS = ("node", "survivor", "size")
 
 
 class ClusterStep(CorpusStep):
@@ -187,21 +183,21 @@ class ClusterStep(CorpusStep):
         nodes = nodes[np.argsort(parent[nodes], kind="stable")]
         survivor = self._survivors(nodes, parent[nodes].astype(np.uint64), texts[nodes], heartbeat)
         _, cluster, size = np.unique(survivor, return_inverse=True, return_counts=True)
-        found = {"node": nodes, "survivor": survivor, "size": size[cluster]}
-        chosen = np.argsort(nodes)
-        chosen = chosen[found["size"][chosen] > 1]
+        columns = dict(zip(COLUMNS, (nodes, survivor, size[cluster]), strict=True))
+        order = np.argsort(nodes)
+        order = order[columns["size"][order] > 1]
         heartbeat.beat(0, 0, 1.0)
         folder = self.workdir / ".scratch/clusters"
-        return TaskReport(files=[save_array(folder / f"{name}.npy", found[name][chosen]) for name in COLUMNS])
+        return TaskReport(files=[save_array(folder / f"{name}.npy", columns[name][order]) for name in COLUMNS])
 
     def _join(self, parent: I64, step: ExactJoinStep | BandJoinStep | None) -> None:
         for pairs in edges(self.workdir, step) if step else ():
             join(parent, pairs)
 
     def _survivors(self, nodes: I64, components: U64, texts: I64, heartbeat: Heartbeat) -> I64:
-        """Survivor of each node. Nodes stand by component, and there in the order in which they deserve to stay.
+        """Survivor of each node. Nodes are sorted by component, then by survivor priority.
 
-        The first node of a text speaks for all of that text.
+        Documents with identical text are compared once, through the first of them.
         """
         if not len(nodes):
             return nodes
@@ -210,19 +206,20 @@ class ClusterStep(CorpusStep):
         stays = np.arange(len(self.table), dtype=np.int64)
         if self.near:
             walked = repeated(components[heads], nodes[heads])
-            pairs = concatenate(leader_pairs(self.table, self.settings, *walked, heartbeat, by_rim=True), NO_PAIRS)
+            parts = leader_pairs(self.table, self.settings, *walked, heartbeat, by_rim=True)
+            pairs = np.concatenate([NO_PAIRS, *parts])
             stays[pairs[:, 1]] = pairs[:, 0]
         survivors: I64 = stays[nodes[first][text]]
         return survivors
 
     def _ranked(self, nodes: I64) -> I64:
-        """The nodes in the order in which they deserve to stay."""
+        """The nodes in survivor order, the first of a cluster to be kept in front."""
         ids = self.table.rows("id", nodes)
         ranked: I64 = nodes[np.lexsort((ids[:, 1], ids[:, 0], *self._precedence(nodes), nodes < self.new))]
         return ranked
 
     def _precedence(self, nodes: I64) -> list[Array]:
-        """Sort keys, the weakest first: offset, path, source in the recipe's order, the recipe's rule."""
+        """Sort keys, the weakest first, as np.lexsort takes them: offset, path, source, the recipe's rule."""
         _, path = np.unique(np.array(self.table.strings("path", nodes), object), return_inverse=True)
         source = [self.sources.get(name, len(self.sources)) for name in self.table.strings("source", nodes)]
         keys: list[Array] = [self.table.rows("offset", nodes), path, np.array(source)]
@@ -232,7 +229,7 @@ class ClusterStep(CorpusStep):
 
 
 def read_clusters(build: Build, low: int, high: int) -> dict[str, Any]:
-    """The clusters' columns for nodes from `low` to `high`."""
+    """COLUMNS of the nodes from `low` up to `high`."""
     folder = build.workdir / ".scratch/clusters"
     columns = {name: load_array(folder / f"{name}.npy", mapped=True) for name in COLUMNS}
     cut = slice(*np.searchsorted(columns["node"], [low, high]).tolist())

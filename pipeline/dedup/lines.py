@@ -1,13 +1,14 @@
-"""Passes `lines` and `line-join`, optional: lines that recur across kept documents of a site, for `apply` to cut.
+"""Passes `lines` and `line-join`, optional: find lines that recur across the kept documents of a site, to be cut.
 
-Boilerplate that extraction left (menus, notices) stands in many pages of a host, or of a source where there is no
-address. A line in at least `line_documents` survivors is cut from all of them but the one with the least id, so no
-text vanishes altogether. Duplicates are out before, so that copies of a page do not make its content look
-like boilerplate. Lines are compared without surrounding white space by xxh3-64 of site and line.
+Boilerplate that extraction left (menus, notices) recurs on many pages of a host, or of a source where documents have no
+URL. A line in at least `line_documents` survivors is cut from all of them but the one with the least id, so no text
+vanishes altogether. Duplicates are left out, so that copies of a page do not make its content look like boilerplate.
+Lines are compared without surrounding white space, by xxh3-64 of site and line.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -15,13 +16,13 @@ import xxhash
 
 from pipeline.config import DedupConfig
 from pipeline.dedup.joins import partitions, read_clusters
-from pipeline.dedup.table import Table, concatenate, load_array, save_array
+from pipeline.dedup.table import Table, load_array, partition_slice, save_array
 from pipeline.documents import read_batches, text_bytes
 from pipeline.kernels.minhash import I64, U64
 from pipeline.stage import Build
 from pipeline.task import CorpusStep, Heartbeat, TaskReport
 
-_LINES = 32  # lines of a document, about: fixes the number of partitions
+_LINES = 32  # assumed lines of a document; fixes the number of partitions
 
 
 class LineStep(CorpusStep):
@@ -36,8 +37,8 @@ class LineStep(CorpusStep):
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
         start, end = self.table.starts[rank], self.table.starts[rank + 1]
-        found = read_clusters(self.build, start, end)
-        dropped = set((found["node"][found["node"] != found["survivor"]]).tolist())
+        clusters = read_clusters(self.build, start, end)
+        dropped = set(clusters["node"][clusters["node"] != clusters["survivor"]].tolist())
         keys, nodes = [], []
         node = int(start)
         for table in read_batches(self.build.inputs[rank], ["text", "url", "source"]):
@@ -49,16 +50,13 @@ class LineStep(CorpusStep):
                     nodes.append(np.full(len(distinct), node, np.int64))
                 node += 1
             heartbeat.beat(table.num_rows, text_bytes(table), (node - start) / max(end - start, 1))
-        key, owner = concatenate(keys, np.empty(0, np.uint64)), concatenate(nodes, np.empty(0, np.int64))
+        key, owner = np.concatenate([np.empty(0, np.uint64), *keys]), np.concatenate([np.empty(0, np.int64), *nodes])
         order = np.argsort(key, kind="stable")
-        folder = self.workdir / f".scratch/lines/{rank:05d}"
-        return TaskReport(
-            files=[save_array(folder / "key.npy", key[order]), save_array(folder / "node.npy", owner[order])]
-        )
+        return _save(self.workdir / f".scratch/lines/{rank:05d}", key[order], owner[order])
 
 
 class LineJoinStep(CorpusStep):
-    """Writes what is to be cut: (node, key) sorted by node, for one partition of the keys."""
+    """Writes the lines to cut, (node, key) sorted by node, for one partition of the keys."""
 
     def __init__(self, build: Build, table: Table) -> None:
         settings: DedupConfig = build.settings
@@ -66,24 +64,18 @@ class LineJoinStep(CorpusStep):
         self.inputs, self.table, self.least = len(build.inputs), table, settings.line_documents or 0
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        low = np.uint64(-(-(rank << 64) // self.tasks))
-        high = np.uint64(-(-((rank + 1) << 64) // self.tasks) - 1)
         keys, nodes = [], []
         for task in range(self.inputs):
-            folder = self.workdir / f".scratch/lines/{task:05d}"
-            key = load_array(folder / "key.npy", mapped=True)
-            cut = slice(int(np.searchsorted(key, low)), int(np.searchsorted(key, high, side="right")))
+            key, node = _load(self.workdir / f".scratch/lines/{task:05d}")
+            cut, *_ = partition_slice(key, rank, self.tasks)
             keys.append(np.array(key[cut]))
-            nodes.append(np.array(load_array(folder / "node.npy", mapped=True)[cut]))
+            nodes.append(np.array(node[cut]))
         key, node = self._recurring(np.concatenate(keys), np.concatenate(nodes))
         order = np.lexsort((key, node))
-        folder = self.workdir / f".scratch/line-join/{rank:05d}"
-        return TaskReport(
-            files=[save_array(folder / "key.npy", key[order]), save_array(folder / "node.npy", node[order])]
-        )
+        return _save(self.workdir / f".scratch/line-join/{rank:05d}", key[order], node[order])
 
     def _recurring(self, key: U64, node: I64) -> tuple[U64, I64]:
-        """Records of keys that stand in enough documents, without the one of the least id."""
+        """The records of keys that occur in enough documents, less the one with the least id of each key."""
         _, inverse, count = np.unique(key, return_inverse=True, return_counts=True)
         chosen = count[inverse] >= self.least
         key, node = key[chosen], node[chosen]
@@ -97,34 +89,41 @@ class LineJoinStep(CorpusStep):
 
 
 def lines_to_cut(build: Build, tasks: int, low: int, high: int) -> dict[int, set[int]]:
-    """{node: keys of its lines to cut} for nodes from `low` to `high`."""
+    """{node: keys of its lines to cut} for nodes from `low` up to `high`."""
     cuts: dict[int, set[int]] = {}
     for task in range(tasks):
-        folder = build.workdir / f".scratch/line-join/{task:05d}"
-        node = load_array(folder / "node.npy", mapped=True)
-        part = slice(*np.searchsorted(node, [low, high]).tolist())
-        keys = load_array(folder / "key.npy", mapped=True)[part]
-        for owner, key in zip(node[part].tolist(), keys.tolist(), strict=True):
-            cuts.setdefault(owner, set()).add(key)
+        keys, nodes = _load(build.workdir / f".scratch/line-join/{task:05d}")
+        part = slice(*np.searchsorted(nodes, [low, high]).tolist())
+        for node, key in zip(nodes[part].tolist(), keys[part].tolist(), strict=True):
+            cuts.setdefault(node, set()).add(key)
     return cuts
 
 
+def _save(folder: Path, keys: U64, nodes: I64) -> TaskReport:
+    return TaskReport(files=[save_array(folder / "key.npy", keys), save_array(folder / "node.npy", nodes)])
+
+
+def _load(folder: Path) -> tuple[U64, I64]:
+    """Keys and nodes of a task, mapped."""
+    return load_array(folder / "key.npy", mapped=True), load_array(folder / "node.npy", mapped=True)
+
+
 def cut_lines(text: str, site: str, keys: set[int]) -> str:
-    """The text without the lines that `keys` name, stripped at both ends."""
+    """The text without the lines whose keys are given, stripped at both ends."""
     lines = text.split("\n")
     kept = [line for line, key in zip(lines, line_keys(text, site).tolist(), strict=True) if key not in keys]
     return "\n".join(kept).strip()
 
 
 def line_keys(text: str, site: str) -> U64:
-    """uint64 (lines,): key of each line within its site; 0 for an empty one."""
+    """uint64 (lines,): key of each line within its site; 0 for a blank one."""
     stripped = (line.strip() for line in text.split("\n"))
     keys = [xxhash.xxh3_64_intdigest(f"{site}\0{line}".encode("utf-8", "replace")) if line else 0 for line in stripped]
     return np.array(keys, np.uint64)
 
 
 def site_of(url: str | None, source: str) -> str:
-    """Host of an address; the source's name where there is none."""
+    """Host of a URL, or the source's name where there is none."""
     try:
         return urlsplit(url or "").hostname or source
     except ValueError:  # e.g. an unfinished IPv6 address

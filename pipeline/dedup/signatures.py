@@ -1,17 +1,18 @@
-"""Pass `signatures`: from texts to the shared table's columns, a task per input file or earlier index.
+"""Pass `signatures`: from texts to the shared table's columns; and the index for later corpora.
 
-A segment of the table holds, by document: id, exact (128-bit hash of the text with case and white space folded),
-scope, signature, length, date, offset, and names; and twice sorted by key: (exact_key, exact_row) and
-(band_key, band_row), what the joins read. Memory: one segment, about 1 kB a document.
+A task reads one input file, or one file of an earlier corpus's index (`against:`), and writes segments of the table. A
+segment holds for each document: id, exact (128-bit hash of the text with case and white space folded), scope,
+signature, length, date, offset and names; and, sorted by key, the pairs (exact_key, exact_row) and (band_key,
+band_row), which the joins read. Memory: one segment, about 1 kB a document.
 
-The index that `dedup` leaves beside its documents, and reading those of earlier corpora (`against:`).
+The last pass of `dedup` leaves an index beside its documents:
 
     runs/<name>/corpus/<NN-dedup>/index/NNNNN.parquet   id, url, exact, scope, signature (and shingles, with
                                                         `verify_by: exact`) of each kept document
-    runs/<name>/corpus/<NN-dedup>/manifest.json         field `index`: what the signatures were made with
+    runs/<name>/corpus/<NN-dedup>/manifest.json         field `index`: the settings that made the signatures
 
-Signatures compare only if they were made alike, so an index made otherwise is refused. About 0.5 kB a document, and 4
-bytes for each of its distinct shingles, about as much as its text.
+Signatures compare only if made alike, so an index of other settings is refused. An index takes about 0.5 kB a document,
+and 4 bytes for each distinct shingle, about as much as the text.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -45,7 +45,7 @@ Columns = dict[str, Any]
 
 
 def make_hasher(settings: DedupConfig, seed: int) -> MinHasher:
-    """The recipe's hasher; `threshold` picks bands and rows within bands x rows hashes."""
+    """The recipe's hasher; its similarity for candidates, if any, picks bands and rows within bands x rows hashes."""
     bands, rows = settings.bands, settings.rows
     if settings.threshold is not None:
         bands, rows = optimal_bands(settings.threshold, bands * rows)
@@ -55,15 +55,14 @@ def make_hasher(settings: DedupConfig, seed: int) -> MinHasher:
 class SignatureStep(CorpusStep):
     """Writes the segments of the documents of one input, or of one file of an earlier corpus's index."""
 
-    def __init__(self, build: Build, table: Table, indexes: list[Index]) -> None:
+    def __init__(self, build: Build, table: Table, indexes: list[Path]) -> None:
         super().__init__("signatures", build.workdir, len(build.inputs) + len(indexes))
         self.inputs, self.indexes, self.table = build.inputs, indexes, table
         self.settings: DedupConfig = build.settings
         self.seed = build.seed
 
     def weight(self, rank: int) -> float:
-        files = [*self.inputs, *(index.path for index in self.indexes)]
-        return float(files[rank].stat().st_size)
+        return float([*self.inputs, *self.indexes][rank].stat().st_size)
 
     def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
         hasher = make_hasher(self.settings, self.seed)
@@ -85,7 +84,7 @@ class SignatureStep(CorpusStep):
             data, ends = utf8_buffer(table["text"])
             shingles = hasher.shingles(data, ends)
             columns: Columns = {
-                "id": np.frombuffer(bytes.fromhex("".join(table["id"].to_pylist())), np.uint64).reshape(-1, 2),
+                "id": _id_words(table),
                 "exact": text_hashes(texts, scopes),
                 "scope": np.array([_hash64(scope) for scope in scopes], np.uint64),
                 "signature": hasher.minima(shingles),
@@ -103,7 +102,7 @@ class SignatureStep(CorpusStep):
 
 
 def _pieces(batches: Iterator[Columns]) -> Iterator[tuple[int, Columns]]:
-    """Batches cut where a segment of SEGMENT documents ends, each with the number of its segment."""
+    """(segment number, columns) of the batches, divided where a segment of SEGMENT documents ends."""
     count = 0
     for batch in batches:
         size, start = len(batch["id"]), 0
@@ -130,7 +129,7 @@ def _merge(parts: list[Columns]) -> Columns:
 
 
 def _write_segment(folder: Path, pieces: Iterator[Columns], hasher: MinHasher, settings: DedupConfig) -> list[Path]:
-    """Sets of shingles, the one column whose size the texts decide, go to their file as they come."""
+    """Write one segment. Shingle sets, the only column without a fixed width, are written as they come."""
     files, waiting = [], []
     with ExitStack() as stack:
         if settings.verify_by == "exact":
@@ -155,7 +154,7 @@ def _write_segment(folder: Path, pieces: Iterator[Columns], hasher: MinHasher, s
 
 
 def _sorted_bands(columns: Columns, hasher: MinHasher) -> tuple[U64, Any]:
-    """Band keys of all documents that have words, ascending, and their rows; scopes never meet."""
+    """Band keys of all documents that have words, ascending, and their rows; keys of different scopes differ."""
     real = np.flatnonzero((columns["signature"] != EMPTY).any(axis=1))
     keys = (hasher.band_keys(columns["signature"][real]) ^ columns["scope"][real, None]).ravel()
     order = np.argsort(keys, kind="stable")
@@ -181,13 +180,13 @@ def text_hashes(texts: list[str], scopes: list[str]) -> U64:
 
 
 def scope_names(table: pa.Table, scope: str) -> list[str]:
-    """What each document must have in common with another to be its duplicate."""
+    """For each document the value of column `scope`, which duplicates must share; "" for `global`."""
     if scope == "global":
         return [""] * table.num_rows
     if scope not in table.column_names:
         raise PipelineError(
-            f"dedup.scope is `{scope}`, but its documents have no column `{scope}`;"
-            " put stage `language` before `dedup`, or use another scope"
+            f"dedup.scope is `{scope}`, but the documents have no column `{scope}`;"
+            " put stage `language` before `dedup`, or choose another scope"
         )
     names: list[str] = table[scope].to_pylist()
     return names
@@ -198,40 +197,35 @@ def _hash64(scope: str) -> int:
 
 
 def _date_number(date: str) -> int:
-    """A sortable number of an ISO or ARC date; 0 where there is none."""
+    """A sortable number of an ISO or ARC date; 0 for a missing one."""
     digits = "".join(character for character in date or "" if character.isdigit())[:14]
     return int(digits.ljust(14, "0")) if digits else 0
 
 
-@dataclass(frozen=True)
-class Index:
-    """One file of an earlier corpus's index."""
-
-    path: Path
-
-    @property
-    def rows(self) -> int:
-        """Number of its documents."""
-        return int(pq.read_metadata(self.path).num_rows)
-
-
 def signature_settings(settings: DedupConfig, seed: int, hashes: int) -> dict[str, Any]:
-    """What two corpora must have in common for their signatures to compare."""
-    alike = {"version": VERSION, "hashes": hashes, "ngram": settings.ngram, "seed": seed, "scope": settings.scope}
-    return alike | {"verify_by": settings.verify_by}
+    """The settings that two corpora must share for their signatures to compare."""
+    return {
+        "version": VERSION,
+        "hashes": hashes,
+        "ngram": settings.ngram,
+        "seed": seed,
+        "scope": settings.scope,
+        "verify_by": settings.verify_by,
+    }
 
 
 def index_folders(settings: DedupConfig, base: Path) -> list[Path]:
-    """The published `dedup` folder of each corpus of `against`: a run folder or that folder itself."""
+    """The published `dedup` folder of each corpus of `against`, which names a run folder or that folder itself."""
     folders = []
     for name in settings.against:
-        place = base / name
-        found = [place] if (place / "index").is_dir() else sorted((place / "corpus").glob("[0-9][0-9]-dedup"))
-        if not found or not (found[-1] / "index").is_dir():
+        given = base / name
+        is_stage = (given / "index").is_dir()
+        stage = given if is_stage else max((given / "corpus").glob("[0-9][0-9]-dedup"), default=given)
+        if not (stage / "index").is_dir():
             raise PipelineError(
-                f"dedup.against: no index at {place}; give the folder of a run whose stage `dedup` is finished"
+                f"dedup.against: no index in {given}; give the folder of a run whose stage `dedup` is finished"
             )
-        folders.append(found[-1])
+        folders.append(stage)
     return folders
 
 
@@ -240,26 +234,26 @@ def index_files(settings: DedupConfig, base: Path) -> list[Path]:
     return [path for folder in index_folders(settings, base) for path in sorted((folder / "index").glob("*.parquet"))]
 
 
-def open_indexes(settings: DedupConfig, base: Path, made_with: dict[str, Any]) -> list[Index]:
-    """The indexes of `against`, checked. Raises PipelineError for a damaged one or one made otherwise."""
+def open_indexes(settings: DedupConfig, base: Path, made_with: dict[str, Any]) -> list[Path]:
+    """The index files of `against`, checked. Raises PipelineError for a damaged one or one of other settings."""
     for folder in index_folders(settings, base):
         manifest = read_manifest(folder) or {}
         other = manifest.get("index", {})
         for name, value in made_with.items():
-            if other.get(name) != value and (name, value) != ("verify_by", "estimate"):  # which needs less
+            if other.get(name) != value and (name, value) != ("verify_by", "estimate"):  # which any index can serve
                 raise PipelineError(
                     f"{folder}: its signatures were made with `{name}` {other.get(name)!r}, this recipe's with"
-                    f" {value!r}; they cannot be compared. Use the same dedup settings and seed, or build that"
-                    " corpus anew"
+                    f" {value!r}; they cannot be compared. Use the same dedup settings and seed, or rebuild"
+                    " that corpus"
                 )
         listed = {name: entry for name, entry in manifest["files"].items() if name.startswith("index/")}
         if broken := changed_files(folder, {"files": listed}):
-            raise PipelineError(f"{folder / broken[0]}: the file is not what its manifest says; build that corpus anew")
-    return [Index(path) for path in index_files(settings, base)]
+            raise PipelineError(f"{folder / broken[0]}: differs from its manifest's size or hash; rebuild that corpus")
+    return index_files(settings, base)
 
 
 def write_index(path: Path, parts: Iterator[dict[str, Any]]) -> Path:
-    """Write an index file from columns id, url, exact, scope, signature, shingles (as in `pipeline.dedup.table`)."""
+    """Write an index file from parts with the columns id, url, exact, scope, signature and perhaps shingles."""
     with atomic_file(path) as file:
         writer = None
         for part in parts:
@@ -284,22 +278,18 @@ def write_index(path: Path, parts: Iterator[dict[str, Any]]) -> Path:
     return path
 
 
-def read_index(index: Index, *, shingles: bool) -> Iterator[dict[str, Any]]:
-    """Columns of the shared table for an earlier corpus's documents; they have no text, so no length or date."""
+def read_index(path: Path, *, shingles: bool) -> Iterator[dict[str, Any]]:
+    """Columns of the table for an earlier corpus's documents; those that an index lacks are 0 or empty."""
     names = ["id", "url", "exact", "scope", "signature", *(["shingles"] if shingles else [])]
-    for table in read_batches(index.path, names):
+    for table in read_batches(path, names):
         rows = table.num_rows
-        nothing = np.zeros(rows, np.int64)
         columns = {
-            "id": _words(bytes.fromhex("".join(table["id"].to_pylist())), rows, np.uint64),
-            "exact": _words(b"".join(table["exact"].to_pylist()), rows, np.uint64),
+            "id": _id_words(table),
+            "exact": np.frombuffer(b"".join(table["exact"].to_pylist()), np.uint64).reshape(rows, -1),
             "scope": table["scope"].to_numpy(),
-            "signature": _words(b"".join(table["signature"].to_pylist()), rows, np.uint32),
-            "length": nothing,
-            "date": nothing,
-            "offset": nothing,
-            "source": [""] * rows,
-            "path": [""] * rows,
+            "signature": np.frombuffer(b"".join(table["signature"].to_pylist()), np.uint32).reshape(rows, -1),
+            **dict.fromkeys(("length", "date", "offset"), np.zeros(rows, np.int64)),
+            **dict.fromkeys(("source", "path"), [""] * rows),
             "url": table["url"].to_pylist(),
         }
         if shingles:
@@ -308,5 +298,6 @@ def read_index(index: Index, *, shingles: bool) -> Iterator[dict[str, Any]]:
         yield columns
 
 
-def _words(data: bytes, rows: int, dtype: Any) -> U64:
-    return np.frombuffer(data, dtype).reshape(rows, -1)
+def _id_words(table: pa.Table) -> U64:
+    """uint64 (rows, 2): the 128-bit document ids."""
+    return np.frombuffer(bytes.fromhex("".join(table["id"].to_pylist())), np.uint64).reshape(-1, 2)

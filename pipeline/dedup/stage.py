@@ -57,7 +57,7 @@ def passes(build: Build) -> Iterator[CorpusStep]:
     hasher = make_hasher(settings, build.seed)
     hashes = hasher.bands * hasher.rows
     indexes = open_indexes(settings, build.base, signature_settings(settings, build.seed, hashes))
-    table = Table(build.workdir, [*map(read_rows, build.inputs), *(index.rows for index in indexes)], hashes)
+    table = Table(build.workdir, [read_rows(path) for path in (*build.inputs, *indexes)], hashes)
     yield SignatureStep(build, table, indexes)
     exact = ExactJoinStep(build, table) if settings.exact else None
     near = BandJoinStep(build, table, hasher.bands, exact) if settings.minhash else None

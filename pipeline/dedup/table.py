@@ -1,14 +1,15 @@
 """The columns of all documents that the passes of `dedup` share, on disk, read by node.
 
 The signatures pass writes segments of at most SEGMENT documents, each a folder of .npy columns: memory stays bounded
-however large an input file is. A node is a document's place in this table and names it between the
-passes of one building alone; what leaves the stage carries ids, and `apply` checks them. Sorted columns of
-(key, row) are cut into partitions by the key's upper bits, so that every partition is a slice of each segment.
+however large an input file is. A node is a document's row number in this table; it names the document between the
+passes of one build alone. What leaves the stage carries ids, which the last pass checks. Sorted columns of (key, row)
+are divided into partitions by the key's upper bits, so that every partition is a slice of each segment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from common.errors import PipelineError
 from common.files import atomic_file
-from pipeline.kernels.minhash import I64, U32
+from pipeline.kernels.minhash import I64, U32, U64
 
 SEGMENT = 16_384
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -28,7 +29,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Table:
     """Documents of the stage's inputs and, after them, of the indexes of earlier corpora.
 
-    counts: documents of each signature task, in order; hashes: of a signature.
+    counts: documents of each signature task, in order; hashes: per signature.
     """
 
     def __init__(self, workdir: Path, counts: list[int], hashes: int) -> None:
@@ -46,47 +47,46 @@ class Table:
     def rows(self, column: str, nodes: I64) -> Array:
         """Values of a column for any nodes, in their order. Holds one segment's file at a time."""
         out: Array | None = None
-        for segment, places, rows in self._by_segment(nodes):
+        for segment, positions, rows in self._by_segment(nodes):
             values = load_array(segment / f"{column}.npy", mapped=True)[rows]
             if out is None:
                 out = np.empty((len(nodes), *values.shape[1:]), values.dtype)
-            out[places] = values
+            out[positions] = values
         if out is None:
             return np.empty((0, 2), np.uint64) if column in ("id", "exact") else np.empty(0, np.int64)
         return out
 
     def strings(self, column: str, nodes: I64) -> list[str]:
-        """Values of a text column (`source`, `path`, `url`)."""
+        """Values of a text column (`source`, `path`, `url`) for any nodes, in their order."""
         out = [""] * len(nodes)
-        for segment, places, rows in self._by_segment(nodes):
-            values = _read_parquet(segment / "names.parquet", column).take(pa.array(rows)).to_pylist()
-            for place, value in zip(places.tolist(), values, strict=True):
-                out[place] = value
+        for segment, positions, rows in self._by_segment(nodes):
+            with _reading(path := segment / "names.parquet"):
+                values = pq.read_table(path, columns=[column])[column]
+            for position, value in zip(positions.tolist(), values.take(pa.array(rows)).to_pylist(), strict=True):
+                out[position] = value
         return out
 
     def shingles(self, nodes: I64) -> tuple[U32, I64]:
         """Shingle sets of any nodes, joined, and their offsets (nodes + 1,)."""
         sets: list[Array] = [np.empty(0, np.uint32)] * len(nodes)
-        for segment, places, rows in self._by_segment(nodes):
+        for segment, positions, rows in self._by_segment(nodes):
             ends = load_array(segment / "shingle_ends.npy")
-            values = _read_shingles(segment / "shingles.bin", int(ends[-1]))
-            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-                sets[place] = values[ends[row] : ends[row + 1]].copy()  # not a view, which would keep the file mapped
+            values = _map_shingles(segment / "shingles.bin", int(ends[-1]))
+            for position, row in zip(positions.tolist(), rows.tolist(), strict=True):
+                sets[position] = values[ends[row] : ends[row + 1]].copy()  # a view would keep the file mapped
         offsets = np.cumsum([0, *(len(values) for values in sets)], dtype=np.int64)
         return np.concatenate([np.empty(0, np.uint32), *sets]), offsets
 
     def partition(self, name: str, number: int, partitions: int) -> tuple[Array, I64]:
         """(keys, nodes) of one partition of the sorted column pair `<name>_key`, `<name>_row`."""
-        low = -(-(number << 64) // partitions)
-        high = -(-((number + 1) << 64) // partitions) - 1
         keys, nodes = [], []
         for segment, start in zip(self.segments, self._starts[:-1], strict=True):
-            column = load_array(segment / f"{name}_key.npy", mapped=True)
+            column = load_array(path := segment / f"{name}_key.npy", mapped=True)
             first = column if column.ndim == 1 else column[:, 0]
-            begin = int(np.searchsorted(first, np.uint64(low), side="left"))
-            cut = slice(begin, int(np.searchsorted(first, np.uint64(high), side="right")))
-            if not _within(first[cut], low, high):
-                raise damaged(segment / f"{name}_key.npy", "its keys are not in order")
+            cut, low, high = partition_slice(first, number, partitions)
+            part = first[cut]
+            if len(part) and (part[0] < low or part[-1] > high or (part[1:] < part[:-1]).any()):
+                raise damaged(path, "its keys are not in order")
             keys.append(np.array(column[cut]))
             nodes.append(load_array(segment / f"{name}_row.npy", mapped=True)[cut].astype(np.int64) + start)
         if not keys:
@@ -94,20 +94,21 @@ class Table:
         return np.concatenate(keys), np.concatenate(nodes)
 
     def _by_segment(self, nodes: I64) -> Iterator[tuple[Path, I64, I64]]:
-        """(segment, places in `nodes`, rows in the segment) for each segment that holds some of the nodes."""
+        """(segment, positions in `nodes`, rows of the segment) for each segment that holds some of the nodes."""
         order = np.argsort(nodes, kind="stable")
         owner = np.searchsorted(self._starts, nodes[order], side="right") - 1
         bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
         for low, high in pairwise(bounds.tolist()):
-            number = owner[low]
-            places = order[low:high]
-            yield self.segments[number], places, nodes[places] - self._starts[number]
+            number, positions = owner[low], order[low:high]
+            yield self.segments[number], positions, nodes[positions] - self._starts[number]
 
 
-def _within(keys: Array, low: int, high: int) -> bool:
-    """Whether keys ascend from `low` to `high`."""
-    inside = not len(keys) or (int(keys[0]) >= low and int(keys[-1]) <= high)
-    return inside and bool((keys[1:] >= keys[:-1]).all())
+def partition_slice(keys: U64, number: int, partitions: int) -> tuple[slice, Any, Any]:
+    """(slice of ascending keys that is partition `number`, lowest key of that partition, highest)."""
+    low = np.uint64(-(-(number << 64) // partitions))
+    high = np.uint64(-(-((number + 1) << 64) // partitions) - 1)
+    begin = int(np.searchsorted(keys, low, side="left"))
+    return slice(begin, int(np.searchsorted(keys, high, side="right"))), low, high
 
 
 def save_array(path: Path, array: Array) -> Path:
@@ -117,26 +118,6 @@ def save_array(path: Path, array: Array) -> Path:
     return path
 
 
-def load_array(path: Path, *, mapped: bool = False) -> Array:
-    """Read a .npy file. Raises PipelineError that names a damaged one."""
-    try:
-        array: Array = np.load(path, mmap_mode="r" if mapped else None)
-    except (OSError, ValueError, EOFError) as error:
-        raise damaged(path, str(error)) from error
-    return array
-
-
-def _read_shingles(path: Path, count: int) -> U32:
-    """The shingles of a segment, one after the other, mapped."""
-    try:
-        values = np.asarray(np.memmap(path, np.uint32, "r") if count else np.empty(0, np.uint32))
-    except (OSError, ValueError) as error:
-        raise damaged(path, str(error)) from error
-    if len(values) != count:
-        raise damaged(path, f"{len(values)} shingles where {count} are expected")
-    return values
-
-
 def save_strings(path: Path, columns: dict[str, list[str]]) -> Path:
     """Write text columns as parquet, atomically; returns the path."""
     with atomic_file(path) as file:
@@ -144,18 +125,30 @@ def save_strings(path: Path, columns: dict[str, list[str]]) -> Path:
     return path
 
 
-def concatenate(parts: Iterable[Array], empty: Array) -> Array:
-    """Like np.concatenate, also of no arrays."""
-    return np.concatenate([empty, *parts])
+def load_array(path: Path, *, mapped: bool = False) -> Array:
+    """Read a .npy file. Raises PipelineError that names a damaged one."""
+    with _reading(path):
+        array: Array = np.load(path, mmap_mode="r" if mapped else None)
+    return array
 
 
-def damaged(path: Path, found: str) -> PipelineError:
-    """The error for an intermediate file that is not what a pass wrote."""
-    return PipelineError(f"{path}: damaged intermediate file ({found}); run the recipe again, which rebuilds it")
+def damaged(path: Path, reason: str) -> PipelineError:
+    """The error for an intermediate file that is not as a pass wrote it."""
+    return PipelineError(f"{path}: damaged intermediate file ({reason}); run the recipe again, which rebuilds it")
 
 
-def _read_parquet(path: Path, column: str) -> pa.ChunkedArray:
+def _map_shingles(path: Path, count: int) -> U32:
+    """The shingles of a segment, mapped."""
+    with _reading(path):
+        values = np.asarray(np.memmap(path, np.uint32, "r") if count else np.empty(0, np.uint32))
+    if len(values) != count:
+        raise damaged(path, f"{len(values)} shingles where {count} are expected")
+    return values
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return pq.read_table(path, columns=[column])[column]
-    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        yield
+    except (OSError, ValueError, EOFError, KeyError) as error:  # pyarrow's errors among them
         raise damaged(path, str(error)) from error

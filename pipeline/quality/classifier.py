@@ -1,7 +1,7 @@
 """Quality classifiers: fastText over hashed word n-grams, trained on good against ordinary documents (as DCLM's).
 
-Training is deterministic: one thread, a seed, held-out documents chosen by a hash of their text, so neither the
-order of files nor the machine's cores decide. Scoring runs at the speed of fastText.
+Training is deterministic: one thread, a seed, held-out documents chosen by a hash of their text, so neither the order
+of files nor the number of cores matters. Scoring runs at fastText's speed.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,20 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from common.errors import PipelineError
+from common.files import write_atomically
 
 Array = np.ndarray[Any, Any]
-CHARACTERS = 20_000  # of a document that are read: a book says no more about its quality than a chapter
+CHARACTERS = 20_000  # read of a document: a chapter tells the quality of a book
 BINS = 10
 _LABELS = ("__label__negative", "__label__positive")
 
 
 @dataclass(frozen=True)
 class Training:
-    """What `train` learnt and how well, on documents held out.
+    """Result of `train`, measured on held-out documents.
 
     trained, tested: documents; auc: probability that a positive document scores above a negative one; calibration:
-    rows (lowest score, highest score, documents, mean score, share that is positive) of ten bins.
+    rows (lowest score, highest score, documents, mean score, share of positives) of ten bins.
     """
 
     trained: int
@@ -43,14 +45,15 @@ class Training:
 
 
 class Classifier:
-    """A fastText model and the label whose probability is the score. Raises PipelineError if it is no such model."""
+    """A fastText model and the label whose probability is the score. Raises PipelineError if the model lacks it."""
 
     def __init__(self, path: Path, label: str = "positive") -> None:
         try:
-            # fasttext-wheel's own predict breaks on numpy 2; the binding below it does not.
-            model = fasttext.FastText._FastText(str(path))
+            with redirect_stderr(StringIO()):  # of load_model's notice that its return type has changed
+                model = fasttext.load_model(str(path))
         except (ValueError, RuntimeError) as error:
             raise PipelineError(f"{path}: not a fastText model: {error}") from error
+        # fasttext-wheel's own predict breaks on numpy 2; the binding below it does not.
         self._predict, self._label = model.f.predict, f"__label__{label}"
         labels = model.get_labels()
         if self._label not in labels:
@@ -62,12 +65,12 @@ class Classifier:
         return np.array([self._score(text) for text in texts], np.float64)
 
     def _score(self, text: str) -> float:
-        found = self._predict(line(text) + "\n", -1, 0.0, "strict")
-        return next((min(float(score), 1.0) for score, label in found if label == self._label), 0.0)
+        ranked = self._predict(line(text) + "\n", -1, 0.0, "strict")
+        return next((min(float(score), 1.0) for score, label in ranked if label == self._label), 0.0)
 
 
 def line(text: str) -> str:
-    """A document as one line of small letters, as fastText reads it."""
+    """A document as fastText reads it: one line, in lower case."""
     return " ".join(text[:CHARACTERS].lower().split()).encode("utf-8", "replace").decode()
 
 
@@ -85,8 +88,8 @@ def train(
 ) -> Training:
     """Train a model that tells documents like `positive` from those like `negative`, and write it to `output`.
 
-    Files are jsonl (field `text`), parquet (column `text`) or txt (a document each), also .gz. The file is about
-    4 x dimension x (buckets + words) bytes. Raises PipelineError.
+    Files are jsonl (field `text`), parquet (column `text`) or txt (a document each), also .gz. The model takes about
+    4 x dimension x (buckets + words) bytes. Raises PipelineError for unreadable files and for too few documents.
     """
     documents = [(text, label) for label, paths in enumerate((negative, positive)) for text in _documents(paths)]
     tested = [(text, label) for text, label in documents if _held_out(text, held_out)]
@@ -94,8 +97,8 @@ def train(
     for part, name in ((trained, "to train on"), (tested, "held out")):
         if len({label for _, label in part}) < 2:
             raise PipelineError(
-                f"too few documents: {len(documents)} were read, and of those {name} all {len(part)} are of one kind;"
-                " give some hundred positive and negative ones at least"
+                f"too few documents: {len(documents)} read, and the {len(part)} {name} are not of both kinds;"
+                " give at least some hundred positive and some hundred negative ones"
             )
     with tempfile.TemporaryDirectory() as folder:
         file, model_file = Path(folder) / "train.txt", Path(folder) / "model.bin"
@@ -104,10 +107,7 @@ def train(
             str(file), wordNgrams=ngram, epoch=epochs, dim=dimension, bucket=buckets, seed=seed, thread=1, verbose=0,
             lr=0.5, minCount=2,
         ).save_model(str(model_file))  # fmt: skip
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial = output.with_name(f".{output.name}.partial")
-        shutil.copyfile(model_file, partial)
-        partial.replace(output)
+        write_atomically(output, model_file.read_bytes())
     scores = Classifier(output).score([text for text, _ in tested])
     labels = np.array([label for _, label in tested])
     return Training(len(trained), len(tested), auc(scores, labels), calibration(scores, labels))
@@ -121,7 +121,7 @@ def auc(scores: Array, labels: Array) -> float:
 
 
 def calibration(scores: Array, labels: Array) -> list[tuple[float, float, int, float, float]]:
-    """Rows of BINS equal ranges of score that hold documents: low, high, documents, mean score, share positive."""
+    """Rows (low, high, documents, mean score, share of positives) of the BINS score ranges that hold documents."""
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
     rows = []
     for k in sorted(set(bins.tolist())):
@@ -158,7 +158,7 @@ def _held_out(text: str, share: float) -> bool:
 
 
 def _order(document: tuple[str, int]) -> bytes:
-    """Any order that the files' order does not decide; not that of `_held_out`."""
+    """Sort key that is independent of the files' order, and of `_held_out`."""
     return _hash(f"{document[1]} {document[0]}")
 
 

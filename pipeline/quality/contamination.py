@@ -1,8 +1,8 @@
 """Overlap with evaluation data: word n-grams that a text shares with a set of evaluation texts.
 
-Words are folded as for MinHash (case, accents and punctuation do not count), hashed, and compared n at a time by
-64-bit hashes: one pass over a text, linear. Evaluation texts of fewer than n
-words cannot be found and are counted. (13-grams: Brown et al. 2020, appendix C.)
+Words are folded as for MinHash (case, accents and punctuation do not count) and compared n at a time by 64-bit hashes:
+one pass over a text, linear. Evaluation texts of fewer than n words cannot be found; they are counted (`untested`).
+13-grams: Brown et al. 2020, appendix C.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class Contamination:
 
     def __init__(self, evaluations: Sequence[str], ngram: int = 13) -> None:
         self.ngram = ngram
-        found = [self._hashes(text)[0] for text in evaluations]
-        self.untested = sum(len(hashes) == 0 for hashes in found)
-        self._known = np.unique(np.concatenate([*found, np.empty(0, np.uint64)]))
+        hashes = [self._hashes(text)[0] for text in evaluations]
+        self.untested = sum(len(part) == 0 for part in hashes)
+        self._known = np.unique(np.concatenate([*hashes, np.empty(0, np.uint64)]))
 
     def find(self, texts: Sequence[str]) -> list[tuple[int, str]]:
-        """For each text how many of its n-grams are known, and the first of these as it stands there."""
+        """For each text the number of its n-grams that are known, and the first of them as the text spells it."""
         return [self._find(text) for text in texts]
 
     def _find(self, text: str) -> tuple[int, str]:
         hashes, spans = self._hashes(text)
         if not len(hashes) or not len(self._known):
             return 0, ""
-        at = np.searchsorted(self._known, hashes)
-        hits = np.flatnonzero(self._known[np.minimum(at, len(self._known) - 1)] == hashes)
+        slots = np.searchsorted(self._known, hashes)
+        hits = np.flatnonzero(self._known[np.minimum(slots, len(self._known) - 1)] == hashes)
         return len(hits), text[spans[hits[0], 0] : spans[hits[0], 1]] if len(hits) else ""
 
     def _hashes(self, text: str) -> tuple[Array, Array]:

@@ -1,11 +1,12 @@
-"""Personal data in texts, replaced by placeholders that are reserved for documentation.
+"""Edits of kept texts: masks for personal data, and C4's line edits.
 
-Addresses count only if they are valid and public (`ipaddress`), IBANs only if their check digits are right. The
-placeholders (RFC 2606, RFC 5737, RFC 3849) are not masked again. Regular expressions without nested repetition: the
-cost is linear. Those for addresses, which hold no white space, look only at the stretches without any around a sign
-that each address has: a text without one costs a search for a character.
+Personal data is replaced by placeholders reserved for documentation (RFC 2606, RFC 5737, RFC 3849), which are not
+masked again. IP addresses count only if they are valid and public (`ipaddress`), IBANs only if their check digits are
+right. The regular expressions have no nested repetition: the cost is linear. Those for e-mail and IP addresses, which
+contain no white space, are tried only on stretches without any around a sign that each address has: a text without such
+a sign costs one search for it.
 
-C4's line edits: what is left of a text when the lines that C4 deletes are gone (Raffel et al. 2020, section 2.2).
+C4's line edits delete lines and citation marks (Raffel et al. 2020, section 2.2).
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ _PHONE = re.compile(
     r"(?<![\w+.-])(?:\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}|\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-]|\.\d)"
 )
 _IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)")
+_BLANK = re.compile(r"\s")
+_RANGES = "".join("-".join(chr(int(end, 16)) for end in part.split("-")) for part in UNSPACED_RANGES.split())
+_BETWEEN_WORDS = re.compile(rf"\s+|([{_RANGES}])")  # keeps letters of scripts without spaces, each a word
+_CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+_Replace = Callable[[str], str | None]
 
 
 def mask(text: str, kinds: Sequence[str] = ("email", "ip")) -> tuple[str, dict[str, int]]:
@@ -38,12 +44,12 @@ def mask(text: str, kinds: Sequence[str] = ("email", "ip")) -> tuple[str, dict[s
     counts: dict[str, int] = {}
     for kind in kinds:
         counts[kind] = 0
-        for sign, pattern, replace in _MASKS[kind]:
+        for sign, pattern, replace in _MASKS[kind]:  # the sign shows where a match may be; None: anywhere
 
             def substitute(match: re.Match[str], kind: str = kind, replace: _Replace = replace) -> str:
-                found = replace(match.group())
-                counts[kind] += found is not None
-                return match.group() if found is None else found
+                placeholder = replace(match.group())
+                counts[kind] += placeholder is not None
+                return match.group() if placeholder is None else placeholder
 
             stretches = [(0, len(text))] if sign is None else _stretches(text, sign)
             pieces, at = [], 0
@@ -55,7 +61,7 @@ def mask(text: str, kinds: Sequence[str] = ("email", "ip")) -> tuple[str, dict[s
 
 
 def _stretches(text: str, sign: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    """(begin, end) of the stretches between blanks in which `sign` occurs."""
+    """(begin, end) of the stretches between white space in which `sign` occurs."""
     end = 0
     for match in sign.finditer(text):
         at = match.start()
@@ -66,16 +72,13 @@ def _stretches(text: str, sign: re.Pattern[str]) -> Iterator[tuple[int, int]]:
             yield begin, end
 
 
-_Replace = Callable[[str], str | None]
+def _email(match: str) -> str | None:
+    return None if match.lower().endswith(("@example.com", "@example.org", "@example.net")) else "email@example.com"
 
 
-def _email(found: str) -> str | None:
-    return None if found.lower().endswith(("@example.com", "@example.org", "@example.net")) else "email@example.com"
-
-
-def _ip(found: str) -> str | None:
+def _ip(match: str) -> str | None:
     try:
-        address = ipaddress.ip_address(found)
+        address = ipaddress.ip_address(match)
     except ValueError:
         return None
     if not address.is_global:
@@ -83,17 +86,16 @@ def _ip(found: str) -> str | None:
     return "192.0.2.1" if address.version == 4 else "2001:db8::1"
 
 
-def _phone(found: str) -> str | None:
-    return "555-0100" if 8 <= sum(map(str.isdigit, found)) <= 15 else None
+def _phone(match: str) -> str | None:
+    return "555-0100" if 8 <= sum(map(str.isdigit, match)) <= 15 else None
 
 
-def _iban(found: str) -> str | None:
-    joined = found.replace(" ", "")
+def _iban(match: str) -> str | None:
+    joined = match.replace(" ", "")
     digits = "".join(str(int(sign, 36)) for sign in joined[4:] + joined[:4])
     return "XX00 0000 0000 0000" if 15 <= len(joined) <= 34 and int(digits) % 97 == 1 else None
 
 
-_BLANK = re.compile(r"\s")
 _MASKS: dict[str, tuple[tuple[re.Pattern[str] | None, re.Pattern[str], _Replace], ...]] = {
     "email": ((re.compile("@[A-Za-z0-9]"), _EMAIL, _email),),
     "ip": (
@@ -105,18 +107,13 @@ _MASKS: dict[str, tuple[tuple[re.Pattern[str] | None, re.Pattern[str], _Replace]
 }
 
 
-_RANGES = "".join("-".join(chr(int(end, 16)) for end in part.split("-")) for part in UNSPACED_RANGES.split())
-_BETWEEN_WORDS = re.compile(rf"\s+|([{_RANGES}])")  # keeps letters of scripts without spaces, which are words
-_CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
-
-
 def edit_lines(text: str, *, terminal: bool = False) -> str:
-    """Lines without citation marks, white space at their ends, and the lines that C4 deletes.
+    """The text without the lines that C4 deletes; in the others, without citation marks and outer white space.
 
-    Deleted are lines of fewer than 3 words, with a word of over 1,000 characters, with `javascript` or a notice on
+    C4 deletes lines of fewer than 3 words, with a word of over 1,000 characters, with `javascript` or a notice on
     cookies and terms; with `terminal`, also those that do not end in . ? ! " or '.
     """
-    return "\n".join(line for line in map(_edit, text.splitlines()) if line and not (terminal and _open(line)))
+    return "\n".join(line for line in map(_edit, text.splitlines()) if line and not (terminal and _is_open(line)))
 
 
 def _edit(line: str) -> str:
@@ -127,5 +124,6 @@ def _edit(line: str) -> str:
     return "" if any(notice in folded for notice in NOTICES) else _CITATION.sub("", line.strip())
 
 
-def _open(line: str) -> bool:
+def _is_open(line: str) -> bool:
+    """Whether the line does not end in terminal punctuation."""
     return not line.endswith(tuple(C4_ENDS)) or line.endswith("...")

@@ -1,6 +1,6 @@
 """Published quality rules as thresholds on signals (`pipeline.kernels.signals.measure`), by preset.
 
-A rule keeps a document while `signal <op> threshold` holds. Sources: Gopher, Rae et al. 2021, section A1.1 and table
+A rule keeps documents for which `signal <op> threshold` holds. Sources: Gopher, Rae et al. 2021, section A1.1 and table
 A1; C4, Raffel et al. 2020, section 2.2; FineWeb, Penedo et al. 2024, section 3.6 (0.1 for duplicated lines, as in the
 paper; datatrove's code has 0.01). Each preset decides as datatrove's filter of that name (benchmarks/quality.py);
 `c4` as FineWeb uses it, without the terminal-punctuation line rule, which its `c4_terminal_*` rules bring back.
@@ -12,20 +12,20 @@ from typing import NamedTuple
 
 
 class QualityRule(NamedTuple):
-    """Keep while `signal` is at least (">=") or at most ("<=") `threshold`."""
+    """Keep documents whose `signal` is at least (">=") or at most ("<=") `threshold`."""
 
     signal: str
     op: str
     threshold: float
 
 
-# Words of these languages are short by their script: a character each where nothing separates words, and
-# syllable blocks in Korean (mean word length of good Korean prose: 2.7 characters).
+# Languages whose words have few characters: the tokenizer makes each character a word in scripts without spaces, and
+# Korean writes syllables as one character (mean word length of good Korean prose: 2.7 characters).
 SHORT_WORD_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "km", "my", "yue", "wuu", "ko"})
 ALPHABETIC_ONLY = frozenset({"gopher_min_word_length"})
 NEEDS_STOP_WORDS = frozenset({"gopher_stop_words"})  # off for languages without a list of stop words
-ATTACHED_PARTICLES = frozenset({"ko"})  # most function words are endings there: good prose may show one or none
-# Off until a recipe sets them to true or gives a threshold: variants of the rules that stand before them.
+ATTACHED_PARTICLES = frozenset({"ko"})  # most function words are endings: good prose may have one stop word or none
+# Variants of other rules, off until a recipe sets them to true or gives a threshold.
 OPTIONAL = frozenset(
     {
         "gopher_alpha_only_words",

@@ -1,8 +1,7 @@
-"""Rules on signals: the recipe's presets and overrides resolved per language, then applied to columns.
+"""Rules on signals: presets and overrides resolved per language, applied to columns, and counted.
 
-Nothing here reads a text: a changed threshold is a comparison of columns.
-
-Questions to a finished quality stage, answered from its columns: no text is read, nothing is run again.
+No text is read: a changed threshold is a comparison of columns. `load`, `fails`, `kept` and `count` answer questions
+about a finished quality stage (`pretrain inspect`).
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ Signals = dict[str, Array]
 
 @dataclass(frozen=True)
 class Failure:
-    """A rule that a document fails, with what was found."""
+    """A rule that a document fails, and the document's value of the rule's signal."""
 
     name: str
     rule: QualityRule
@@ -50,18 +49,18 @@ class Failure:
 
 
 def keep(texts: list[str], *, preset: str = "fineweb", language: str = "en") -> list[str | None]:
-    """None for each text that a preset (gopher, c4, fineweb) keeps, else the first rule that it fails.
+    """For each text None if the preset (gopher, c4, fineweb) keeps it, else the first rule that it fails.
 
     >>> keep(["too short"], preset="gopher")
     ['gopher_min_words']
     """
     settings = QualityConfig(presets=[preset])
     failed = failures(settings, signals(texts, language=language), [language] * len(texts))
-    return [found[0].name if found else None for found in failed]
+    return [rules[0].name if rules else None for rules in failed]
 
 
 def rules_for(settings: QualityConfig, language: str) -> dict[str, QualityRule]:
-    """Rules in force for a language: the presets' in order with the recipe's overrides, its own, its models'."""
+    """Rules in force for a language: those of the presets, overridden by the recipe; own rules; those on scores."""
     rules: dict[str, QualityRule] = {}
     overrides = {**settings.rules, **settings.languages.get(language, {})}
     for preset in settings.presets:
@@ -78,8 +77,8 @@ def rules_for(settings: QualityConfig, language: str) -> dict[str, QualityRule]:
     return rules
 
 
-def broken(settings: QualityConfig, found: Signals, languages: list[str]) -> dict[str, Array]:
-    """{rule: bool (documents,)}: which documents fail each rule that is in force for any of the languages, in order."""
+def broken(settings: QualityConfig, columns: Signals, languages: list[str]) -> dict[str, Array]:
+    """{rule: bool (documents,), true where it fails} for each rule in force for any of the languages, in order."""
     by_language = list(_by_language(settings, languages))
     every_rule = [name for preset in settings.presets for name in PRESETS[preset]]
     every_rule += [*settings.own_rules, *(f"{name}_score" for name in settings.models)]
@@ -88,23 +87,23 @@ def broken(settings: QualityConfig, found: Signals, languages: list[str]) -> dic
     }
     for members, rules in by_language:
         for name, rule in rules.items():
-            fails[name][members] = ~_OPERATORS[rule.op](found[rule.signal][members], rule.threshold)
+            fails[name][members] = ~_OPERATORS[rule.op](columns[rule.signal][members], rule.threshold)
     return fails
 
 
-def failures(settings: QualityConfig, found: Signals, languages: list[str]) -> list[list[Failure]]:
-    """For each document the rules that it fails, in the rules' order."""
+def failures(settings: QualityConfig, columns: Signals, languages: list[str]) -> list[list[Failure]]:
+    """For each document the rules that it fails, in order."""
     failed: list[list[Failure]] = [[] for _ in languages]
     for members, rules in _by_language(settings, languages):
         for name, rule in rules.items():
-            values = found[rule.signal][members]
+            values = columns[rule.signal][members]
             for i in np.flatnonzero(~_OPERATORS[rule.op](values, rule.threshold)):
                 failed[members[i]].append(Failure(name, rule, float(values[i])))
     return failed
 
 
 def score_cut(scores: Array, share: float) -> float:
-    """The score from which on `share` of the documents is kept; of equal scores all are."""
+    """The lowest score to keep so that `share` of the documents stays; equal scores are kept together."""
     if not len(scores):
         return 0.0
     count = max(round(share * len(scores)), 1)
@@ -112,6 +111,7 @@ def score_cut(scores: Array, share: float) -> float:
 
 
 def _by_language(settings: QualityConfig, languages: list[str]) -> Iterator[tuple[Array, dict[str, QualityRule]]]:
+    """(documents of a language, its rules) for each language."""
     names = np.array(languages, dtype=object)
     for language in sorted(set(languages)):
         yield np.flatnonzero(names == language), rules_for(settings, language)
@@ -135,16 +135,16 @@ def _override(given: float | bool | Rule) -> Rule:
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of all documents of a stage, kept and dropped."""
+    """Columns of all documents of a quality stage, kept and dropped."""
 
-    found: Signals
+    signals: Signals  # and scores
     languages: list[str]
     contaminated: Array
 
 
 @dataclass(frozen=True)
 class RuleCount:
-    """Documents that a rule drops if it stood alone, those it is the first to drop, those nothing else drops."""
+    """Documents that fail a rule; for which it is the first rule to fail; for which it is the only one."""
 
     name: str
     alone: int
@@ -153,17 +153,16 @@ class RuleCount:
 
 
 def load(stage: Path) -> Columns:
-    """Columns of a published quality stage. Raises PipelineError where they are missing."""
+    """Columns of a published quality stage. Raises PipelineError if they are missing."""
     tables = []
     for path in sorted([*stage.glob("data/*.parquet"), *stage.glob("dropped/[0-9]*.parquet")]):
         names = pq.read_schema(path).names
         if not {"failed_rules", *SIGNALS} <= set(names):
-            raise PipelineError(f"{path}: no columns of signals; run the recipe again (`pretrain corpus RECIPE`)")
+            raise PipelineError(f"{path}: has no signal columns; run the recipe again (`pretrain corpus RECIPE`)")
         wanted = [name for name in names if name in SIGNALS or name.endswith("_score") or name == "failed_rules"]
-        table = pq.read_table(path, columns=[*wanted, *({"language"} & set(names))])
-        tables.append(table)
+        tables.append(pq.read_table(path, columns=[*wanted, *({"language"} & set(names))]))
     if not tables:
-        raise PipelineError(f"{stage}: no documents")
+        raise PipelineError(f"{stage}: holds no documents")
     table = pa.concat_tables(tables)
     numbers = [name for name in table.column_names if name not in ("failed_rules", "language")]
     languages = table["language"].to_pylist() if "language" in table.column_names else ["en"] * table.num_rows
@@ -172,38 +171,34 @@ def load(stage: Path) -> Columns:
 
 
 def fails(settings: QualityConfig, columns: Columns) -> dict[str, Array]:
-    """{rule: bool (documents,)} in the order in which rules are applied. Raises PipelineError on an unknown score."""
+    """Like `broken`, with cuts by score and contamination. Raises PipelineError if a rule's column is missing."""
     needed = [rule.signal for rule in settings.own_rules.values()] + [f"{name}_score" for name in settings.models]
     for signal in needed:
-        if signal not in columns.found:
+        if signal not in columns.signals:
             raise PipelineError(f"the run has no column `{signal}`; add it to the recipe and run it")
-    found = broken(settings, columns.found, columns.languages)
-    passing = ~_any(found, len(columns.languages))
+    failed = broken(settings, columns.signals, columns.languages)
+    passing = kept(failed, len(columns.languages))
     for name, model in settings.models.items():
         if model.keep is not None:
-            scores = columns.found[f"{name}_score"]
-            found[f"{name}_score"] = scores < score_cut(scores[passing], model.keep)
+            scores = columns.signals[f"{name}_score"]
+            failed[f"{name}_score"] = scores < score_cut(scores[passing], model.keep)
     if columns.contaminated.any():
-        found["contamination"] = columns.contaminated
-    return found
+        failed["contamination"] = columns.contaminated
+    return failed
 
 
-def kept(found: dict[str, Array], documents: int) -> Array:
+def kept(failed: dict[str, Array], documents: int) -> Array:
     """bool (documents,): those that fail no rule."""
-    return ~_any(found, documents)
+    passing: Array = ~np.logical_or.reduce([np.zeros(documents, bool), *failed.values()])
+    return passing
 
 
-def count(found: dict[str, Array], documents: int) -> list[RuleCount]:
+def count(failed: dict[str, Array], documents: int) -> list[RuleCount]:
     """One row for each rule, in order."""
-    failed = sum((column.astype(int) for column in found.values()), np.zeros(documents, int))
+    total = sum((column.astype(int) for column in failed.values()), np.zeros(documents, int))
     rows, before = [], np.zeros(documents, bool)
-    for name, column in found.items():
-        first, only = column & ~before, column & (failed == 1)
+    for name, column in failed.items():
+        first, only = column & ~before, column & (total == 1)
         rows.append(RuleCount(name, int(column.sum()), int(first.sum()), int(only.sum())))
         before |= column
     return rows
-
-
-def _any(found: dict[str, Array], documents: int) -> Array:
-    failed: Array = np.logical_or.reduce([np.zeros(documents, bool), *found.values()])
-    return failed

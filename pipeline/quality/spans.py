@@ -1,4 +1,4 @@
-"""Where in a text a rule hurts: the place that best shows why a signal is what it is."""
+"""The span of a text that best shows why a signal has its value, for the report and `pretrain inspect`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PATTERNS = {
 
 
 def offending(text: str, signal: str) -> Span:
-    """(start, end) of the offending span in code points; the beginning of the text where no place says more."""
+    """(start, end) of the offending span in code points; the beginning of the text if no span stands out."""
     if pattern := _PATTERNS.get(signal.replace("c4_terminal_", "")):
         match = re.search(pattern, text)
         return match.span() if match else _beginning(text)
@@ -51,11 +51,11 @@ def _beginning(text: str) -> Span:
 
 def _repeated(text: str, parts: Iterable[re.Match[str]]) -> Span:
     """The second occurrence of the part whose repetitions take the most characters."""
-    places: dict[str, list[Span]] = {}
+    spans: dict[str, list[Span]] = {}
     for part in parts:
-        places.setdefault(part.group(), []).append(part.span())
-    worst = max(places, key=lambda part: len(part) * (len(places[part]) - 1), default="")
-    return places[worst][1] if len(places.get(worst, [])) > 1 else _beginning(text)
+        spans.setdefault(part.group(), []).append(part.span())
+    worst = max(spans, key=lambda part: len(part) * (len(spans[part]) - 1), default="")
+    return spans[worst][1] if len(spans.get(worst, [])) > 1 else _beginning(text)
 
 
 def _ngram(text: str, n: int, *, most: bool) -> Span:

@@ -1,5 +1,11 @@
-"""Text to packed sequences in MDS shards."""
+"""Text to packed sequences of token ids in MDS shards."""
 
-from pipeline.tokenize.pack import pack
+from typing import TYPE_CHECKING
 
-__all__ = ["pack"]
+from pipeline import lazily
+
+if TYPE_CHECKING:
+    from pipeline.tokenize.tokenizer import Encoder
+
+__all__ = ["Encoder"]
+__getattr__ = lazily(__name__, Encoder="pipeline.tokenize.tokenizer")

@@ -1,13 +1,12 @@
-"""Pack documents into sequences of one length.
+"""Pack documents into sequences of one length: passes `pack` and `index` of stage `tokenize`.
 
-`concat` lays documents end to end and cuts wherever a sequence is full: no padding but in the last one.
-`best_fit` (Ding et al. 2024) cuts only documents longer than a sequence and puts each piece where it fits
-best, longest first: fewer cut documents, some padding. Both are functions of the documents in their order.
+`concat` lays documents end to end and cuts wherever a sequence is full: only the last one is padded. `best_fit` (Ding
+et al. 2024) cuts only documents longer than a sequence and puts each piece where it fits best, longest first: fewer
+cut documents, some padding. Both are functions of the documents in their order.
 
-Passes 3 and 4 of stage `tokenize`: buckets to MDS shards, and the table that leads back to documents.
-
-Each bucket is shuffled by the documents' keys, packed, and written to shards of its own; a task takes as many
-buckets as make up `_TASK_BYTES`. A last task merges the indexes.
+A task of `pack` takes as many buckets as make up `_TASK_BYTES`, and holds one in memory: it is sorted by the documents'
+shuffle keys, packed, and written to MDS shards. `index`, one task, merges the buckets' indexes, and the tables of
+pieces that lead from a sample back to its documents.
 """
 
 from __future__ import annotations
@@ -29,9 +28,26 @@ from pipeline.task import CorpusStep, Counts, Heartbeat, TaskReport, add_counts
 from pipeline.tokenize.encode import ENCODED, bundle, encoder_of, special_ids
 from pipeline.tokenize.tokenizer import Encoder
 
+PIECES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("copy", pa.int32()),
+        ("url", pa.string()),
+        ("source", pa.string()),
+        ("language", pa.string()),
+        ("split", pa.string()),
+        ("stream", pa.string()),
+        ("bytes", pa.int64()),
+        ("sample", pa.int64()),
+        ("offset", pa.int64()),
+        ("tokens", pa.int64()),
+    ]
+)
+_TASK_BYTES = 64_000_000  # of encoded buckets
+
 
 class Piece(NamedTuple):
-    """Tokens `start` to `start + length` of document number `document`."""
+    """Tokens `start` to `start + length` of a document, by its number."""
 
     document: int
     start: int
@@ -73,39 +89,21 @@ def _best_fit(lengths: list[int], size: int) -> list[list[Piece]]:
     sequences: list[list[Piece]] = []
     rooms: list[tuple[int, int]] = []  # (room left, sequence), sorted
     for piece in sorted(pieces, key=lambda piece: (-piece.length, piece)):
-        found = bisect_left(rooms, (piece.length, -1))
-        if found < len(rooms):
-            room, sequence = rooms.pop(found)
+        tightest = bisect_left(rooms, (piece.length, -1))
+        if tightest < len(rooms):
+            room, sequence = rooms.pop(tightest)
         else:
             room, sequence = size, len(sequences)
             sequences.append([])
         sequences[sequence].append(piece)
         if room > piece.length:
             insort(rooms, (room - piece.length, sequence))
-    # Filled longest first; by first document the order is again that of the shuffle.
+    # They were filled longest first; sorted by first document they are in the shuffle's order again.
     return sorted(sequences, key=min)
 
 
-PIECES = pa.schema(
-    [
-        ("id", pa.string()),
-        ("copy", pa.int32()),
-        ("url", pa.string()),
-        ("source", pa.string()),
-        ("language", pa.string()),
-        ("split", pa.string()),
-        ("stream", pa.string()),
-        ("bytes", pa.int64()),
-        ("sample", pa.int64()),
-        ("offset", pa.int64()),
-        ("tokens", pa.int64()),
-    ]
-)
-_TASK_BYTES = 64_000_000  # of encoded buckets
-
-
 class PackStep(CorpusStep):
-    """Shuffles, packs and writes buckets."""
+    """Shuffles, packs and writes buckets, each to shards of its own."""
 
     def __init__(self, build: Build, groups: Sequence[tuple[str, int]]) -> None:
         self.bundles = bundle(groups, _TASK_BYTES)
@@ -138,13 +136,16 @@ class PackStep(CorpusStep):
             size_limit=self.settings.shard_bytes,
         )
         files.append(self._write_pieces(group, sequences, table.drop_columns(["tokens", "key"])))
-        real, padding = sum(map(len, documents)), len(sequences) * size - sum(map(len, documents))
-        used = np.bincount([piece.document for sequence in sequences for piece in sequence])
-        counts = {"tokens": real, "padding": padding, "samples": len(sequences)}
-        split, stream, _ = group.split("/")
-        more = {"documents": len(documents), "bytes": sum(table["bytes"].to_pylist())}
-        more["cut_documents"] = int((used > 1).sum())
-        return {**counts, "cut_documents": more["cut_documents"], "streams": {f"{split}/{stream}": {**counts, **more}}}
+        tokens = sum(map(len, documents))
+        pieces = np.bincount([piece.document for sequence in sequences for piece in sequence])
+        counts = {
+            "tokens": tokens,
+            "padding": len(sequences) * size - tokens,
+            "samples": len(sequences),
+            "cut_documents": int((pieces > 1).sum()),
+        }
+        of_documents = {"documents": len(documents), "bytes": sum(table["bytes"].to_pylist())}
+        return {**counts, "streams": {group.rpartition("/")[0]: {**counts, **of_documents}}}
 
     def _write_pieces(self, group: str, sequences: list[list[Piece]], rows: pa.Table) -> Path:
         split, stream, bucket = group.split("/")
@@ -164,7 +165,7 @@ class PackStep(CorpusStep):
 
 
 class IndexStep(CorpusStep):
-    """Merges each stream's indexes and the documents' places; samples are numbered within their stream."""
+    """Merges each stream's shard indexes, and all pieces into documents.parquet; samples are numbered by stream."""
 
     def __init__(self, build: Build) -> None:
         super().__init__("index", build.workdir, 1)
@@ -187,7 +188,7 @@ class IndexStep(CorpusStep):
         return TaskReport({"languages": self._fertility()}, files)
 
     def _fertility(self) -> Counts:
-        """Bytes per token of each language."""
+        """Bytes per token of each language, from the counts of the encoding tasks."""
         total = Counts()
         for path in sorted((self.workdir / ".receipts").glob("encode-*.json")):
             add_counts(total, read_json(path)["counts"].get("languages", {}))
@@ -195,7 +196,7 @@ class IndexStep(CorpusStep):
 
 
 def merge_index(folder: Path, buckets: Sequence[str]) -> Path:
-    """Write the index of a stream over its buckets' shards, as streaming's merge_index does."""
+    """Write the index of a stream over the shards of its buckets, as streaming's merge_index does."""
     shards = []
     for bucket in buckets:
         for shard in read_json(folder / bucket / "index.json")["shards"]:
@@ -210,15 +211,12 @@ def merge_index(folder: Path, buckets: Sequence[str]) -> Path:
 def _samples(
     sequences: list[list[Piece]], documents: list[Any], ids: Any, end: int, size: int
 ) -> Iterator[dict[str, Any]]:
-    """The samples of docs/format.md; what a sequence leaves free is filled with the end token."""
+    """The samples of docs/format.md; the end token fills what a sequence leaves free."""
     for sequence in sequences:
-        tokens = np.full(size, end, documents[0].dtype)
-        at = 0
-        for piece in sequence:
-            tokens[at : at + piece.length] = documents[piece.document][piece.start : piece.start + piece.length]
-            at += piece.length
+        parts = [documents[piece.document][piece.start : piece.start + piece.length] for piece in sequence]
+        padding = np.full(size - sum(map(len, parts)), end, documents[0].dtype)
         yield {
-            "tokens": tokens,
+            "tokens": np.concatenate([*parts, padding]),
             "doc_lengths": np.array([piece.length for piece in sequence], np.uint32),
             "doc_ids": ids[[piece.document for piece in sequence]],
         }

@@ -1,9 +1,7 @@
-"""Text to token ids, the same that `tokenizers` gives.
+"""Text to token ids, the same that `tokenizers` gives, and training a byte-level BPE with `tokenizers`.
 
-Byte-level BPE with a known pattern runs through the kernels, built when the first text comes; every other kind, and
-texts that hold an added token, run through `tokenizers` itself.
-
-Train a byte-level BPE with `tokenizers`. The same texts in the same order give the same tokenizer.
+Byte-level BPE with a known pattern is encoded by our kernels, which are built for the first text (speed in
+docs/benchmarks.md); tokenizers of any other kind, and texts that contain an added token, by `tokenizers` itself.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +30,14 @@ Ids = np.ndarray[Any, np.dtype[Any]]
 
 
 class Encoder:
-    """Text to token ids, without special tokens: one spelt out in a text is text.
+    """Text to token ids. Special tokens are never made from text: one spelt out there is encoded as text.
 
     >>> Encoder("tokenizer.json").encode_batch(["Hello"])  # doctest: +SKIP
     [array([15496], dtype=uint16)]
     """
 
     def __init__(self, tokenizer: str | Path | Tokenizer) -> None:
-        """Raises PipelineError where the file is absent or no tokenizer."""
+        """Raises PipelineError if the file is missing or not a tokenizer."""
         self.tokenizer = copy.deepcopy(tokenizer) if isinstance(tokenizer, Tokenizer) else load(Path(tokenizer))
         self.tokenizer.encode_special_tokens = True
         self.tokenizer.no_truncation()
@@ -47,33 +46,35 @@ class Encoder:
         vocabulary = self.tokenizer.get_vocab()
         self.vocab_size: int = max(vocabulary.values(), default=-1) + 1
         self.dtype = np.dtype(np.uint16 if self.vocab_size <= 65_536 else np.uint32)
-        self.pattern = _pattern(self._description)  # None: `tokenizers` encodes
+        self.pattern = _kernel_pattern(self._description)
         added = [token["content"] for token in self._description["added_tokens"] if not token["special"]]
         self._added = re.compile("|".join(map(re.escape, added))) if added else None
 
     @property
     def eos_id(self) -> int:
-        """Id of the token that ends documents. Raises PipelineError where the tokenizer has none."""
-        for name in END_NAMES:
-            found = self.tokenizer.token_to_id(name)
-            if found is not None:
-                return int(found)
-        raise PipelineError(f"the tokenizer has no end-of-text token; expected one of {', '.join(END_NAMES)}")
+        """Id of the token that ends documents. Raises PipelineError if the tokenizer has none of END_NAMES."""
+        ids = (self.tokenizer.token_to_id(name) for name in END_NAMES)
+        if (end := next((number for number in ids if number is not None), None)) is None:
+            raise PipelineError(f"the tokenizer has no end-of-text token; expected one of {', '.join(END_NAMES)}")
+        return int(end)
 
     def encode_batch(self, texts: list[str]) -> list[Ids]:
         """One array of ids per text, uint16 (vocabulary up to 65,536) or uint32.
 
-        Raises UnicodeEncodeError for a text with lone surrogates, which is no Unicode text.
+        Raises UnicodeEncodeError for a text with lone surrogates, which is not valid Unicode.
         """
-        kernels = self._kernels
-        if kernels is None:
+        if self._kernels is None:
             return self._reference(texts)
-        if self._added and (special := [i for i, text in enumerate(texts) if self._added.search(text)]):
-            found = kernels.encode(["" if self._added.search(text) else text for text in texts], self.dtype)
-            for i, ids in zip(special, self._reference([texts[i] for i in special]), strict=True):
-                found[i] = ids
-            return found
-        return kernels.encode(texts, self.dtype)
+        special = [i for i, text in enumerate(texts) if self._added.search(text)] if self._added else []
+        if not special:
+            return self._kernels.encode(texts, self.dtype)
+        plain = list(texts)
+        for i in special:
+            plain[i] = ""
+        encoded = self._kernels.encode(plain, self.dtype)
+        for i, ids in zip(special, self._reference([texts[i] for i in special]), strict=True):
+            encoded[i] = ids
+        return encoded
 
     @cached_property
     def _kernels(self) -> Kernels | None:
@@ -84,14 +85,14 @@ class Encoder:
         return Kernels.build(self._description["model"], self.pattern)
 
     def token_bytes(self) -> np.ndarray[Any, np.dtype[np.uint16]]:
-        """UTF-8 bytes that each token stands for, uint16 (vocab_size,); 0 for special tokens."""
+        """Number of UTF-8 bytes of each token, uint16 (vocab_size,); 0 for special tokens."""
         added = self.tokenizer.get_added_tokens_decoder()
-        byte_level = _byte_level(self._description["decoder"])
+        byte_level = (self._description["decoder"] or {}).get("type") == "ByteLevel"
         sizes = np.zeros(self.vocab_size, np.uint16)
         for token, index in self.tokenizer.get_vocab().items():
             if index in added:
                 sizes[index] = 0 if added[index].special else len(token.encode())
-            elif byte_level:  # spelt with one printable character per byte
+            elif byte_level:  # spells each byte with one printable character
                 sizes[index] = len(token)
             elif re.fullmatch("<0x[0-9A-F]{2}>", token):
                 sizes[index] = 1
@@ -105,7 +106,7 @@ class Encoder:
 
 
 def load(path: Path) -> Tokenizer:
-    """Read a tokenizer.json. Raises PipelineError where the file is absent or of another kind."""
+    """Read a tokenizer.json. Raises PipelineError if the file is missing or of another kind."""
     if not path.is_file():
         raise PipelineError(f"tokenize.tokenizer.path: no file at {path}")
     try:
@@ -114,38 +115,24 @@ def load(path: Path) -> Tokenizer:
         raise PipelineError(f"{path}: not a tokenizer.json that `tokenizers` can read: {error}") from error
 
 
-def _byte_level(decoder: dict[str, Any] | None) -> bool:
-    return decoder is not None and decoder["type"] == "ByteLevel"
-
-
-def _pattern(description: dict[str, Any]) -> Pattern | None:
-    """The pattern that the kernels can stand in for, or None: then `tokenizers` encodes."""
-    model = description["model"]
-    plain = (
-        model["type"] == "BPE"
-        and not any(model.get(key) for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"))
-        and not model.get("byte_fallback")
-        and description["normalizer"] is None
-        and byte_letters().keys() <= model["vocab"].keys()
-        and all(set(token) <= byte_letters().keys() for token in _mergeable(model))
-    )
-    steps = description["pre_tokenizer"]
-    if not plain or steps is None:
+def _kernel_pattern(description: dict[str, Any]) -> Pattern | None:
+    """The pattern of a tokenizer that the kernels reproduce; None for any other, which `tokenizers` encodes."""
+    model, steps, letters = description["model"], description["pre_tokenizer"], byte_letters().keys()
+    unusual = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+    if model["type"] != "BPE" or description["normalizer"] or any(model.get(key) for key in unusual) or not steps:
         return None
-    steps = steps["pretokenizers"] if steps["type"] == "Sequence" else [steps]
-    if steps[-1]["type"] != "ByteLevel" or steps[-1]["add_prefix_space"]:
+    if not letters <= model["vocab"].keys() or not set("".join(chain.from_iterable(model["merges"]))) <= letters:
         return None
-    if len(steps) == 1 and steps[0]["use_regex"]:
-        return Pattern("gpt2", 0)
-    first = steps[0]
-    isolated = first["type"] == "Split" and first["behavior"] == "Isolated" and not first["invert"]
-    if len(steps) != 2 or not isolated or steps[-1]["use_regex"]:
+    *before, last = steps["pretokenizers"] if steps["type"] == "Sequence" else [steps]
+    if last["type"] != "ByteLevel" or last["add_prefix_space"]:
         return None
-    return known_patterns().get(first["pattern"].get("Regex", ""))
-
-
-def _mergeable(model: dict[str, Any]) -> set[str]:
-    return {part for pair in model["merges"] for part in pair}
+    if not before:
+        return Pattern("gpt2", 0) if last["use_regex"] else None
+    split = before[0]
+    if len(before) > 1 or split["type"] != "Split" or last["use_regex"]:
+        return None
+    isolated = split["behavior"] == "Isolated" and not split["invert"]
+    return known_patterns().get(split["pattern"].get("Regex", "")) if isolated else None
 
 
 def train(
@@ -155,9 +142,10 @@ def train(
     digits: int | None = None,
     special_tokens: Sequence[str] = (EOS,),
 ) -> Tokenizer:
-    """Train on texts. pattern: `gpt2` or `cl100k`; digits: most digits in a token (None: the pattern's own, 0: any).
+    """Train a byte-level BPE: the same texts in the same order give the same tokenizer.
 
-    Special tokens get the first ids in their order.
+    pattern: `gpt2` or `cl100k`; digits: most digits in a token (None: as the pattern has it; 0: any number). Special
+    tokens get the first ids, in their order.
     """
     regex = Pattern(pattern, DEFAULT_DIGITS[pattern] if digits is None else digits).regex
     tokenizer = Tokenizer(models.BPE())

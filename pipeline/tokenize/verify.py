@@ -1,11 +1,9 @@
-"""Read a shards folder (docs/format.md) and say everything that is wrong with it.
+"""Check a shards folder (docs/format.md), and show one of its samples as text.
 
-Files against the manifest's sizes and hashes, shards against the hashes in index.json, every sample decoded and
-compared with the sequence length and the vocabulary, and all counts (samples, tokens, padding, pieces) against the
-manifest and documents.parquet. Cost: the files are read twice and each sample is decoded once; one shard at a time
-is in memory.
-
-One sample of a shards folder as text: its documents, where they begin and end, and where they come from.
+`verify` compares files with the manifest's sizes and hashes, shards with the hashes in index.json, every decoded sample
+with the sequence length and the vocabulary, and all counts (samples, tokens, padding, pieces) with the manifest and
+documents.parquet. Cost: the files are read twice and each sample is decoded once; one shard at a time is in memory.
+`show` decodes one sample: its documents, where they begin and end, and where they come from.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common.errors import PipelineError
+from common.errors import PipelineError, PretrainError
 from common.files import hash_file, list_names, read_json
 from common.mds import BROKEN, Shard, digest
 from pipeline.tokenize.tokenizer import Encoder, load
@@ -31,7 +29,7 @@ FORMAT = 1
 
 @dataclass
 class Report:
-    """What was read, and what was found wrong: one line each, naming the file."""
+    """Counts of what was read, and a line for each problem, which names the file."""
 
     files: int = 0
     bytes: int = 0
@@ -41,53 +39,53 @@ class Report:
 
 
 def open_manifest(folder: Path) -> dict[str, Any]:
-    """manifest.json of a shards folder. Raises PipelineError where it is none, unfinished or of another format."""
+    """manifest.json of a shards folder. Raises PipelineError if there is none, or one of another format."""
     if not folder.is_dir():
         raise PipelineError(f"{folder}: no such folder; expected a folder of shards, e.g. runs/demo/shards")
     if not (folder / "manifest.json").is_file():
-        found = "unfinished shards" if (folder / "token_bytes.npy").is_file() else "not a folder of shards"
-        raise PipelineError(f"{folder}: {found}: there is no manifest.json, which is written last; build it (again)")
+        state = "unfinished shards" if (folder / "token_bytes.npy").is_file() else "not a folder of shards"
+        raise PipelineError(f"{folder}: {state}: manifest.json, which is written last, is missing; build the shards")
     manifest: dict[str, Any] = read_json(folder / "manifest.json")
     if manifest.get("format") != FORMAT or "streams" not in manifest:
         raise PipelineError(f"{folder}/manifest.json: not a manifest of shards of format {FORMAT}")
     if not manifest["streams"]:
-        raise PipelineError(f"{folder}: the manifest lists no stream: there is nothing to train on")
+        raise PipelineError(f"{folder}/manifest.json: lists no stream, so there is nothing to train on")
     return manifest
 
 
 def verify(folder: Path) -> Report:
-    """Check a shards folder. Raises PipelineError where it is none."""
+    """Check a shards folder. Raises PipelineError if it is not one."""
     manifest, report = open_manifest(folder), Report()
     for name, entry in manifest["files"].items():
         report.files += 1
         report.bytes += entry["bytes"]
         if problem := _file_problem(folder / name, entry):
             report.problems.append(problem)
-    # StreamingDataset leaves unpacked shards beside the compressed ones of a local folder.
+    # StreamingDataset leaves unpacked shards next to the compressed ones of a local folder.
     expected = set(manifest["files"]) | {name.rpartition(".")[0] for name in manifest["files"]}
     for name in sorted(set(list_names(folder)) - expected):
         report.problems.append(f"{folder / name}: not listed in manifest.json")
     report.problems += _tokenizer_problems(folder, manifest)
     pieces = _count_pieces(folder / "documents.parquet", report)
     for name, counts in manifest["streams"].items():
-        found = Counter[str]()
+        read = Counter[str]()
         for entry in read_index(folder / name, report.problems):
-            report.problems += _shard_problems(folder / name, entry, manifest, found)
-        report.samples += found["samples"]
-        report.tokens += found["tokens"]
-        places = [("index.json", {key: found[key] for key in ("samples", "tokens", "padding")})]
+            report.problems += _shard_problems(folder / name, entry, manifest, read)
+        report.samples += read["samples"]
+        report.tokens += read["tokens"]
+        totals = [(folder / name / "index.json", key, read[key]) for key in ("samples", "tokens", "padding")]
         if pieces is not None:
-            places.append(("../../documents.parquet", {"tokens": pieces[name]}))
-        for file, values in places:
-            for key, value in values.items():
-                if value != counts[key]:
-                    place = (folder / name / file).resolve()
-                    report.problems.append(f"{place}: {value} {key} in `{name}`, manifest.json counts {counts[key]}")
+            totals.append((folder / "documents.parquet", "tokens", pieces[name]))
+        report.problems += [
+            f"{path}: {total} {key} in `{name}`, manifest.json counts {counts[key]}"
+            for path, key, total in totals
+            if total != counts[key]
+        ]
     return report
 
 
 def read_index(stream: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """Shard entries of a stream's index.json; what is wrong with it goes to `problems`."""
+    """Shard entries of a stream's index.json, none if it is unusable; why is added to `problems`."""
     path = stream / "index.json"
     try:
         entries: list[dict[str, Any]] = read_json(path)["shards"]
@@ -96,7 +94,7 @@ def read_index(stream: Path, problems: list[str]) -> list[dict[str, Any]]:
         problems.append(f"{path}: lists shards that are not MDS")
     except FileNotFoundError:
         problems.append(f"{path}: missing")
-    except (PipelineError, KeyError, TypeError) as error:
+    except (PretrainError, KeyError, TypeError) as error:
         problems.append(f"{path}: not an MDS index: {error}")
     return []
 
@@ -106,8 +104,8 @@ def _file_problem(path: Path, entry: dict[str, Any]) -> str | None:
         return f"{path}: missing"
     if path.stat().st_size != entry["bytes"]:
         return f"{path}: {path.stat().st_size} bytes, manifest.json lists {entry['bytes']}"
-    if (found := hash_file(path)) != entry["xxh3"]:
-        return f"{path}: corrupted: its xxh3 is {found}, manifest.json lists {entry['xxh3']}"
+    if (digest := hash_file(path)) != entry["xxh3"]:
+        return f"{path}: corrupted: its xxh3 is {digest}, manifest.json lists {entry['xxh3']}"
     return None
 
 
@@ -119,15 +117,14 @@ def _tokenizer_problems(folder: Path, manifest: dict[str, Any]) -> Iterator[str]
         yield f"{path}: not the tokenizer of these shards (its SHA-256 differs from manifest.json's)"
     try:
         size = Encoder(path).vocab_size
+        if size != manifest["vocab_size"]:
+            yield f"{path}: a vocabulary of {size}, the shards were made with {manifest['vocab_size']}"
     except PipelineError as error:
         yield str(error)
-        return
-    if size != manifest["vocab_size"]:
-        yield f"{path}: a vocabulary of {size}, the shards were made with {manifest['vocab_size']}"
 
 
 def _count_pieces(path: Path, report: Report) -> Counter[str] | None:
-    """Tokens by stream in documents.parquet, None where it cannot be read."""
+    """Tokens by stream in documents.parquet; None, and a problem reported, if it cannot be read."""
     counts: Counter[str] = Counter()
     try:
         with pq.ParquetFile(path) as file:
@@ -141,11 +138,9 @@ def _count_pieces(path: Path, report: Report) -> Counter[str] | None:
     return counts
 
 
-def _shard_problems(
-    stream: Path, entry: dict[str, Any], manifest: dict[str, Any], found: Counter[str]
-) -> Iterator[str]:
-    """Decode every sample of a shard and count into `found`."""
-    path = stream / "index.json"  # until the entry tells the shard's name
+def _shard_problems(stream: Path, entry: dict[str, Any], manifest: dict[str, Any], read: Counter[str]) -> Iterator[str]:
+    """Decode every sample of a shard, and add its counts to `read`."""
+    path = stream / "index.json"  # until the shard's name is read from the entry
     try:
         data = entry.get("zip_data") or entry["raw_data"]
         path = stream / data["basename"]
@@ -155,19 +150,18 @@ def _shard_problems(
         content = path.read_bytes()
         for algorithm, expected in data["hashes"].items():
             if digest(algorithm, content) != expected:
-                yield f"{path}: corrupted: its {algorithm} is not the one in index.json"
+                yield f"{path}: corrupted: its {algorithm} differs from index.json's"
                 return
         shard = Shard(stream, entry)
         for number in range(len(shard)):
-            problem = _sample_problem(shard[number], manifest, found)
-            if problem:
+            if problem := _sample_problem(shard[number], manifest, read):
                 yield f"{path}: sample {number}: {problem}"
                 return
     except BROKEN as error:
         yield f"{path}: cannot be decoded: {error!r}"
 
 
-def _sample_problem(sample: dict[str, Any], manifest: dict[str, Any], found: Counter[str]) -> str | None:
+def _sample_problem(sample: dict[str, Any], manifest: dict[str, Any], read: Counter[str]) -> str | None:
     tokens, lengths, ids = sample["tokens"], sample["doc_lengths"], sample["doc_ids"]
     size, real = manifest["sequence_length"] + 1, int(lengths.sum())
     if tokens.shape != (size,):
@@ -177,14 +171,14 @@ def _sample_problem(sample: dict[str, Any], manifest: dict[str, Any], found: Cou
     if ids.shape != (len(lengths), 16) or not 0 < real <= size:
         return f"{len(lengths)} pieces of {real} tokens and {len(ids)} ids do not fit {size} tokens"
     if not np.all(tokens[real:] == manifest["eos_id"]):
-        return "padding is not the end token"
-    found.update({"samples": 1, "tokens": real, "padding": size - real})
+        return f"its padding is not the end token {manifest['eos_id']}"
+    read.update({"samples": 1, "tokens": real, "padding": size - real})
     return None
 
 
 @dataclass(frozen=True)
 class Part:
-    """A document's piece in a sample. whole: whether the piece is all of the document."""
+    """A document's piece in a sample. whole: whether the piece is the entire document."""
 
     id: str
     url: str | None
@@ -197,15 +191,15 @@ class Part:
 
 
 def show(folder: Path, stream: str | None, number: int) -> tuple[str, list[Part], int]:
-    """(stream, pieces of its sample `number` in order, places of padding). Default: the first training stream.
+    """(stream, pieces of its sample `number` in order, tokens of padding). Default: the first training stream.
 
-    Raises PipelineError where there is no such stream or sample, or a shard cannot be read.
+    Raises PipelineError if there is no such stream or sample, or a shard cannot be read.
     """
     manifest = open_manifest(folder)
     names = sorted(manifest["streams"])
     name = stream or next((name for name in names if name.startswith("train/")), names[0])
     if name not in names:
-        raise PipelineError(f"{folder}: no stream `{name}`; there are: {', '.join(names)}")
+        raise PipelineError(f"{folder}: no stream `{name}`; its streams are {', '.join(names)}")
     count = manifest["streams"][name]["samples"]
     if not 0 <= number < count:
         raise PipelineError(f"{folder}: `{name}` has samples 0 to {count - 1}, got {number}")
@@ -215,8 +209,7 @@ def show(folder: Path, stream: str | None, number: int) -> tuple[str, list[Part]
     parts, at = [], 0
     for row, length in zip(rows, lengths, strict=True):
         text = tokenizer.decode(tokens[at : at + length], skip_special_tokens=False)
-        fields = {key: row[key] for key in ("id", "url", "source", "language", "offset", "tokens")}
-        parts.append(Part(**fields, whole=row["whole"], text=text))
+        parts.append(Part(**row, text=text))
         at += length
     return name, parts, len(tokens) - at
 
@@ -236,10 +229,13 @@ def _sample(stream: Path, number: int) -> tuple[list[int], list[int]]:
 
 
 def _rows(path: Path, name: str, number: int) -> list[dict[str, Any]]:
-    """Rows of documents.parquet for one sample, by offset, with `whole` added."""
+    """The fields of `Part`, but the text, for the pieces of one sample by offset."""
     split, stream = name.split("/", 1)
     wanted = [("split", "=", split), ("stream", "=", stream)]
     rows = pq.read_table(path, filters=[*wanted, ("sample", "=", number)]).sort_by("offset").to_pylist()
     pieces = pq.read_table(path, columns=["id", "copy"], filters=[*wanted, ("id", "in", [row["id"] for row in rows])])
     copies = list(zip(pieces["id"].to_pylist(), pieces["copy"].to_pylist(), strict=True))
-    return [row | {"whole": copies.count((row["id"], row["copy"])) == 1} for row in rows]
+    fields = ("id", "url", "source", "language", "offset", "tokens")
+    return [
+        {name: row[name] for name in fields} | {"whole": copies.count((row["id"], row["copy"])) == 1} for row in rows
+    ]

@@ -209,7 +209,7 @@ def test_an_earlier_corpus_is_named_for_what_it_holds(tmp_path: Path, verify_by:
     assert all(row["similarity"] >= 0.75 for row in dropped(found).values())
     with pytest.raises(PipelineError, match="made with `ngram` 5, this recipe's with 4"):
         run(make_build(tmp_path / "x", build.inputs, against=[str(tmp_path / "runs/old")], ngram=4))
-    with pytest.raises(PipelineError, match="no index at"):
+    with pytest.raises(PipelineError, match="no index in"):
         run(make_build(tmp_path / "x", build.inputs, against=["nowhere"]))
     index = next((tmp_path / "runs/old/corpus/03-dedup/index").glob("*.parquet"))
     index.write_bytes(index.read_bytes()[:-7])

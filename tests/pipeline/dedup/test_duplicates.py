@@ -120,12 +120,12 @@ def test_labels_are_the_connected_components(edges: list[tuple[int, int]]) -> No
     assert labels(parent).tolist() == [truth.tolist().index(component) for component in truth]
 
 
-def test_threshold_picks_bands_as_datasketch_does() -> None:
-    from datasketch import MinHashLSH
+@pytest.mark.parametrize(("hashes", "missed"), [(8, 0.5), (64, 0.95), (112, 0.5), (112, 0.95)])
+def test_threshold_picks_bands_as_datasketch_does(hashes: int, missed: float) -> None:
+    from datasketch.lsh import _optimal_param
 
-    for threshold in (0.5, 0.7, 0.8, 0.9):
-        reference = MinHashLSH(threshold=threshold, num_perm=112)
-        assert optimal_bands(threshold, 112) == (reference.b, reference.r)
+    for threshold in (0.0, 0.01, *np.arange(0.05, 1, 0.05).tolist(), 0.99, 1.0):
+        assert optimal_bands(threshold, hashes, missed) == _optimal_param(threshold, hashes, 1 - missed, missed)
     assert optimal_bands(0.8, 112, missed=0.95) == (14, 8)
 
 

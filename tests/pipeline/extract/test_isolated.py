@@ -34,9 +34,17 @@ def test_child_gives_the_same_text_and_is_replaced() -> None:
         os.kill(isolated._child.pid, signal.SIGKILL)  # type: ignore[union-attr]
         with pytest.raises(PageRefusedError, match=r"extractor_crash.*-9"):
             isolated.extract(html, None)
-        last = isolated._start()
-        isolated._child = last
-    assert last.poll() is not None  # leaving ends the child
+        isolated.extract(html, None)
+        last = isolated._child
+    assert last is not None
+    with pytest.raises(ProcessLookupError):  # leaving ends the child
+        os.kill(last.pid, 0)
+
+
+def test_page_larger_than_the_connection_holds() -> None:
+    large = "é" * 3_000_000
+    with IsolatedExtractor("none", 60) as isolated:
+        assert isolated.extract(large, None) == large
 
 
 def test_page_over_the_time_is_a_recorded_drop(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.tokenize import pack
+from pipeline.tokenize.pack import pack
 
 
 @given(
