@@ -342,7 +342,7 @@ def test_unusable_settings_are_explained(shards: Path, tmp_path: Path) -> None:
 
 def test_an_output_that_cannot_be_written_is_explained(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(TrainerError, match=r"file.*the same command goes on"):
+    with pytest.raises(TrainerError, match=r"file.*the same command resumes"):
         train(small_run(), shards, tmp_path / "file" / "out")
 
 

@@ -8,9 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.trainer.conftest import small_model
-from trainer.config import ModelConfig
+from trainer.config import PRESETS, ModelConfig, flops_per_token, parameter_count
 from trainer.model import Transformer
-from trainer.shapes import PRESETS, flops_per_token, parameter_count
 
 
 @pytest.mark.parametrize("fields", [{}, {"tied": True}, {"qk_norm": False}, {"kv_heads": 4, "layers": 3, "ffn": 80}])
