@@ -12,7 +12,7 @@ The learning rates are untuned: they lie between published runs (SmolLM2 135M: 3
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -150,7 +150,8 @@ class AnomalyConfig(Model):
     )
     sigma: Positive | None = Field(
         None,
-        description="standard deviations of a loss or norm above its mean that make an anomaly; default: only non-finite values",
+        description="a loss or norm this many standard deviations above its mean is an anomaly; default: only"
+        " non-finite ones are",
     )
     window: Annotated[int, Field(ge=8)] = Field(128, description="number of past steps for mean and deviation")
     span: Count = Field(8, description="number of steps that a rollback skips, up to and including the bad one")
@@ -220,35 +221,17 @@ class Preset:
     muon_lr: float
 
 
-PRESETS: dict[str, Preset] = {
-    "tiny": Preset(ModelConfig(layers=4, width=256, heads=4, kv_heads=2, head_dim=64, ffn=768), lr=3e-3, muon_lr=3e-3),
-    "124m": Preset(
-        ModelConfig(layers=12, width=768, heads=12, kv_heads=12, head_dim=64, ffn=2048, tied=True),
-        lr=2e-3,
-        muon_lr=2e-3,
-    ),
-    "350m": Preset(
-        ModelConfig(layers=24, width=1024, heads=16, kv_heads=16, head_dim=64, ffn=2816, tied=True),
-        lr=1.5e-3,
-        muon_lr=1.5e-3,
-    ),
-    "1b": Preset(
-        ModelConfig(layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, rope_base=500_000.0, tied=True),
-        lr=8e-4,
-        muon_lr=8e-4,
-    ),
-    "3b": Preset(
-        ModelConfig(
-            layers=28, width=3072, heads=24, kv_heads=8, head_dim=128, ffn=8192, rope_base=500_000.0, tied=True
-        ),
-        lr=5e-4,
-        muon_lr=5e-4,
-    ),
-    "8b": Preset(
-        ModelConfig(layers=32, width=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, rope_base=500_000.0),
-        lr=3e-4,
-        muon_lr=3e-4,
-    ),
+def _preset(lr: float, **shape: Any) -> Preset:
+    return Preset(ModelConfig(**shape), lr, muon_lr=lr)
+
+
+PRESETS = {
+    "tiny": _preset(3e-3, layers=4, width=256, heads=4, kv_heads=2, head_dim=64, ffn=768),
+    "124m": _preset(2e-3, layers=12, width=768, heads=12, kv_heads=12, head_dim=64, ffn=2048, tied=True),
+    "350m": _preset(1.5e-3, layers=24, width=1024, heads=16, kv_heads=16, head_dim=64, ffn=2816, tied=True),
+    "1b": _preset(8e-4, layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, rope_base=5e5, tied=True),
+    "3b": _preset(5e-4, layers=28, width=3072, heads=24, kv_heads=8, head_dim=128, ffn=8192, rope_base=5e5, tied=True),
+    "8b": _preset(3e-4, layers=32, width=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, rope_base=5e5),
 }
 
 

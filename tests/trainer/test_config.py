@@ -43,3 +43,11 @@ def test_presets_have_the_sizes_that_they_are_named_after(name: str) -> None:
     vocabulary, size = SIZES[name]
     shape = ModelConfig(**PRESETS[name].shape.model_dump() | {"vocab_size": vocabulary})
     assert parameter_count(shape) == pytest.approx(size, rel=0.02)
+
+
+def test_the_public_names_of_the_package_are_importable() -> None:
+    import trainer
+
+    assert all(getattr(trainer, name).__module__.startswith("trainer.") for name in trainer.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = trainer.nothing
