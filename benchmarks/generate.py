@@ -17,9 +17,9 @@ import time
 import numpy as np
 import torch
 
+from trainer.config import PRESETS
 from trainer.generate import Sampling, stream_tokens
 from trainer.model import Transformer
-from trainer.shapes import PRESETS
 
 TOKENS, CHECKED, POINTS, BAR = 512, 24, 9, 10.0
 

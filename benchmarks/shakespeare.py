@@ -26,13 +26,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from trainer.config import ModelConfig, OptimizerConfig, ScheduleConfig, parameter_count
 from trainer.loop import Stepper
 from trainer.machine import DTYPES, compile_model, find_precision
 from trainer.model import Transformer
-from trainer.optimizer import Optimizer
-from trainer.schedule import rate
-from trainer.shapes import parameter_count
+from trainer.optimizer import Optimizer, rate
 
 TEXT = Path(__file__).parents[2] / "shared/data/corpora/tinyshakespeare/data/tinyshakespeare/input.txt"
 STEPS, BATCH, CONTEXT, BAR = 2000, 12, 64, 1.60
@@ -89,8 +87,9 @@ def train(variant: Variant, text: torch.Tensor, vocabulary: int, seed: int, step
         starts = torch.from_numpy(draw.integers(0, cut - CONTEXT, BATCH))
         samples = text[starts[:, None] + torch.arange(CONTEXT + 1)]
         part = samples[:, :-1], samples[:, 1:], None
-        factor = rate(schedule, step, steps)
-        stepper.update([part], rate=factor, clip=config.clip, z_loss=variant.z_loss)
+        optimizer.rate = rate(schedule, step, steps)
+        _, norm = stepper.gradients([part], variant.z_loss)
+        stepper.apply(norm)
     return held_out_loss(model, text[cut:])
 
 

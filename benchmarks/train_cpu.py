@@ -15,7 +15,7 @@ warm-up. Data are random tokens: speed does not depend on them.
   Muon, whose Newton-Schulz products cost a third more at this batch and buy loss, not speed.
 
 The precision is by default that of `precision: auto`: bf16 where the CPU multiplies it, otherwise fp32, and then there
-is nothing in bf16 to compare. Utilisation is the model's FLOPs (trainer.shapes.flops_per_token) over what the best
+is nothing in bf16 to compare. Utilisation is the model's FLOPs (trainer.config.flops_per_token) over what the best
 matrix product of this run reaches in that precision. Bars in bf16: 3.5x plain fp32, 1.35x plain bf16, 1.3x litgpt, 40 %
 of the matrix product; the first is hard to reach where bf16 products are 2.3x as fast as fp32 ones (a CPU without AMX).
 Bars in fp32: 1.3x plain and 1.3x litgpt. They need a plain loop that leaves a quarter of the matrix product unused.
@@ -39,12 +39,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.config import ModelConfig, OptimizerConfig
+from trainer.config import ModelConfig, OptimizerConfig, flops_per_token
 from trainer.loop import Stepper
 from trainer.machine import DTYPES, compile_model, find_precision, keep_memory
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
-from trainer.shapes import flops_per_token
 
 LAYERS, WIDTH, HEADS, VOCABULARY, CONTEXT, BATCH, THREADS = 6, 384, 6, 4096, 256, 16, 2
 SHAPE = ModelConfig(
@@ -164,7 +163,8 @@ def ours(precision: str, name: Literal["adamw", "muon"] = "adamw") -> Step:
     stepper = Stepper(model, optimizer)
 
     def step(tokens: Tensor, targets: Tensor) -> None:
-        stepper.update([(tokens, targets, None)], rate=1.0)
+        _, norm = stepper.gradients([(tokens, targets, None)])
+        stepper.apply(norm)
 
     return step
 

@@ -9,7 +9,7 @@ Then the presets, each with Muon, steps of eight micro-batches, after three step
     124m   context 1,024, 32 sequences a micro-batch     bar: 50 % of 989 TFLOP/s (H100, H200: data sheet, dense bf16)
     1b     context 2,048, 8 sequences a micro-batch      bar: 55 %
 
-FLOPs are those of `trainer.shapes.flops_per_token` (PaLM's convention). Data are random tokens in one document a
+FLOPs are those of `trainer.config.flops_per_token` (PaLM's convention). Data are random tokens in one document a
 sequence, so that attention has the whole context to see; a further row has documents of 400 tokens. `--quick` times
 three steps of 124m and holds it to no bar. Without a GPU it says so and ends with 2.
 """
@@ -25,12 +25,11 @@ import time
 import torch
 from torch import Tensor
 
-from trainer.config import ModelConfig, OptimizerConfig
+from trainer.config import PRESETS, ModelConfig, OptimizerConfig, flops_per_token
 from trainer.loop import Part, Stepper
 from trainer.machine import compile_model, deterministic
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
-from trainer.shapes import PRESETS, flops_per_token
 
 VOCABULARY, MICRO_BATCHES, PEAK = 32_768, 8, 989e12
 CASES = {"124m": (1024, 32, 0.50), "1b": (2048, 8, 0.55)}  # context, sequences, bar
@@ -81,14 +80,16 @@ def measure(name: str, document: int | None, steps: int) -> tuple[float, float]:
     torch.cuda.reset_peak_memory_stats()
     model = Transformer(shape, seed=1, compute_dtype=torch.bfloat16).to(DEVICE)
     compile_model(model)
-    config = OptimizerConfig()
-    stepper = Stepper(model, Optimizer(model, config, preset.lr, preset.muon_lr))
+    optimizer = Optimizer(model, OptimizerConfig(), preset.lr, preset.muon_lr)
+    optimizer.rate = 0.1
+    stepper = Stepper(model, optimizer)
     parts = [batch(VOCABULARY, context, sequences, document)] * MICRO_BATCHES
     times = []
     for _ in range(3 + steps):
         torch.cuda.synchronize()
         begun = time.perf_counter()
-        stepper.update(parts, rate=0.1, clip=config.clip)
+        _, norm = stepper.gradients(parts)
+        stepper.apply(norm)
         torch.cuda.synchronize()
         times.append(time.perf_counter() - begun)
     return MICRO_BATCHES * sequences * context / statistics.median(times[3:]), torch.cuda.max_memory_allocated() / 1e9

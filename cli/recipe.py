@@ -130,7 +130,7 @@ def plan(
 def _training(recipe: Recipe, gpus: int, gpu: str, utilisation: float) -> TrainingPlan | None:
     from recipes.explain import similar
     from recipes.plan import GPUS, plan_training
-    from trainer.shapes import resolve_model
+    from trainer.config import resolve_model
 
     if gpu not in GPUS:
         raise RecipeError(f"--gpu: got {gpu!r}, allowed: {', '.join(GPUS)}{similar(gpu, GPUS)}")

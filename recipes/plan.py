@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import CorpusConfig
-from trainer.config import ModelConfig, TrainConfig
-from trainer.shapes import flops_per_token, matrix_parameters, parameter_count
+from trainer.config import ModelConfig, TrainConfig, flops_per_token, matrix_parameters, parameter_count
 
 
 @dataclass(frozen=True)

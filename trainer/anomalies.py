@@ -1,14 +1,13 @@
-"""Steps that go wrong: when a loss or gradient norm counts as an anomaly, and which steps a run leaves out for it.
+"""Anomalous steps: when a loss or gradient norm counts as an anomaly, and the ledger of steps that a run skips.
 
 `Watch` judges each step by the ones before it: non-finite values always count, and with `sigma` set also a value
 that many standard deviations above the mean of the last `window` (the rule of OLMo-core's SkipStepOptimizer, which
-uses 6 and 128). `Ledger` is the list of steps to leave out, kept in `train/ledger.json`: what the policies `skip`
-and `rollback` entered, and what the user asked for with `--skip-steps`. A step in the ledger is passed over: no
-gradient, no update, its samples are never trained on.
+uses 6 and 128). `Ledger` lists the steps to skip, in `train/ledger.json`: entries of the policies `skip` and
+`rollback`, and the user's (`--skip-steps`). A skipped step has no gradient and no update; its samples are not read.
 
-An entry reaches the disk before the run acts on it, and a checkpoint belongs to the run only if it knows every entry
-that touches the steps before it. So a resumed run honours the ledger, a rollback is nothing but "enter the steps,
-then resume", and asking to skip steps that lie in the past takes the run back to before them.
+An entry is on the disk before the run acts on it, and a checkpoint is accepted only if it was reached with every
+entry that concerns its steps. So a resumed run honours the ledger, a rollback means "enter the steps, then resume",
+and skipping steps of the past returns the run to before them.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from trainer.config import AnomalyConfig
 
 @dataclass(frozen=True)
 class Entry:
-    """Steps `first` to `last`, as metrics.jsonl numbers them, are left out; `policy` is who said so."""
+    """Steps to skip, `first` to `last` as metrics.jsonl numbers them; policy: `skip`, `rollback` or `user`."""
 
     first: int
     last: int
@@ -36,14 +35,14 @@ class Entry:
 
 
 class RolledBack(Exception):
-    """The ledger has a new entry that lies in the past: go on from the newest checkpoint before it."""
+    """The ledger has a new entry for steps of the past: resume from the newest checkpoint before them."""
 
 
 class Ledger:
-    """The steps that a run leaves out."""
+    """The steps that a run skips."""
 
     def __init__(self, path: Path) -> None:
-        """Read the ledger, if there is one. Raises TrainerError where it is damaged."""
+        """Read the ledger if the file exists. Raises TrainerError where it is damaged."""
         self.path = path
         self.entries: list[Entry] = []
         if path.is_file():
@@ -52,31 +51,30 @@ class Ledger:
             except (ValueError, TypeError) as error:
                 raise TrainerError(
                     f"{path} is not a ledger of skipped steps ({error}); without it the run would train on steps that "
-                    "it left out. Restore it, or delete it together with the checkpoints"
+                    "it skipped before. Restore it, or delete it together with the checkpoints"
                 ) from None
 
     def add(self, entry: Entry) -> None:
-        """Enter steps durably; what is there already is not entered again."""
+        """Write a new entry to the disk; one that exists already changes nothing."""
         if entry not in self.entries:
             self.entries.append(entry)
             write_atomically(self.path, to_json(self.dump()))
 
     def covering(self, step: int) -> Entry | None:
-        """The entry because of which `step` is left out."""
+        """The entry that makes the run skip `step`, or None."""
         return next((entry for entry in self.entries if entry.first <= step <= entry.last), None)
 
     def knows(self, state: dict[str, Any]) -> bool:
-        """Whether a checkpoint's state was reached with every entry that touches the steps before it."""
+        """Whether a checkpoint was reached with all entries that concern its steps."""
         known = state["ledger"]
         return all(asdict(entry) in known for entry in self.entries if entry.first <= state["step"])
 
     def dump(self) -> list[dict[str, Any]]:
-        """The entries as JSON."""
         return [asdict(entry) for entry in self.entries]
 
 
 class Watch:
-    """Judges losses and gradient norms by the last `window` good ones; its state is saved with a checkpoint."""
+    """Judges losses and gradient norms by the last `window` good ones; checkpoints save its history."""
 
     def __init__(self, config: AnomalyConfig, history: list[list[float]]) -> None:
         self.config = config
@@ -84,11 +82,11 @@ class Watch:
 
     @property
     def each_step(self) -> bool:
-        """Whether every step is judged before its update; otherwise only logged steps are, for being finite."""
+        """Whether to judge every step before its update; otherwise only logged rows are checked for finite values."""
         return self.config.policy != "stop" or self.config.sigma is not None
 
     def judge(self, loss: float, norm: float) -> str | None:
-        """Why the step is an anomaly, or None, and then it joins the history."""
+        """Why the step is an anomaly; or None, after adding the step to the history."""
         for number, (name, value) in enumerate((("loss", loss), ("gradient norm", norm))):
             if not math.isfinite(value):
                 return f"{name} {value}"
@@ -105,14 +103,17 @@ class Watch:
         return None
 
     def enter(self, step: int, reason: str, ledger: Ledger) -> None:
-        """Act on an anomaly at `step`: enter what is left out. Raises TrainerError for `stop` and beyond the limit."""
-        found = sum(entry.policy != "user" for entry in ledger.entries)
-        if self.config.policy == "stop" or found >= self.config.limit:
-            after = "" if self.config.policy == "stop" else f" after {found} anomalies (`anomalies.limit`)"
+        """Enter the steps to skip because of an anomaly at `step`.
+
+        Raises TrainerError for the policy `stop` and at the limit, RolledBack for `rollback`.
+        """
+        earlier = sum(entry.policy != "user" for entry in ledger.entries)
+        if self.config.policy == "stop" or earlier >= self.config.limit:
+            after = "" if self.config.policy == "stop" else f" after {earlier} anomalies (`anomalies.limit`)"
             raise TrainerError(
                 f"training stopped at step {step}{after}: {reason}. The last checkpoint is from before that; lower the "
-                f"learning rate, leave the step out with `--skip-steps {step}:{step}`, or set `anomalies.policy` to "
-                "`skip` or `rollback`"
+                f"learning rate, skip the step with `--skip-steps {step}:{step}`, or set `anomalies.policy` to `skip` "
+                "or `rollback`"
             )
         first = step if self.config.policy == "skip" else max(1, step - self.config.span + 1)
         ledger.add(Entry(first, step, self.config.policy, reason))
@@ -121,7 +122,7 @@ class Watch:
 
 
 def parse_steps(text: str) -> Entry:
-    """`A:B` as a user's entry, both included. Raises TrainerError."""
+    """The user's entry for `FIRST:LAST`, both included. Raises TrainerError for any other text."""
     first, colon, last = text.partition(":")
     if not colon or not first.isdecimal() or not last.isdecimal() or not 1 <= int(first) <= int(last):
         raise TrainerError(f"--skip-steps: got {text!r}, expected FIRST:LAST with 1 <= FIRST <= LAST, e.g. 1200:1250")

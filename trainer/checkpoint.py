@@ -1,24 +1,22 @@
-"""Checkpoints that are whole or absent: safetensors and JSON, hashed; how they are found, verified and read.
+"""Checkpoints: written in the background, published by one rename, hashed, and verified before they are read.
 
     checkpoints/step-00000100/
       model.safetensors  optimizer.safetensors  state.json
       manifest.json      bytes and SHA-256 of the others, written last
 
-A sharded run (FSDP2) has `model.0-of-2.safetensors` and so on instead: each process writes the rows that it holds
-(trainer.tensors), and any number of processes reads them, so that none ever has more than its own part.
+A sharded run (FSDP2) has `model.0-of-2.safetensors` and so on instead (trainer.tensors): each process writes the rows
+that it holds, any number of processes reads them, and none ever holds more than its own part.
 
-Loading verifies every hash before a byte is used and falls back to the newest checkpoint that is whole, saying which
-ones are not. Nothing is pickled, and a pickle is refused. trainer.checkpoint writes them.
-
-Writes checkpoints (trainer.checkpoint) beside the training, published by one rename.
+Loading verifies every hash before a byte is used, and falls back to the newest intact checkpoint, naming the damaged
+ones. Nothing is pickled; a pickle is refused.
 
 Saving has two halves. The training thread copies the tensors into host memory that is allocated once (pinned where
-they come from a GPU) and goes on; one background thread writes them into `.step-00000100.partial`, syncs and hashes
-them, and the main process renames it once all have. So at most one copy is in flight; the next save waits for the one
-before. A kill at any instant leaves the checkpoints before.
+they come from a GPU). A background thread of each process writes the copies into `.step-00000100.partial`, syncs and
+hashes them; the main process renames the folder once all have done so. At most one save is in flight. A kill at any
+instant leaves the earlier checkpoints.
 
-Costs: host memory and one write and one read-back (for the hashes) of 4 bytes per parameter for the model, 4 (Muon)
-or 8 (AdamW) for the optimizer; training waits for the copy alone.
+Costs: host memory, a write and a read (for the hashes) of 4 bytes per parameter for the model and 4 (Muon) or 8
+(AdamW) for the optimizer. Training waits only for the copy.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ from torch import Tensor
 from common.errors import TrainerError
 from common.files import sha256, sync, to_json
 from trainer.parallel import ALONE, World
-from trainer.tensors import Places, Tensors, local_part, place, write_tensors
+from trainer.tensors import Rows, Tensors, local_part, local_rows, write_tensors
 
 NAME = re.compile(r"step-(\d{8,})")
 PART = re.compile(r"(model|optimizer)(?:\.(\d+)-of-(\d+))?\.safetensors")
@@ -51,7 +49,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint, whose tensors are read when they are asked for."""
+    """A verified checkpoint; its tensors are read on access."""
 
     path: Path
     step: int
@@ -61,15 +59,20 @@ class Checkpoint:
 
     @property
     def model_sha256(self) -> str:
-        """The hash of the file that holds the model; of several, all of them joined by `+`."""
+        """Hash of the model's file; of several files, their hashes joined by `+`."""
         files = _listed(self.path)
         return "+".join(files[path.name]["sha256"] for path in _parts(self.path, "model"))
 
 
-def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint whose hashes hold, and one message for each damaged newer one.
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is published."""
+    return folder / f"step-{step:08d}"
 
-    None where there is none. Raises TrainerError where there are some and all are damaged.
+
+def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest intact checkpoint (None where there is none) and a message for each newer, damaged one.
+
+    Raises TrainerError where all checkpoints are damaged.
     """
     newest, damage = find_newest(folder)
     return None if newest is None else load(newest), damage
@@ -78,38 +81,36 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 def find_newest(
     folder: Path, accept: Callable[[dict[str, Any]], bool] = lambda state: True
 ) -> tuple[Path | None, list[str]]:
-    """As `load_newest`, the folder alone, of those whose state is accepted."""
-    damage: list[str] = []
-    refused = False
+    """Like `load_newest`, but returns the folder only, and ignores checkpoints whose state `accept` rejects."""
+    messages: list[str] = []
+    rejected = False
     for _, path in reversed(list_checkpoints(folder)):
-        found = _damage(path)
-        if found is not None:
-            damage.append(f"checkpoint {path} is damaged: {found}")
-            continue
-        if not accept(json.loads((path / STATE).read_bytes())):
-            refused = True
-            continue
-        if damage:
-            damage[-1] += f"; going on from {path.name}"
-        return path, damage
-    if damage and not refused:
-        raise TrainerError("; ".join(damage) + f". None is whole; delete {folder} to train from the start")
-    return None, damage
+        if (damage := _damage(path)) is not None:
+            messages.append(f"checkpoint {path} is damaged: {damage}")
+        elif accept(json.loads((path / STATE).read_bytes())):
+            if messages:
+                messages[-1] += f"; resuming from {path.name}"
+            return path, messages
+        else:
+            rejected = True
+    if messages and not rejected:
+        raise TrainerError("; ".join(messages) + f". No intact one is left; delete {folder} to train from the start")
+    return None, messages
 
 
 def load_step(folder: Path, step: int) -> Checkpoint:
-    """The model of one step's checkpoint. Raises TrainerError where it is absent (naming what is there) or damaged."""
+    """The checkpoint of one step. Raises TrainerError where it is damaged or absent (naming the steps that exist)."""
     published = dict(list_checkpoints(folder))
     if step not in published:
-        there = ", ".join(map(str, published)) or "none"
-        raise TrainerError(f"{folder} has no checkpoint of step {step}; there are: {there}")
-    if (found := _damage(published[step])) is not None:
-        raise TrainerError(f"checkpoint {published[step]} is damaged: {found}")
+        existing = ", ".join(map(str, published)) or "none"
+        raise TrainerError(f"{folder} has no checkpoint of step {step}; existing steps: {existing}")
+    if (damage := _damage(published[step])) is not None:
+        raise TrainerError(f"checkpoint {published[step]} is damaged: {damage}")
     return load(published[step])
 
 
 def load(path: Path) -> Checkpoint:
-    """A checkpoint that was found whole."""
+    """A checkpoint whose files were verified before."""
     state: dict[str, Any] = json.loads((path / STATE).read_bytes())
     model, optimizer = (Tensors(_parts(path, kind)) for kind in ("model", "optimizer"))
     return Checkpoint(path, state["step"], model, optimizer, state)
@@ -127,26 +128,20 @@ def _listed(path: Path) -> Records:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
-    try:
-        return _difference(path)
-    except OSError as error:
-        return f"{error.filename or path} cannot be read ({error.strerror or error})"
-
-
-def _difference(path: Path) -> str | None:
-    """How the files differ from the manifest, or None."""
+    """How a checkpoint's files differ from its manifest, or None."""
     try:
         listed = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in _listed(path).items()}
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
+        if unlisted := _expected(listed) - listed.keys():
+            return f"{MANIFEST} does not list {', '.join(sorted(unlisted))}"
+        with ThreadPoolExecutor() as pool:
+            differences = pool.map(lambda name: _difference(path / name, *listed[name]), listed)
+            return next((difference for difference in differences if difference is not None), None)
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"{error.filename or path} cannot be read ({error.strerror or error})"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read ({error!r})"
-    if unlisted := _expected(listed) - listed.keys():
-        return f"{MANIFEST} does not list {', '.join(sorted(unlisted))}"
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda name: _wrong(path / name, *listed[name]), listed)
-        return next((wrong for wrong in found if wrong is not None), None)
 
 
 def _expected(names: Iterable[str]) -> set[str]:
@@ -156,12 +151,12 @@ def _expected(names: Iterable[str]) -> set[str]:
     return {STATE, *(f"{kind}{part}.safetensors" for kind in ("model", "optimizer") for part in parts)}
 
 
-def _wrong(path: Path, size: int, expected: str) -> str | None:
-    """How a file differs from what was recorded, or None."""
+def _difference(path: Path, size: int, expected: str) -> str | None:
+    """How a file differs from its record, or None."""
     if not path.is_file():
         return f"{path.name} is missing"
-    if (found := path.stat().st_size) != size:
-        return f"{path.name} has {found} bytes, {size} were written"
+    if (actual := path.stat().st_size) != size:
+        return f"{path.name} has {actual} bytes, {size} were written"
     if sha256(path) != expected:
         return f"the SHA-256 of {path.name} is not the one recorded when it was written"
     if path.suffix == ".safetensors" and not _is_safetensors(path):
@@ -170,22 +165,22 @@ def _wrong(path: Path, size: int, expected: str) -> str | None:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file begins with a safetensors header, which is the length of a JSON object and that object."""
+    """Whether a file begins like safetensors: the length of a JSON object, then that object."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         return size < path.stat().st_size and file.read(1) == b"{"
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Published checkpoints, oldest first."""
-    found = ((NAME.fullmatch(path.name), path) for path in folder.glob("step-*") if path.is_dir())
-    return sorted((int(match[1]), path) for match, path in found if match)
+    """Step and folder of each published checkpoint, oldest first."""
+    matches = ((NAME.fullmatch(path.name), path) for path in folder.glob("step-*") if path.is_dir())
+    return sorted((int(match[1]), path) for match, path in matches if match)
 
 
 def set_aside(folder: Path, step: int) -> None:
-    """Rename checkpoints after `step` (damaged, or beyond what the ledger allows) to step-*.unused.
+    """Rename checkpoints after `step` (damaged, or rejected because of the ledger) to step-*.unused.
 
-    They would count as the newest ones to keep. One of each name stays, for whoever wants to look.
+    Otherwise they would count as the newest ones to keep. An earlier .unused folder of the same step is deleted.
     """
     for later, path in list_checkpoints(folder):
         if later > step:
@@ -195,7 +190,7 @@ def set_aside(folder: Path, step: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint so that a kill half-way leaves no damaged one behind."""
+    """Delete a checkpoint; it is hidden first, so that a kill half-way leaves no damaged one."""
     hidden = path.with_name(f".{path.name}.deleted")
     shutil.rmtree(hidden, ignore_errors=True)
     path.rename(hidden)
@@ -204,7 +199,7 @@ def remove(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Retention:
-    """Which checkpoints outlive a newer one: the `last` newest, every `every` steps, and one `span` steps back."""
+    """Which checkpoints to keep: the `last` newest, each multiple of `every`, and one at least `span` steps back."""
 
     last: int
     every: int | None = None
@@ -221,10 +216,10 @@ class Retention:
 
 
 class Writer:
-    """Writes a run's checkpoints, one at a time, beside the training."""
+    """Writes a run's checkpoints in the background, one at a time."""
 
     def __init__(self, folder: Path, retention: Retention, world: World = ALONE) -> None:
-        """world: the processes that hold parts of the tensors, on a file system that they share; each has a Writer."""
+        """world: the processes that hold parts of the tensors; each has a Writer, on a file system that all share."""
         self.folder, self.retention, self.world = folder, retention, world
         self._buffers: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
@@ -236,14 +231,14 @@ class Writer:
     ) -> None:
         """Start writing the checkpoint of `step`; the tensors may change once this returns.
 
-        The one before must have been collected (`collect`). `state` is taken from the main process.
+        Call `collect` for the one before first. `state` is taken from the main process.
         """
         files = {}
         for kind, tensors in (("model", model), ("optimizer", optimizer)):
-            places = {name: found for name, tensor in tensors.items() if (found := place(tensor)) is not None}
-            mine = [name for name in tensors if name in places or self.world.main]
+            rows = {name: part for name, tensor in tensors.items() if (part := local_rows(tensor)) is not None}
+            mine = [name for name in tensors if name in rows or self.world.main]
             copies = {name: self._copy(f"{kind}/{name}", local_part(tensors[name]).detach()) for name in mine}
-            files[self._file_name(kind)] = copies, places
+            files[self._file_name(kind)] = copies, rows
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._step, text = step, to_json(state)
@@ -251,9 +246,9 @@ class Writer:
         self._thread.start()
 
     def collect(self, *, wait: bool = True) -> tuple[int, Path] | None:
-        """Step and folder of the checkpoint that was under way, once; None where there is none (or not yet).
+        """Step and folder of the checkpoint that was being written, once; None where there is none or not yet.
 
-        Raises TrainerError where the disk refused it; what was there before is then untouched.
+        Raises TrainerError where it could not be written; earlier checkpoints are then untouched.
         """
         if self._thread is None or (self._thread.is_alive() and not wait):
             return None
@@ -262,13 +257,13 @@ class Writer:
         if failure is not None:
             kept = ", ".join(path.name for _, path in list_checkpoints(self.folder)) or "none"
             raise TrainerError(
-                f"the checkpoint of step {self._step} could not be written to {self.folder}: {failure}. Whole "
-                f"checkpoints there: {kept}"
+                f"the checkpoint of step {self._step} could not be written to {self.folder}: {failure}. Checkpoints "
+                f"there: {kept}"
             ) from failure
-        return self._step, self.folder / f"step-{self._step:08d}"
+        return self._step, checkpoint_path(self.folder, self._step)
 
     def close(self) -> None:
-        """Let a write that is under way come to its end."""
+        """Wait for a checkpoint that is being written."""
         if self._thread is not None:
             self._thread.join()
 
@@ -283,19 +278,20 @@ class Writer:
             self._buffers[name] = buffer
         return buffer.copy_(tensor, non_blocking=True)
 
-    def _write(self, step: int, files: Mapping[str, tuple[dict[str, Tensor], Places]], state: bytes) -> None:
-        final = self.folder / f"step-{step:08d}"
+    def _write(self, step: int, files: Mapping[str, tuple[dict[str, Tensor], Rows]], state: bytes) -> None:
+        final = checkpoint_path(self.folder, step)
         partial = self.folder / f".{final.name}.partial"
 
         def begin() -> None:
             if self.world.main:
-                _discard_leftovers(self.folder)
+                for leftover in self.folder.glob(".step-*"):
+                    shutil.rmtree(leftover)
                 partial.mkdir(parents=True)
                 (partial / STATE).write_bytes(state)
 
         def write() -> Records:
-            for name, (tensors, places) in files.items():
-                write_tensors(partial / name, tensors, places)
+            for name, (tensors, rows) in files.items():
+                write_tensors(partial / name, tensors, rows)
             return {name: _record(partial / name) for name in [*files, *([STATE] if self.world.main else [])]}
 
         def finish() -> None:
@@ -315,7 +311,7 @@ class Writer:
                 shutil.rmtree(partial, ignore_errors=True)
 
     def _together(self, work: Callable[[], T]) -> list[T]:
-        """What `work` gives in every process, once all have done it. Raises OSError in all where it fails in one."""
+        """The results of `work` in all processes, once all are done. Raises OSError in all where one fails."""
         result, problem = None, None
         try:
             result = work()
@@ -329,22 +325,17 @@ class Writer:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """Bring a file to the disk; its size and hash."""
+    """Flush a file to the disk; its size and hash."""
     sync(path)
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _publish(partial: Path, final: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a folder whose files are on the disk, and rename it to `final`."""
+    """Write the manifest into a folder whose files are on the disk, and rename the folder to `final`."""
     (partial / MANIFEST).write_bytes(to_json(manifest))
     sync(partial / MANIFEST)
     sync(partial)
-    if final.exists():  # a damaged one, or training went back behind it
+    if final.exists():  # a damaged one, or one from before a rollback
         remove(final)
     partial.rename(final)
     sync(final.parent)
-
-
-def _discard_leftovers(folder: Path) -> None:
-    for path in folder.glob(".step-*"):
-        shutil.rmtree(path)

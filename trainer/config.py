@@ -1,15 +1,22 @@
-"""Typed, frozen configuration of a training run. Imports neither torch nor the pipeline.
+"""Settings of a training run, and the presets and sizes that follow from them. Does not import torch.
 
-`preset` fills in a model shape and its learning rates; any field given beside it wins.
-All sizes that decide *what* is learnt are in tokens and steps, so that the same recipe gives the same
-batches on any number of processes and any micro-batch.
+`preset` fills in a model shape and its learning rates; a field given in the recipe overrides the preset's.
+Sizes that decide what is learnt are in tokens and steps, so that a recipe gives the same batches on any number of
+processes and with any micro-batch.
+
+Presets: `124m` has GPT-2's sizes with Llama's blocks, `1b` and `3b` are Llama 3.2's shapes, `8b` is Llama 3's. The
+names count parameters at the vocabulary of the model that each follows; another vocabulary changes the embedding.
+The learning rates are untuned: they lie between published runs (SmolLM2 135M: 3e-3; OLMo 2 7B and Llama 3 8B: 3e-4).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from common.errors import TrainerError
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -24,13 +31,17 @@ class Model(BaseModel):
 
 
 class RopeScaling(Model):
-    """Longer contexts for rotary positions: every angle divided by `factor`, or only the slow ones (Llama 3.1)."""
+    """Rotary positions for longer contexts: `linear` divides every angle by `factor`, `llama3` only the slow ones."""
 
     type: Literal["linear", "llama3"] = "llama3"
-    factor: Positive = Field(..., description="what wavelengths are multiplied by")
-    low_freq_factor: Positive = Field(1.0, description="llama3: wavelengths over original_context / this are stretched")
-    high_freq_factor: Positive = Field(4.0, description="llama3: wavelengths under original_context / this are not")
-    original_context: Count = Field(8192, description="llama3: the context before stretching")
+    factor: Positive = Field(..., description="factor by which wavelengths are multiplied")
+    low_freq_factor: Positive = Field(
+        1.0, description="llama3: wavelengths above original_context / low_freq_factor are multiplied by `factor`"
+    )
+    high_freq_factor: Positive = Field(
+        4.0, description="llama3: wavelengths below original_context / high_freq_factor are kept"
+    )
+    original_context: Count = Field(8192, description="llama3: the context that the model was trained with first")
 
 
 class ModelConfig(Model):
@@ -61,10 +72,10 @@ class ModelConfig(Model):
 
 
 class ModelOverrides(Model):
-    """Fields that replace the preset's; the context comes from the shards, and so does the vocabulary."""
+    """Fields that replace the preset's. Context and, by default, vocabulary are those of the shards."""
 
     vocab_size: Count | None = Field(
-        None, description="rows of the embedding, at least the shards' vocabulary; default: exactly it"
+        None, description="rows of the embedding, at least the shards' vocabulary; default: the shards' vocabulary"
     )
     layers: Count | None = None
     width: Count | None = None
@@ -77,7 +88,7 @@ class ModelOverrides(Model):
     norm_eps: Positive | None = None
     qk_norm: bool | None = None
     tied: bool | None = None
-    zero_init: bool | None = Field(None, description="output projections start at zero; default: yes")
+    zero_init: bool | None = Field(None, description="start output projections at zero; default: true")
 
 
 class OptimizerConfig(Model):
@@ -92,9 +103,10 @@ class OptimizerConfig(Model):
     momentum: Decay = Field(0.95, description="Muon's Nesterov momentum")
     weight_decay: NonNegative = 0.1
     ema: Decay | None = Field(
-        None, description="decay of an average of the weights, for evaluation and export; default: none is kept"
+        None,
+        description="decay of the moving average of the weights that is evaluated and exported; default: no average",
     )
-    clip: NonNegative = Field(1.0, description="largest gradient norm; 0 switches clipping off")
+    clip: NonNegative = Field(1.0, description="largest gradient norm; 0: no clipping")
 
 
 class ScheduleConfig(Model):
@@ -102,47 +114,55 @@ class ScheduleConfig(Model):
 
     name: Literal["wsd", "cosine"] = "wsd"
     warmup: Annotated[int, Field(ge=0)] = Field(100, description="steps of linear warm-up")
-    decay: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.2, description="share of steps that decay (wsd)")
-    floor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.1, description="last rate as a share of the peak")
+    decay: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.2, description="wsd: share of the steps, at the end, in which the rate decays"
+    )
+    floor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.1, description="last rate, as a share of the peak")
 
 
 class DataConfig(Model):
-    """How shards are read."""
+    """Reading of the shards."""
 
-    shuffle_block: Count = Field(65_536, description="samples shuffled together; decides the order of the data")
+    shuffle_block: Count = Field(
+        65_536, description="number of samples that are shuffled together; part of the order of the data"
+    )
     cache_gb: Positive = Field(32.0, description="largest local cache of remote or compressed shards, in 10^9 bytes")
 
 
 class CheckpointConfig(Model):
-    """When checkpoints are written and which are kept."""
+    """Writing and keeping of checkpoints."""
 
-    every: Count = Field(500, description="steps between checkpoints; the last step always writes one")
-    keep_last: Count = Field(2, description="newest checkpoints to keep")
-    keep_every: Count | None = Field(None, description="keep those of every so many steps for good, too")
+    every: Count = Field(500, description="steps between checkpoints; the last step writes one too")
+    keep_last: Count = Field(2, description="number of newest checkpoints to keep")
+    keep_every: Count | None = Field(None, description="also keep every checkpoint whose step is a multiple of this")
     accept: list[Literal["shards", "tokenizer", "global_batch_tokens", "seed", "data.shuffle_block"]] = Field(
-        [], description="fields in which a checkpoint may differ from this run and still be resumed"
+        [], description="fields that may differ between a checkpoint and the run that resumes it"
     )
 
 
 class AnomalyConfig(Model):
-    """What happens where a loss or gradient norm is not finite, or jumps."""
+    """Handling of steps whose loss or gradient norm is not finite or jumps."""
 
     policy: Literal["stop", "skip", "rollback"] = Field(
-        "stop", description="end the run; leave the step's update out; or go back and leave out the steps before it too"
+        "stop",
+        description="stop: end the run; skip: drop this step's update; rollback: return to an earlier checkpoint and"
+        " skip the last `span` steps",
     )
     sigma: Positive | None = Field(
-        None, description="a loss or norm this many standard deviations above its mean counts; default: only non-finite"
+        None,
+        description="a loss or norm this many standard deviations above its mean is an anomaly; default: only"
+        " non-finite ones are",
     )
-    window: Annotated[int, Field(ge=8)] = Field(128, description="steps that mean and deviation are taken over")
-    span: Count = Field(8, description="steps that a rollback leaves out, the bad one last")
-    limit: Count = Field(10, description="anomalies after which the run stops whatever the policy")
+    window: Annotated[int, Field(ge=8)] = Field(128, description="number of past steps for mean and deviation")
+    span: Count = Field(8, description="number of steps that a rollback skips, up to and including the bad one")
+    limit: Count = Field(10, description="number of anomalies at which the run stops, whatever the policy")
 
 
 class EvaluationConfig(Model):
     """Held-out loss and bits per byte."""
 
     every: Count = 250
-    batches: Count = Field(20, description="micro-batches of each validation stream, at most")
+    batches: Count = Field(20, description="largest number of micro-batches of each validation stream")
 
 
 class TrainConfig(Model):
@@ -159,31 +179,106 @@ class TrainConfig(Model):
     steps: Count = 1000
     global_batch_tokens: Count = Field(16_384, description="tokens per optimizer step over all processes")
     batch_ramp: Annotated[int, Field(ge=0)] = Field(
-        0, description="steps over which the batch grows from an eighth to global_batch_tokens"
+        0, description="number of steps in which the batch grows from an eighth of global_batch_tokens to all of it"
     )
-    micro_batch: Count = Field(8, description="sequences per forward pass and process")
+    micro_batch: Count = Field(8, description="sequences in a forward pass of one process")
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     z_loss: NonNegative = Field(0.0, description="weight of the squared log-partition penalty")
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="compute type, by default bf16 where the hardware has it; master weights stay fp32"
+        "auto",
+        description="type of activations; auto: bf16 where the hardware multiplies it. Master weights are fp32",
     )
     parallel: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="under torchrun: the whole model in every process, or sharded over them"
+        "ddp",
+        description="under torchrun: ddp: a full model in every process; fsdp: one model sharded over the processes",
     )
     recompute: bool = Field(
-        False, description="keep no activations within blocks: less memory, a third more work (gradient checkpointing)"
+        False,
+        description="gradient checkpointing: recompute the activations of blocks; less memory, a third more work",
     )
-    compile: bool = Field(True, description="torch.compile; costs a minute at the start")
-    document_mask: bool = Field(True, description="tokens attend within their own document only")
+    compile: bool = Field(True, description="use torch.compile, which takes a minute at the start")
+    document_mask: bool = Field(True, description="restrict attention to the token's own document")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    deterministic: bool = Field(True, description="only kernels that give the same bits each time")
+    deterministic: bool = Field(True, description="use only kernels that give the same bits each time")
     log_every: Count = 10
     track: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
-        [], description="where losses and rates are also sent; each needs its library"
+        [], description="services that also receive losses and rates; each needs its library"
     )
     data: DataConfig = DataConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     anomalies: AnomalyConfig = AnomalyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    prompts: list[str] = Field([], description="prompts continued at the end of the run and shown in its summary")
+    prompts: list[str] = Field([], description="prompts that the model continues at each evaluation")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A shape, without vocabulary and context, and its peak learning rates."""
+
+    shape: ModelConfig
+    lr: float
+    muon_lr: float
+
+
+def _preset(lr: float, **shape: Any) -> Preset:
+    return Preset(ModelConfig(**shape), lr, muon_lr=lr)
+
+
+PRESETS = {
+    "tiny": _preset(3e-3, layers=4, width=256, heads=4, kv_heads=2, head_dim=64, ffn=768),
+    "124m": _preset(2e-3, layers=12, width=768, heads=12, kv_heads=12, head_dim=64, ffn=2048, tied=True),
+    "350m": _preset(1.5e-3, layers=24, width=1024, heads=16, kv_heads=16, head_dim=64, ffn=2816, tied=True),
+    "1b": _preset(8e-4, layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, rope_base=5e5, tied=True),
+    "3b": _preset(5e-4, layers=28, width=3072, heads=24, kv_heads=8, head_dim=128, ffn=8192, rope_base=5e5, tied=True),
+    "8b": _preset(3e-4, layers=32, width=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, rope_base=5e5),
+}
+
+
+def resolve_model(config: TrainConfig, vocab_size: int, context: int) -> ModelConfig:
+    """The preset's shape with the fields of `model:`, for this vocabulary and context (in tokens).
+
+    Raises TrainerError where `model.vocab_size` is smaller than the vocabulary or the fields contradict each other.
+    """
+    given = config.model.model_dump(exclude_none=True)
+    if given.get("vocab_size", vocab_size) < vocab_size:
+        raise TrainerError(
+            f"model.vocab_size is {given['vocab_size']}, but the shards use {vocab_size} tokens; "
+            f"remove the field or set it to at least {vocab_size}"
+        )
+    shape = PRESETS[config.preset].shape.model_dump() | {"vocab_size": vocab_size, "context": context} | given
+    try:
+        return ModelConfig(**shape)
+    except ValueError as error:
+        raise TrainerError(f"model: these fields do not fit preset `{config.preset}`: {error}") from None
+
+
+def learning_rates(config: TrainConfig) -> tuple[float, float]:
+    """Peak learning rates of AdamW and Muon: the recipe's where given, else the preset's."""
+    preset = PRESETS[config.preset]
+    return config.optimizer.lr or preset.lr, config.optimizer.muon_lr or preset.muon_lr
+
+
+def parameter_count(shape: ModelConfig) -> int:
+    """Number of trainable parameters, tied ones counted once."""
+    return matrix_parameters(shape) + shape.vocab_size * shape.width * (not shape.tied) + _norm_parameters(shape)
+
+
+def matrix_parameters(shape: ModelConfig) -> int:
+    """Number of parameters in the matrix products of a token: blocks and head, not the input embedding."""
+    attention = 2 * shape.width * shape.head_dim * (shape.heads + shape.kv_heads)
+    return shape.layers * (attention + 3 * shape.width * shape.ffn) + shape.vocab_size * shape.width
+
+
+def flops_per_token(shape: ModelConfig, context: int | None = None) -> int:
+    """FLOPs of one token's forward and backward pass: 6 for each matrix parameter, and those of attention.
+
+    Attention counts all pairs of positions, masked or not (PaLM, arXiv:2204.02311, appendix B), as published
+    utilisations do.
+    """
+    attended = shape.layers * shape.heads * shape.head_dim * (context or shape.context)
+    return 6 * matrix_parameters(shape) + 12 * attended
+
+
+def _norm_parameters(shape: ModelConfig) -> int:
+    return shape.layers * (2 * shape.width + 2 * shape.head_dim * shape.qk_norm) + shape.width

@@ -1,36 +1,22 @@
-"""One training run over prepared shards, from the first step or from the newest checkpoint.
+"""One training run over prepared shards: prepare, feed, step, log, evaluate, checkpoint.
 
     output/
-      tokenizer.json           copy of the shards', so that the folder can be used alone
+      tokenizer.json           copy of the shards', so that the folder can be used without them
       metrics.jsonl            rows {"kind": "train" | "eval" | "samples" | "skipped", "step": ...} (docs/format.md):
                                the same bytes in every run
-      log.jsonl                rows {"kind": "speed" | "warning", ...}: what a clock or an interruption makes differ
-      ledger.json              steps that are left out (trainer.anomalies), once there are any
+      log.jsonl                rows {"kind": "speed" | "warning", ...}: what depends on a clock or an interruption
+      ledger.json              steps to skip (trainer.anomalies), once there are any
       checkpoints/step-*/      see trainer.checkpoint
       shards-cache/            decompressed shards (may be deleted)
       result.json              the TrainResult, last
 
 Everything that a step does follows from (config, shards, step) and the checkpointed tensors: the order of samples
 and the learning rate are functions of the step, and the forward pass draws no random numbers. So the same call
-continues where any crash left it, bit for bit on the same machine (docs/determinism.md). A step's gradient is that
-of the mean loss over all its target tokens, however many micro-batches it is cut into. Under torchrun the same code
-runs in every process (trainer.parallel); only the first one writes and speaks, but for sharded checkpoints.
+resumes after any crash, bit for bit on the same machine (docs/determinism.md).
 
-Parts: trainer.loop reads the batches, trainer.loop computes, trainer.journal writes and says, trainer.resume keeps.
-
-What a run trains on, step by step: this process's share of each step's samples, read while the step before computes.
-
-The order is the sampler's, a function of (seed, step); nothing of it is saved. Shards of a remote folder are fetched
-ahead as far as the cache allows.
-
-The next step's batch, read while this step computes, so that storage is waited for only where it is the slower one.
-
-One thread, one step ahead: a step that is not the one expected (after a skip) is read when it is asked for.
-
-One optimizer step: micro-batches forward and backward, clipping, update. What benchmarks time and runs repeat.
-
-The gradient is that of the mean loss over all the step's targets, however many micro-batches and processes they are
-cut into. Nothing here waits for the device: losses and norms come back as tensors for whoever wants to read them later.
+`Feed` reads the next step's samples while this one computes; `Stepper` turns a step's micro-batches into an update.
+Under torchrun the same code runs in every process (trainer.parallel); only the main one writes and reports, except
+that each process writes its part of a sharded checkpoint.
 """
 
 from __future__ import annotations
@@ -40,7 +26,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -55,10 +41,10 @@ from common.files import to_json, write_atomically
 from common.observe import Observer, TrainResult
 from trainer import resume
 from trainer.anomalies import Entry, Ledger, RolledBack, Watch, parse_steps
-from trainer.config import TrainConfig
+from trainer.checkpoint import Retention, checkpoint_path
+from trainer.config import TrainConfig, flops_per_token, learning_rates, resolve_model
 from trainer.generate import Sampling, complete, encode_prompts
-from trainer.initial import load_initial
-from trainer.journal import Clock, Journal, Trackers
+from trainer.journal import Clock, Journal
 from trainer.machine import (
     DTYPES,
     StopSignals,
@@ -73,17 +59,15 @@ from trainer.machine import (
     uncompiled,
 )
 from trainer.model import Transformer
-from trainer.optimizer import Average, Optimizer
+from trainer.optimizer import Average, Optimizer, ramped_sizes, rate
 from trainer.parallel import ALONE, Losses, World, distribute, own_folder, set_gradient_sync
-from trainer.resume import Keeper
 from trainer.sampler import Sampler
-from trainer.schedule import ramped_sizes, rate
 from trainer.score import evaluate
-from trainer.shapes import flops_per_token, learning_rates, resolve_model
 from trainer.shards import Samples, Shards, open_shards
-from trainer.tensors import whole
+from trainer.tensors import gathered
 
-SAMPLE_TOKENS, SAMPLE_TOP_K = 64, 50  # of what follows the recipe's prompts
+SAMPLE_TOKENS, SAMPLE_TOP_K = 64, 50  # of the continuations of the recipe's prompts
+Part = tuple[Tensor, Tensor, Tensor | None]  # tokens, targets, documents of a micro-batch
 
 
 def train(
@@ -93,72 +77,73 @@ def train(
     observer: Observer | None = None,
     skip_steps: str | None = None,
 ) -> TrainResult:
-    """Train, or go on training, in the folder `output` on the shards folder `shards` (or a remote one's address).
+    """Train on the shards folder (or the address of a remote one), in `output`, from the start or the last checkpoint.
 
-    skip_steps: `FIRST:LAST`, steps to leave out, as metrics.jsonl numbers them; where they lie in the past, the run
-    goes back to before them. A finished run is returned as it is. Raises TrainerError where the run cannot start,
-    resume or go on, and Interrupted after SIGTERM or SIGINT once a checkpoint is written.
+    skip_steps: `FIRST:LAST`, steps to skip, as metrics.jsonl numbers them; for steps of the past, training returns to
+    before them. A finished run returns its result again. Raises TrainerError where the run cannot start, resume or
+    continue, and Interrupted after SIGTERM or SIGINT, once a checkpoint is written.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
         device = find_device(config.device)
         world = World.join(device)
         keep_memory()
-        with own_folder(world, output) as place, deterministic(config.deterministic), torch.random.fork_rng(devices=[]):
+        with own_folder(world, output) as own, deterministic(config.deterministic), torch.random.fork_rng(devices=[]):
             if skip_steps is not None:
-                Ledger(place / "ledger.json").add(parse_steps(skip_steps))
+                Ledger(own / "ledger.json").add(parse_steps(skip_steps))
             opened = open_shards(shards, output / "shards-cache", int(config.data.cache_gb * 1e9))
             observer = observer if observer is not None and world.main else Observer()
             while True:
-                run = _Run(config, opened, place, observer, device, world, output)
+                run = _Run(config, opened, own, output / "checkpoints", observer, device, world)
                 try:
                     result = run.result() if run.step >= config.steps else run.train()
                     world.leave()
                     return result
-                except RolledBack:  # from the newest checkpoint that the ledger allows
+                except RolledBack:  # resume from the newest checkpoint that the ledger accepts
                     continue
                 finally:
                     run.close()
     except OSError as error:
         raise TrainerError(
-            f"{error.filename or output}: {error.strerror or error}. Once that is mended, the same command goes on "
+            f"{error.filename or output}: {error.strerror or error}. Once this is repaired, the same command resumes "
             "from the last checkpoint"
         ) from error
 
 
 class _Run:
-    """The state of a run between steps, and what is done with it."""
+    """The state of a run between steps, and the actions on it."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        shards: Shards,
-        output: Path,
-        observer: Observer,
-        device: torch.device,
-        world: World,
-        shared: Path,
-    ) -> None:
-        """shared: the folder with the checkpoints, where `output` is another (in all processes but the main one)."""
+        self, config: TrainConfig, shards: Shards, output: Path, checkpoints: Path, observer: Observer,
+        device: torch.device, world: World,
+    ) -> None:  # fmt: skip
+        """output: this process's own folder; checkpoints: the folder that all processes share."""
         config = config.model_copy(update={"precision": find_precision(config.precision, device)})
         self.config, self.shards, self.output, self.device, self.world = config, shards, output, device, world
+        self.checkpoints = checkpoints
         initial: Mapping[str, Tensor] | None = None
-        started_from: str | None = None
+        initial_sha256: str | None = None
         self.shape = resolve_model(config, shards.vocab_size, shards.sequence_length)
         if config.initial is not None:
-            self.shape, initial, started_from = load_initial(Path(config.initial), shards)
-        self.identity = resume.identity(config, shards, self.shape, started_from)
+            given = resume.load_initial(Path(config.initial), shards.tokenizer, shards.sequence_length)
+            self.shape, initial, initial_sha256 = given
+        self.identity = resume.identity(
+            config, self.shape, shards=shards.fingerprint, tokenizer=shards.tokenizer_sha256, initial=initial_sha256
+        )
         self.settings = resume.settings(config, environment(device))
         self.feed = Feed(config, shards, world, device)
         self.model = Transformer(self.shape, seed=config.seed, compute_dtype=DTYPES[config.precision]).to(device)
         if initial is not None:
-            self.model.load_weights(initial)  # a checkpoint of this run takes their place
+            self.model.load_weights(initial)
         self.model.recompute = config.recompute
         losses = distribute(self.model, world, config.parallel)
-        optimizer = Optimizer(self.model, config.optimizer, *learning_rates(config), world)
-        self.stepper = Stepper(self.model, optimizer, world=world, losses=losses)
+        self.optimizer = Optimizer(self.model, config.optimizer, *learning_rates(config), world)
+        self.stepper = Stepper(self.model, self.optimizer, world=world, losses=losses)
         self.average = Average(self.model, config.optimizer.ema) if config.optimizer.ema is not None else None
-        self.keeper = Keeper(config, shared / "checkpoints", world, self.model, optimizer, self.average)
+        span = config.anomalies.span if config.anomalies.policy == "rollback" else 0
+        retention = Retention(config.checkpoint.keep_last, config.checkpoint.keep_every, span)
+        sharded = config.parallel == "fsdp"
+        self.keeper = resume.Keeper(checkpoints, retention, world, sharded, self.model, self.optimizer, self.average)
         self.ledger = Ledger(output / "ledger.json")
         self.watch = Watch(config.anomalies, [])
         self.step = 0
@@ -171,14 +156,14 @@ class _Run:
         self.journal = self._restore(observer)
 
     def close(self) -> None:
-        """Let a checkpoint under way come to its end, and close the files."""
+        """Wait for a checkpoint that is being written, and close the files."""
         self.feed.close()
         self.keeper.close()
         self.journal.close()
 
     def train(self) -> TrainResult:
         """Run the remaining steps."""
-        (self.output / "result.json").unlink(missing_ok=True)  # of a shorter run, or of one that went back
+        (self.output / "result.json").unlink(missing_ok=True)  # of a shorter run, or from before a rollback
         self._prepare()
         with StopSignals() as stop:
             while self.step < self.config.steps:
@@ -195,12 +180,13 @@ class _Run:
                     self._checkpoint()
                 self._collect(wait=last or stopped, needed=last or stopped)
                 if stopped and not last:
-                    raise Interrupted(stop.received or signal.SIGTERM, self.step, self._newest())
+                    newest = checkpoint_path(self.checkpoints, self.step)
+                    raise Interrupted(stop.received or signal.SIGTERM, self.step, newest)
         return self.result()
 
     def result(self) -> TrainResult:
-        """The result of a run that has come to its end; written when first asked for."""
-        path, newest = self.output / "result.json", self._newest()
+        """The result of a finished run; the first call writes it."""
+        path, newest = self.output / "result.json", checkpoint_path(self.checkpoints, self.step)
         if path.is_file() and (saved := json.loads(path.read_bytes()))["step"] == self.step:
             return TrainResult(**saved | {"checkpoint": newest})
         tokens = self.feed.tokens_before(self.step)
@@ -209,8 +195,31 @@ class _Run:
         self.journal.observer.finished(result)
         return result
 
+    def _restore(self, observer: Observer) -> Journal:
+        """Resume from the newest accepted checkpoint, if there is one, and cut metrics.jsonl back to it."""
+        torch.manual_seed(self.config.seed)
+        saved, warnings = self.keeper.find(self.ledger.knows)
+        if saved is not None:
+            warnings += resume.check(saved, self.identity, self.settings, self.config.checkpoint.accept)
+        self.keeper.restore(saved)
+        kept: int | None = 0
+        if saved is not None:
+            state = saved.state
+            self.step, self.loss = saved.step, state["loss"]
+            self.validation, self.samples = state["validation"], state["samples"]
+            self.gradient_norm = torch.tensor(state["gradient_norm"], device=self.device)
+            self.window = [torch.tensor(loss, device=self.device) for loss in state["window"]]
+            self.watch = Watch(self.config.anomalies, state["history"])
+            for entry in state["ledger"]:
+                self.ledger.add(Entry(**entry))
+            kept = None if self.step >= self.config.steps else state["metrics_bytes"]
+        journal = Journal(self.output, observer, kept)
+        for warning in warnings:
+            journal.warn(self.step, warning)
+        return journal
+
     def _prepare(self) -> None:
-        """What a run needs that still has steps to go."""
+        """Get ready for the first step of this call: tokenizer, prompts, compilation, trackers, reading ahead."""
         if self.shards.tokenizer is not None:
             write_atomically(self.output / "tokenizer.json", self.shards.tokenizer.read_bytes())
         if self.config.document_mask and not self.feed.masked:
@@ -220,20 +229,20 @@ class _Run:
             self._warn("prompts: the shards have no tokenizer.json, so nothing is generated")
             self.prompts = []
         self.codec = Tokenizer.from_file(str(self.shards.tokenizer)) if self.prompts else None
-        if self.codec is not None:  # a prompt that is too long is told before the training, not at its first sample
+        if self.codec is not None:  # a prompt that is too long fails here rather than at the first evaluation
             encode_prompts(self.prompts, self.codec, self.shards.eos_id, self.shape.context)
         if self.config.compile and (problem := compile_model(self.model)):
             self._warn(problem)
         self.peak = peak_flops(self.device, DTYPES[self.config.precision]) * self.world.size
-        names = self.config.track if self.world.main else []
-        self.journal.trackers = Trackers(names, self.output, self.config.model_dump(mode="json"))
+        self.journal.track(self.config.track if self.world.main else [], self.config.model_dump(mode="json"))
         self.journal.observer.training_started(self._info())
         if self.step:
             self.journal.observer.resumed(self.step)
         self.feed.start(self.step)
 
     def _update(self) -> None:
-        """One optimizer step, or none where the ledger or the anomaly policy leaves it out."""
+        """Take one optimizer step, or skip it where the ledger or the anomaly policy says so."""
+        self.optimizer.rate = rate(self.config.schedule, self.step, self.config.steps)
         if (entry := self.ledger.covering(self.step + 1)) is not None:
             self._skip(entry)
             return
@@ -243,11 +252,10 @@ class _Run:
         loss, norm = self.stepper.gradients(parts, self.config.z_loss)
         if self.watch.each_step and (reason := self.watch.judge(float(loss), float(norm))):
             self.watch.enter(self.step + 1, reason, self.ledger)
-            self.stepper.discard()
+            self.optimizer.discard()
             self._skip(self.ledger.entries[-1])
             return
-        factor = rate(self.config.schedule, self.step, self.config.steps)
-        self.stepper.apply(factor, self.config.optimizer.clip, norm)
+        self.stepper.apply(norm)
         if self.average is not None:
             self.average.update()
         self.window.append(loss)
@@ -257,12 +265,11 @@ class _Run:
         self.clock.seconds += time.perf_counter() - begun
 
     def _skip(self, entry: Entry) -> None:
-        """Pass over a step."""
         self.step += 1
         self.journal.skipped(self.step, entry.policy, entry.reason)
 
     def _log(self) -> None:
-        """Write the row of the steps since the last one; none where all of them were left out."""
+        """Write a row about the steps since the last one, unless all of them were skipped."""
         losses = self._finite_losses()
         if not losses:
             return
@@ -271,7 +278,7 @@ class _Run:
             "step": self.step,
             "tokens": self.feed.tokens_before(self.step),
             "loss": self.loss,
-            "lr": learning_rates(self.config)[0] * rate(self.config.schedule, self.step - 1, self.config.steps),
+            "lr": self.optimizer.learning_rate,
             "gradient_norm": float(self.gradient_norm),
         }
         speed = self.clock.rates(flops_per_token(self.shape), self.peak) | {"memory": memory_in_use(self.device)}
@@ -279,7 +286,7 @@ class _Run:
         self.window, self.clock = [], Clock()
 
     def _evaluate(self) -> None:
-        """Write the rows of an evaluation: scores where anything is held out, samples where there are prompts."""
+        """Write held-out scores, if the shards hold anything out, and samples, if there are prompts."""
         averaged: AbstractContextManager[None] = nullcontext() if self.average is None else self.average.in_place()
         with averaged:
             self.validation = evaluate(
@@ -326,34 +333,15 @@ class _Run:
         self.clock.seconds += waited
 
     def _collect(self, *, wait: bool, needed: bool = False) -> None:
-        """Tell of the checkpoint that was under way; one that failed ends the run only where it is `needed`."""
+        """Report a finished checkpoint; a failed one is fatal only if `needed`."""
         done, warning = self.keeper.collect(wait=wait, needed=needed)
         if warning is not None:
             self._warn(warning)
         if done is not None:
             self.journal.observer.checkpointed(*done)
 
-    def _restore(self, observer: Observer) -> Journal:
-        """Go on from the newest whole checkpoint, if there is one, and cut metrics.jsonl back to it."""
-        found, warnings = self.keeper.restore(self.ledger, self.identity, self.settings)
-        kept: int | None = 0
-        if found is not None:
-            state = found.state
-            self.step, self.loss = found.step, state["loss"]
-            self.validation, self.samples = state["validation"], state["samples"]
-            self.gradient_norm = torch.tensor(state["gradient_norm"], device=self.device)
-            self.window = [torch.tensor(loss, device=self.device) for loss in state["window"]]
-            self.watch = Watch(self.config.anomalies, state["history"])
-            for entry in state["ledger"]:
-                self.ledger.add(Entry(**entry))
-            kept = None if self.step >= self.config.steps else state["metrics_bytes"]
-        journal = Journal(self.output, observer, kept)
-        for warning in warnings:
-            journal.warn(self.step, warning)
-        return journal
-
     def _finite_losses(self) -> list[float]:
-        """The losses since the last logged row. Raises TrainerError where they or the gradients are not finite."""
+        """The losses since the last logged row. Raises TrainerError where these or the gradients are not finite."""
         losses = [float(loss) for loss in self.window]
         norm = float(self.gradient_norm)
         if not all(map(math.isfinite, [*losses, norm])):
@@ -362,9 +350,6 @@ class _Run:
                 "The last checkpoint is from before that; lower the learning rate or lengthen the warm-up"
             )
         return losses
-
-    def _newest(self) -> Path:
-        return self.output / "checkpoints" / f"step-{self.step:08d}"
 
     def _warn(self, message: str) -> None:
         self.journal.warn(self.step, message)
@@ -385,11 +370,15 @@ class _Run:
 
 
 class Feed:
-    """The batches of a run."""
+    """The micro-batches of a run's steps: this process's share, in the sampler's order, which has no state to save.
+
+    A thread reads the next step's samples while this step computes, so that storage is waited for only where it is
+    slower. Shards of a remote folder are fetched ahead as far as the cache allows.
+    """
 
     def __init__(self, config: TrainConfig, shards: Shards, world: World, device: torch.device) -> None:
-        """Raises TrainerError where a step's tokens are no sequence, or cannot be shared evenly by the processes."""
-        self.shards, self.world, self.device = shards, world, device
+        """Raises TrainerError where a step has less than a sequence or its sequences cannot be shared evenly."""
+        self.shards, self.world, self.device, self.steps = shards, world, device, config.steps
         self.micro_batch = config.micro_batch
         self.masked = config.document_mask and shards.has_documents
         sequences = config.global_batch_tokens // shards.sequence_length
@@ -409,7 +398,8 @@ class Feed:
         sizes = [stream.data.shard_sizes for stream in shards.train]
         phases = shards.phases(config.steps)
         self.sampler = Sampler(sizes, phases, sequences, config.seed, config.data.shuffle_block, ramp)
-        self.ahead = ReadAhead(self._read, config.steps)
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self.ahead: tuple[int, Future[Samples]] | None = None  # the step that is being read
         self.prefetcher = shards.prefetcher(self.sampler) if shards.remote else None
 
     def start(self, step: int) -> None:
@@ -418,66 +408,49 @@ class Feed:
             self.prefetcher.start(step)
 
     def parts(self, step: int) -> list[Part]:
-        """The micro-batches of a step, on the device, once they are there."""
+        """The micro-batches of a step, on the device."""
         if self.prefetcher is not None:
             self.prefetcher.advance(step)
-        batch = self.ahead.batch(step)
-        starts = range(0, len(batch.tokens), self.micro_batch)
-        return [batch[at : at + self.micro_batch].tensors(self.device, self.masked) for at in starts]
+        ahead, self.ahead = self.ahead, None
+        reading = ahead[1] if ahead and ahead[0] == step else self.thread.submit(self._read, step)
+        samples = reading.result()
+        if step + 1 < self.steps:
+            self.ahead = step + 1, self.thread.submit(self._read, step + 1)
+        starts = range(0, len(samples.tokens), self.micro_batch)
+        return [samples[start : start + self.micro_batch].tensors(self.device, self.masked) for start in starts]
 
     def tokens_before(self, step: int) -> int:
-        """Tokens of all steps before this one, over all processes."""
+        """Number of tokens of all steps before this one, over all processes."""
         return self.sampler.before(step) * self.shards.sequence_length
 
     def close(self) -> None:
-        """Stop fetching, and let a read under way come to its end."""
+        """Stop fetching, and wait for a read under way."""
         if self.prefetcher is not None:
             self.prefetcher.close()
-        self.ahead.close()
+        self.thread.shutdown(cancel_futures=True)
 
     def _read(self, step: int) -> Samples:
         drawn = self.sampler.batch(step)
         return self.shards.read(self.shards.train, drawn[self.world.rows(len(drawn))])
 
 
-class ReadAhead:
-    """Batches by step number, from `read`."""
-
-    def __init__(self, read: Callable[[int], Samples], steps: int) -> None:
-        self.read, self.steps = read, steps
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self.expected: tuple[int, Future[Samples]] | None = None
-
-    def batch(self, step: int) -> Samples:
-        """The batch of `step`, once it is there. Raises what `read` raises."""
-        expected, self.expected = self.expected, None
-        ready = expected[1] if expected and expected[0] == step else self.thread.submit(self.read, step)
-        samples = ready.result()
-        if step + 1 < self.steps:
-            self.expected = step + 1, self.thread.submit(self.read, step + 1)
-        return samples
-
-    def close(self) -> None:
-        """Let a read under way come to its end."""
-        self.thread.shutdown(cancel_futures=True)
-
-
-Part = tuple[Tensor, Tensor, Tensor | None]  # tokens, targets, documents of a micro-batch
-
-
 class Stepper:
-    """Turns batches into updates of a model."""
+    """Turns micro-batches into an update of a model: forward and backward passes, clipping, optimizer.
+
+    The gradient is that of the mean loss over all the step's targets, however many micro-batches and processes they
+    are divided into. Nothing here waits for the device: losses and norms are tensors.
+    """
 
     def __init__(
         self, model: Transformer, optimizer: Optimizer, *, world: World = ALONE, losses: Losses | None = None
     ) -> None:
-        """losses: what `trainer.parallel.distribute` returned, where there are several processes."""
+        """losses: with several processes, the function that `trainer.parallel.distribute` returned."""
         self.model, self.optimizer, self.world = model, optimizer, world
         self.losses = losses or model.losses
         self.parameters = list(model.parameters())
 
     def gradients(self, parts: Sequence[Part], z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Set the gradients of this process's micro-batches; all processes must have as many of them.
+        """Set the gradients from this process's micro-batches; all processes must have the same number of them.
 
         Returns the mean loss in nats over the targets of all processes, and the gradient's norm.
         """
@@ -492,23 +465,10 @@ class Stepper:
             objective.backward()  # type: ignore[no-untyped-call]
             loss += losses.sum()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        return self.world.total(loss) / targets, whole(norm)
+        return self.world.total(loss) / targets, gathered(norm)
 
-    def apply(self, rate: float, clip: float, norm: Tensor) -> None:
-        """Update the weights at `rate` times the peak learning rates, the gradient clipped to `clip` (0: not)."""
-        if clip:
+    def apply(self, norm: Tensor) -> None:
+        """Update the weights with the gradients of this `norm`, clipped as the optimizer's settings say."""
+        if clip := self.optimizer.config.clip:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
-        self.optimizer.step(rate)
-
-    def discard(self) -> None:
-        """Forget the gradients."""
-        for parameter in self.parameters:
-            parameter.grad = None
-
-    def update(
-        self, parts: Sequence[Part], *, rate: float, clip: float = 1.0, z_loss: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients and update in one; returns loss and norm."""
-        loss, norm = self.gradients(parts, z_loss)
-        self.apply(rate, clip, norm)
-        return loss, norm
+        self.optimizer.step()

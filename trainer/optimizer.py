@@ -1,19 +1,22 @@
-"""Muon for the blocks' matrices and AdamW for everything else, or AdamW for all.
+"""Muon for the blocks' matrices and AdamW for everything else, or AdamW for all; schedules; average of the weights.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces a matrix's Nesterov momentum by the nearest
-semi-orthogonal matrix, found with five Newton-Schulz steps. Matrices of one shape are stacked, so that a step is
+semi-orthogonal matrix, computed with five Newton-Schulz steps. Matrices of one shape are stacked, so that a step is
 a few batched products instead of hundreds of small ones. Its update is scaled to RMS 0.2 x lr, about AdamW's own
 (Moonlight, arXiv:2502.16982), so learning rate and weight decay mean the same for both.
 
-Decay leaves out norms and the input embedding, whose rare rows would shrink between their gradients (OLMo 2,
+Norms and the input embedding do not decay: the embedding's rare rows would shrink between their gradients (OLMo 2,
 arXiv:2501.00656). State: one fp32 buffer per Muon weight, two per AdamW weight. Cost of Newton-Schulz on (r, c),
 r <= c: 5 * (4 r^2 c + 2 r^3) FLOPs per matrix and step, whatever the batch. Several processes share the matrices of a
 shape among them and exchange the results, in the model's compute type.
 
-Exponential moving average of the weights: a steadier model for evaluation, generation and export.
+Learning rate and batch size are functions of the step, so that no schedule has state to save.
 
-Costs one fp32 copy of the weights and one pass over them a step. A checkpoint's model.safetensors then holds the
-average, so that whatever reads it gets that; the weights that training goes on from stand beside the optimizer's state.
+The average (exponential moving average of the weights) costs one fp32 copy of them and one pass over them a step. A
+checkpoint's model.safetensors then holds the average, for evaluation, generation and export, and its
+optimizer.safetensors the weights that training resumes from.
+
+`torch._foreach_*`, which torch's own optimizers use, has no public name: one call for many tensors.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from common.errors import TrainerError
-from trainer.config import OptimizerConfig
+from trainer.config import OptimizerConfig, ScheduleConfig
 from trainer.model import Transformer
 from trainer.parallel import ALONE, World
 from trainer.tensors import Tensors, from_part, local_part, take
@@ -36,20 +39,21 @@ from trainer.tensors import Tensors, from_part, local_part, take
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of Jordan et al., steepest at zero
 UPDATE_RMS = 0.2  # AdamW's usual update RMS, measured in arXiv:2502.16982
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+PREFIX = "weights."  # of the weights in optimizer.safetensors, where there is an average
 
 
 class Optimizer:
-    """Updates a model's parameters in place; `rate` in `step` scales both peak learning rates."""
+    """Updates a model's parameters in place. `rate`, 1 at first, is the factor on both peak learning rates."""
 
     def __init__(
         self, model: Transformer, config: OptimizerConfig, lr: float, muon_lr: float, world: World = ALONE
     ) -> None:
-        """`lr` and `muon_lr` are the peaks; Newton-Schulz runs in the model's compute type.
+        """lr, muon_lr: peak learning rates of AdamW and Muon. Newton-Schulz runs in the model's compute type.
 
-        Raises TrainerError where Muon's matrices are sharded over processes that do not divide their rows.
+        Raises TrainerError where Muon's matrices are sharded and the number of processes does not divide their rows.
         """
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        self.lr, self.muon_lr, self.config = lr, muon_lr, config
+        self.lr, self.muon_lr, self.rate, self.config = lr, muon_lr, 1.0, config
         self.dtype, self.world = model.compute_dtype, world
         matrices = [p for p in model.layers.parameters() if p.ndim == 2] if config.name == "muon" else []
         self.shapes: dict[torch.Size, list[Tensor]] = {}
@@ -72,14 +76,23 @@ class Optimizer:
         ]
         self.adamw = torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=1e-8, fused=True)
 
+    @property
+    def learning_rate(self) -> float:
+        """AdamW's learning rate at the present `rate`."""
+        return self.lr * self.rate
+
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """One update at `rate` times the peak learning rates; gradients are dropped."""
+    def step(self) -> None:
+        """Update the parameters and drop their gradients."""
         for group in self.adamw.param_groups:
-            group["lr"] = self.lr * rate
+            group["lr"] = self.learning_rate
         self.adamw.step()
         for shape, parameters in self.shapes.items():
-            self._muon(shape, parameters, self.muon_lr * rate)
+            self._muon(shape, parameters, self.muon_lr * self.rate)
+        self.discard()
+
+    def discard(self) -> None:
+        """Drop the gradients."""
         for parameter in self.names:
             parameter.grad = None
 
@@ -94,7 +107,7 @@ class Optimizer:
         torch._foreach_add_(weights, list(directions.unbind()), alpha=-lr * scale)
 
     def _directions(self, update: Tensor) -> Tensor:
-        """The orthogonalized updates (n, this process's rows, columns); each process works on its share of the n."""
+        """Orthogonalize updates (n, this process's rows, columns); each process computes its share of the n."""
         size, rank = self.world.size, self.world.rank
         if size == 1:
             return orthogonalize(update)
@@ -112,10 +125,7 @@ class Optimizer:
         return torch.cat(results)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything to save, fp32, by `<kind>.<parameter name>`: momentum, exp_avg, exp_avg_sq, step.
-
-        Sharded as the parameters are.
-        """
+        """Tensors to save, fp32 and sharded as the parameters, by `<momentum|exp_avg|exp_avg_sq|step>.<name>`."""
         tensors: dict[str, Tensor] = {}
         for shape, parameters in self.shapes.items():
             for parameter, momentum in zip(parameters, self.momentum[shape], strict=True):
@@ -126,7 +136,7 @@ class Optimizer:
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the state that `state` returned. Raises KeyError where it belongs to other parameters."""
+        """Restore what `state` returned. Raises KeyError where it belongs to other parameters."""
         for shape, parameters in self.shapes.items():
             for parameter, momentum in zip(parameters, self.momentum[shape], strict=True):
                 momentum.copy_(local_part(take(tensors, f"momentum.{self.names[parameter]}", parameter)))
@@ -139,7 +149,7 @@ class Optimizer:
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
+    """The nearest semi-orthogonal matrices, approximately: singular values between 0.7 and 1.2.
 
     matrices: (n, rows, columns), fp32 or bf16; the result has the same shape and type.
     """
@@ -154,11 +164,36 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-PREFIX = "weights."
+def rate(config: ScheduleConfig, step: int, steps: int) -> float:
+    """Factor in (0, 1] on the peak learning rates for update `step` (0-based) out of `steps`.
+
+    Linear warm-up, whose last step reaches the peak; then
+    - `wsd` (warm-up, stable, decay; MiniCPM, arXiv:2404.06395): constant, and over the last `decay` share of the steps
+      linear down to the floor;
+    - `cosine` (arXiv:1608.03983): half a cosine from the peak to the floor.
+    Update `steps - 1` reaches the floor. A run shorter than its warm-up stays below the peak.
+    """
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    if config.name == "cosine":
+        done = _share(step, config.warmup, steps)
+        return config.floor + (1.0 - config.floor) * 0.5 * (1.0 + math.cos(math.pi * done))
+    start = max(config.warmup, steps - round(config.decay * steps))
+    return 1.0 - (1.0 - config.floor) * _share(step, start, steps) if step >= start else 1.0
+
+
+def _share(step: int, start: int, steps: int) -> float:
+    """Share of the updates from `start` to the end that are done after update `step`, in (0, 1]."""
+    return (step - start + 1) / (steps - start)
+
+
+def ramped_sizes(steps: int, full: int) -> list[int]:
+    """Batch sizes of the first `steps` updates: an eighth of `full`, two eighths, ... each for as many steps."""
+    return [max(1, full * (1 + 8 * step // steps) // 8) for step in range(steps)]
 
 
 class Average:
-    """The average of a model's weights over its steps, `decay` of it kept at each."""
+    """Exponential moving average of a model's weights: `decay` of the average is kept at each step."""
 
     def __init__(self, model: Transformer, decay: float) -> None:
         self.parameters = dict(model.named_parameters())
@@ -167,13 +202,13 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights of one more step."""
+        """Add the present weights."""
         averages, weights = ([local_part(each) for each in of.values()] for of in (self.values, self.parameters))
         torch._foreach_lerp_(averages, weights, 1 - self.decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model with its average for weights."""
+        """Give the model the average as its weights, for a `with` block."""
         self._swap()
         try:
             yield
@@ -188,11 +223,11 @@ class Average:
             self.values[name] = kept
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take a saved average."""
+        """Restore a saved average."""
         for name, value in self.values.items():
             value.copy_(take(tensors, name, value))
 
 
 def training_weights(model: Tensors, optimizer: Tensors) -> Tensors:
-    """The weights that a checkpoint's training goes on from: beside the optimizer's state where there is an average."""
+    """The weights that training resumes from: with the optimizer's state where the model's file is an average."""
     return optimizer.under(PREFIX) or model

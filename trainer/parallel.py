@@ -1,11 +1,11 @@
-"""Several processes, one run: what `torchrun` starts, as data parallelism.
+"""Data parallelism: one run in several processes, started by `torchrun`.
 
-Every process holds the same samplers and takes its rows of each step's batch, so any number of them trains on the same
-samples in the same steps. `ddp` keeps the model whole on each and averages gradients while backward runs
-(DistributedDataParallel); `fsdp` shards weights, gradients and optimizer state over the processes and gathers one block
-at a time (FSDP2's `fully_shard`). Communication is NCCL between GPUs, gloo between CPUs.
+Every process has the same samplers and takes its rows of each step's batch, so any number of processes trains on the
+same samples in the same steps. `ddp` holds the full model in each and averages gradients while backward runs
+(DistributedDataParallel); `fsdp` shards weights, gradients and optimizer state over the processes and gathers one
+block at a time (FSDP2's `fully_shard`). Communication is NCCL between GPUs, gloo between CPUs.
 
-A process that dies takes the job with it: torchrun stops the others and prints its error.
+A process that dies ends the job: torchrun stops the others and prints its error.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run and this one's place among them. Without a mesh there is this process alone."""
+    """The processes of a run, and this one's rank. Without a mesh there is only this process."""
 
     rank: int = 0
     size: int = 1
     mesh: DeviceMesh | None = None
-    side: dist.ProcessGroup | None = None  # over which values travel, also from a thread beside the training
+    side: dist.ProcessGroup | None = None  # for `gather`, which background threads call too
 
     @classmethod
     def join(cls, device: torch.device) -> World:
-        """The world that torchrun's environment describes; the process group is started where there is none yet."""
+        """The world that torchrun's environment describes; starts the process group."""
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return cls()
@@ -56,7 +56,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this is the main process, which writes files and reports progress."""
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
@@ -71,11 +71,11 @@ class World:
         return tensor
 
     def agree(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Whether `flag` is true in any process."""
         return bool(self.total(torch.tensor(int(flag))))
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, in the order of their ranks. Raises ConnectionError where a process is gone."""
+        """The values of all processes, by rank. Raises ConnectionError where a process is gone."""
         if self.mesh is None:
             return [value]
         values: list[Any] = [None] * self.size
@@ -86,7 +86,7 @@ class World:
         return values
 
     def from_main(self, work: Callable[[], T]) -> T:
-        """What `work` gives in the main process, which alone runs it; its TrainerError is raised in all."""
+        """The result of `work`, run in the main process only; its TrainerError is raised in all."""
         result, problem = None, None
         if self.main:
             try:
@@ -99,11 +99,9 @@ class World:
         return cast(T, result)
 
     def barrier(self) -> None:
-        """Wait for all."""
         self.agree(False)
 
     def leave(self) -> None:
-        """End the process group."""
         if self.mesh is not None:
             dist.destroy_process_group()
 
@@ -112,7 +110,7 @@ ALONE = World()
 
 
 class _Objective(nn.Module):
-    """The module whose forward pass is the loss, which is what DistributedDataParallel hooks into."""
+    """A module whose forward pass is the loss, because DistributedDataParallel hooks into forward passes."""
 
     def __init__(self, model: Transformer) -> None:
         super().__init__()
@@ -123,9 +121,9 @@ class _Objective(nn.Module):
 
 
 def distribute(model: Transformer, world: World, kind: str) -> Losses:
-    """Make the model's gradients those of all processes; returns what to call in place of `model.losses`.
+    """Average the model's gradients over all processes; call the returned function in place of `model.losses`.
 
-    With `fsdp` the parameters become DTensors, in place: make the optimizer afterwards.
+    `fsdp` turns the parameters into DTensors in place: create the optimizer afterwards.
     """
     if world.mesh is None:
         return model.losses
@@ -140,7 +138,7 @@ def distribute(model: Transformer, world: World, kind: str) -> Losses:
 
 
 def set_gradient_sync(losses: Losses, model: Transformer, wanted: bool) -> None:
-    """Whether the next backward pass exchanges gradients: only the last micro-batch of a step has to."""
+    """Say whether the next backward pass exchanges gradients: only the last micro-batch of a step has to."""
     if isinstance(losses, DistributedDataParallel):
         losses.require_backward_grad_sync = wanted
     elif isinstance(model, FSDPModule):
@@ -149,16 +147,15 @@ def set_gradient_sync(losses: Losses, model: Transformer, wanted: bool) -> None:
 
 @contextmanager
 def own_folder(world: World, output: Path) -> Iterator[Path]:
-    """Where this process writes: `output`, locked, for the main one; a temporary folder, soon gone, for the others.
+    """Where this process writes: the main one to `output`, locked; the others to a temporary folder.
 
-    So a run is the same code in every process. The others start from the ledger that the main one has.
+    So a run is the same code in every process. The others start with a copy of the main one's ledger.
     """
     if world.main:
         with locked(output, "give this run another `--output`"):
             yield output
         return
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
         if (ledger := output / "ledger.json").is_file():
-            shutil.copy(ledger, place)
-        yield place
+            shutil.copy(ledger, folder)
+        yield Path(folder)

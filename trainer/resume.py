@@ -1,109 +1,34 @@
-"""A run's tensors into checkpoints and back: weights, optimizer, their average, random generators.
+"""Starting and resuming: which tensors a run begins with, and whether a checkpoint is this run's.
 
-Under DDP the main process saves what all have alike; under FSDP2 each process saves and reads its own rows. The
-random generators are the main process's: nothing in a step draws from them, so that they are alike everywhere.
+Data, tokenizer, batch and seed decide what every step means: a checkpoint with other values is refused, unless
+`checkpoint.accept` names the field. With another model shape or optimizer the tensors do not fit at all. Learning
+rates, schedule, length, precision and micro-batch may change; a warning names the change, since the run is then not
+bit for bit the uninterrupted one.
 
-What a run must share with its checkpoint to be resumed, and what it may change with a warning.
+Under DDP the main process saves the tensors, which are the same in all processes; under FSDP2 each process saves and
+reads its own rows. Random generators are saved by the main process: no step draws from them, so all agree.
 
-Data, tokenizer, batch and seed decide what every step means: other values are refused, unless the field is named in
-`checkpoint.accept`. Other model shapes and optimizers cannot take the tensors over at all. Learning rates, schedule,
-length, precision or micro-batch may be changed by whoever knows why; the change is named, for the run is then no
-longer bit for bit the one that an uninterrupted run would have been.
+`train.initial`, a folder of `pretrain import`, gives the weights of step 0 in place of random ones. The shape is then
+that of the given model, the context that of the shards, and the tokenizer must be the one of those weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from common.errors import TrainerError
-from trainer import checkpoint
-from trainer.anomalies import Ledger
-from trainer.checkpoint import Checkpoint, Retention, Writer
+from trainer.checkpoint import Checkpoint, Retention, Writer, find_newest, load, set_aside
 from trainer.config import ModelConfig, TrainConfig
-from trainer.machine import random_state, set_random_state
 from trainer.model import Transformer
 from trainer.optimizer import PREFIX, Average, Optimizer, training_weights
 from trainer.parallel import ALONE, World
-from trainer.shards import Shards
-
-
-class Keeper:
-    """Saves the tensors of a run, and puts them back."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        folder: Path,
-        world: World,
-        model: Transformer,
-        optimizer: Optimizer,
-        average: Average | None,
-    ) -> None:
-        """folder: of the checkpoints, the same one for all processes."""
-        self.config, self.folder, self.world = config, folder, world
-        self.model, self.optimizer, self.average = model, optimizer, average
-        self.device = model.cos.device
-        anomalies, kept = config.anomalies, config.checkpoint
-        retention = Retention(kept.keep_last, kept.keep_every, anomalies.span if anomalies.policy == "rollback" else 0)
-        sharded = config.parallel == "fsdp"
-        self.writes = world.main or sharded
-        self.writer = Writer(folder, retention, world if sharded else ALONE)
-
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        """Start writing a checkpoint; the one before must be collected."""
-        if not self.writes:
-            return
-        optimizer = self.optimizer.state() | random_state(self.device)
-        weights: dict[str, Tensor] = dict(self.model.named_parameters())
-        if self.average is not None:
-            optimizer |= {PREFIX + name: tensor for name, tensor in weights.items()}
-            weights = self.average.values
-        self.writer.save(step, weights, optimizer, state)
-
-    def restore(self, ledger: Ledger, identity: Fields, settings: Fields) -> tuple[Checkpoint | None, list[str]]:
-        """Take over the newest whole checkpoint that the ledger allows, if there is one; and what to warn of.
-
-        Raises TrainerError where it belongs to another run.
-        """
-        torch.manual_seed(self.config.seed)
-        newest, warnings = self.world.from_main(lambda: checkpoint.find_newest(self.folder, ledger.knows))
-        found = None if newest is None else checkpoint.load(newest)
-        if found is not None:
-            accepted = self.config.checkpoint.accept
-            warnings += check_identity(found.state["identity"], identity, str(found.path), accepted)
-            if (change := changed_settings(found.state["settings"], settings)) is not None:
-                warnings.append(change)
-            set_random_state(found.optimizer, self.device)
-            self.model.load_weights(training_weights(found.model, found.optimizer))
-            if self.average is not None:
-                self.average.load(found.model)
-            self.optimizer.load(found.optimizer)
-        self.world.barrier()
-        if self.world.main:
-            checkpoint.set_aside(self.folder, 0 if found is None else found.step)
-        return found, warnings
-
-    def collect(self, *, wait: bool, needed: bool = False) -> tuple[tuple[int, Path] | None, str | None]:
-        """Step and folder of the checkpoint that was under way, once it is written; and what to warn of.
-
-        Raises TrainerError where one that is `needed` could not be written.
-        """
-        try:
-            return self.writer.collect(wait=wait), None
-        except TrainerError as error:
-            if needed:
-                raise TrainerError(f"{error}. Make room and start the same command again") from error
-            return None, f"{error}; training goes on to the next one"
-
-    def close(self) -> None:
-        """Let a write that is under way come to its end."""
-        self.writer.close()
-
+from trainer.trained import load_trained
 
 Fields = dict[str, Any]
 SETTINGS = (
@@ -112,7 +37,7 @@ SETTINGS = (
 )  # fmt: skip
 ORDER = "the order of the data would change: some samples would be seen twice in this epoch, others not at all"
 CONSEQUENCES = {
-    "shards": "these are other samples; what was read of the old ones says nothing about what is left of these",
+    "shards": "the samples differ, so it is unknown which of them the checkpoint was trained on",
     "tokenizer": "token ids would mean other text than the one that the embeddings were trained on",
     "global_batch_tokens": f"{ORDER}, and the learning rates were chosen for the old batch",
     "batch_ramp": ORDER,
@@ -123,11 +48,103 @@ CONSEQUENCES = {
 UNFIT = "the checkpoint's tensors do not fit"
 
 
-def identity(config: TrainConfig, shards: Shards, model: ModelConfig, initial: str | None) -> Fields:
-    """The fields that must not change, by the name under which a user finds them; `initial`: hash of given weights."""
+class Keeper:
+    """Saves a run's tensors (weights, optimizer, average, random generators) and restores them."""
+
+    def __init__(
+        self, folder: Path, retention: Retention, world: World, sharded: bool,
+        model: Transformer, optimizer: Optimizer, average: Average | None,
+    ) -> None:  # fmt: skip
+        """folder: of the checkpoints, the same one for all processes; sharded: each process holds rows (FSDP2)."""
+        self.folder, self.world = folder, world
+        self.model, self.optimizer, self.average = model, optimizer, average
+        self.device = model.cos.device
+        self.writes = world.main or sharded
+        self.writer = Writer(folder, retention, world if sharded else ALONE)
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Start writing a checkpoint; call `collect` for the one before first."""
+        if not self.writes:
+            return
+        optimizer = self.optimizer.state() | random_state(self.device)
+        weights: dict[str, Tensor] = dict(self.model.named_parameters())
+        if self.average is not None:
+            optimizer |= {PREFIX + name: tensor for name, tensor in weights.items()}
+            weights = self.average.values
+        self.writer.save(step, weights, optimizer, state)
+
+    def find(self, accept: Callable[[Fields], bool]) -> tuple[Checkpoint | None, list[str]]:
+        """The newest intact checkpoint whose state `accept` allows, and messages about damaged ones."""
+        newest, warnings = self.world.from_main(lambda: find_newest(self.folder, accept))
+        return None if newest is None else load(newest), warnings
+
+    def restore(self, saved: Checkpoint | None) -> None:
+        """Take the tensors from a checkpoint, if there is one, and set later checkpoints aside."""
+        if saved is not None:
+            set_random_state(saved.optimizer, self.device)
+            self.model.load_weights(training_weights(saved.model, saved.optimizer))
+            if self.average is not None:
+                self.average.load(saved.model)
+            self.optimizer.load(saved.optimizer)
+        self.world.barrier()
+        if self.world.main:
+            set_aside(self.folder, 0 if saved is None else saved.step)
+
+    def collect(self, *, wait: bool, needed: bool = False) -> tuple[tuple[int, Path] | None, str | None]:
+        """(step, folder) of the checkpoint being written if it has finished, and a warning or None.
+
+        Raises TrainerError where a `needed` one could not be written.
+        """
+        try:
+            return self.writer.collect(wait=wait), None
+        except TrainerError as error:
+            if needed:
+                raise TrainerError(f"{error}. Free some space and start the same command again") from error
+            return None, f"{error}; training continues without it"
+
+    def close(self) -> None:
+        """Wait for a checkpoint that is being written."""
+        self.writer.close()
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """States of the random generators, by their names in a checkpoint."""
+    states = {"random.cpu": torch.get_rng_state()}
+    return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Restore what `random_state` returned; the GPU's only where it was saved on one."""
+    torch.set_rng_state(states["random.cpu"])
+    if device.type == "cuda" and "random.cuda" in states:
+        torch.cuda.set_rng_state(states["random.cuda"], device)
+
+
+def load_initial(folder: Path, tokenizer: Path | None, context: int) -> tuple[ModelConfig, Mapping[str, Tensor], str]:
+    """Shape and weights of `train.initial`, and the SHA-256 of their file, by which a resumed run knows them.
+
+    tokenizer, context: those of the shards. Raises TrainerError where the folder holds no model, or the shards were
+    made with another tokenizer.
+    """
+    given = load_trained(folder)
+    if tokenizer is None or Tokenizer.from_file(str(tokenizer)).to_str() != given.tokenizer.to_str():
+        raise TrainerError(
+            f"train.initial: {folder} has another tokenizer than the shards; build them with "
+            f"`tokenize.tokenizer.path: {given.tokenizer_file}`"
+        )
+    return given.shape.model_copy(update={"context": context}), given.weights, given.weights_sha256
+
+
+def identity(
+    config: TrainConfig, model: ModelConfig, *, shards: str, tokenizer: str | None, initial: str | None
+) -> Fields:
+    """The fields that a run must share with its checkpoint, under the names that a user knows.
+
+    shards: their fingerprint; tokenizer, initial: SHA-256 of the tokenizer and of given weights.
+    """
     return {
-        "shards": shards.fingerprint,
-        "tokenizer": shards.tokenizer_sha256,
+        "shards": shards,
+        "tokenizer": tokenizer,
         **{f"model.{name}": value for name, value in model.model_dump().items()},
         "global_batch_tokens": config.global_batch_tokens,
         "batch_ramp": config.batch_ramp,
@@ -139,36 +156,32 @@ def identity(config: TrainConfig, shards: Shards, model: ModelConfig, initial: s
 
 
 def settings(config: TrainConfig, environment: Fields) -> Fields:
-    """The fields that may change with a warning, flat; `environment` says what computes."""
+    """The fields whose change is only warned of, flat; environment: torch's version, device, threads."""
     return _flat(config.model_dump(mode="json", include=set(SETTINGS)), "") | _flat(environment, "environment.")
 
 
-def check_identity(saved: Fields, now: Fields, checkpoint: str, accepted: Sequence[str]) -> list[str]:
-    """Warnings about accepted differences.
+def check(saved: Checkpoint, identity: Fields, settings: Fields, accepted: Sequence[str]) -> list[str]:
+    """Compare a checkpoint with this run; returns warnings about accepted and harmless differences.
 
-    Raises TrainerError that names every other field that differs, both values, the consequence and the way out.
+    Raises TrainerError that names every other field that differs, both values, the consequence and the remedy.
     """
-    fields = _changed(saved, now)
-    refused = [field for field in fields if field not in accepted]
-    if refused:
-        lines = [f"{_difference(field, saved, now)}: {CONSEQUENCES.get(field, UNFIT)}" for field in refused]
-        way = "Set the fields back, or train into another output folder"
+    then = saved.state["identity"]
+    fields = _changed(then, identity)
+    if refused := [field for field in fields if field not in accepted]:
+        lines = [f"{_difference(field, then, identity)}: {CONSEQUENCES.get(field, UNFIT)}" for field in refused]
+        remedy = "Set the fields back, or train into another output folder"
         if all(field in CONSEQUENCES for field in refused):
-            way += f"; to go on all the same, `--set 'train.checkpoint.accept=[{', '.join(refused)}]'`"
+            remedy += f"; to resume all the same, `--set 'train.checkpoint.accept=[{', '.join(refused)}]'`"
         raise TrainerError(
-            f"cannot resume {checkpoint}: it was trained with other settings\n  " + "\n  ".join(lines) + f"\n{way}"
+            f"cannot resume {saved.path}: it was trained with other settings\n  " + "\n  ".join(lines) + f"\n{remedy}"
         )
-    return [f"accepted on resuming: {_difference(field, saved, now)}" for field in fields]
-
-
-def changed_settings(saved: Fields, now: Fields) -> str | None:
-    """A warning that names what changed, or None."""
-    fields = _changed(saved, now)
-    if not fields:
-        return None
-    return "resumed with changed settings, so not bit for bit the uninterrupted run: " + "; ".join(
-        _difference(field, saved, now) for field in fields
-    )
+    warnings = [f"accepted on resuming: {_difference(field, then, identity)}" for field in fields]
+    then = saved.state["settings"]
+    if changes := [_difference(field, then, settings) for field in _changed(then, settings)]:
+        warnings.append(
+            "resumed with changed settings, so not bit for bit the uninterrupted run: " + "; ".join(changes)
+        )
+    return warnings
 
 
 def _changed(saved: Fields, now: Fields) -> list[str]:

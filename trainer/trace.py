@@ -15,8 +15,8 @@ import numpy as np
 from common.errors import TrainerError
 from trainer.anomalies import Ledger
 from trainer.checkpoint import load_newest
+from trainer.optimizer import ramped_sizes
 from trainer.sampler import Sampler
-from trainer.schedule import ramped_sizes
 from trainer.shards import open_shards
 
 

@@ -63,7 +63,7 @@ def test_state_is_what_the_trainer_holds() -> None:
     model = Transformer(SHAPE)
     optimizer = Optimizer(model, config.optimizer, 1e-3, 1e-3)
     model(torch.zeros(1, 8, dtype=torch.int64), torch.zeros(1, 8, dtype=torch.int64)).backward()
-    optimizer.step(1.0)
+    optimizer.step()
     memory = gpu_memory(config, SHAPE, gpus=1)
     assert memory["weights (fp32)"] == sum(p.numel() * 4 for p in model.parameters())
     state = sum(tensor.numel() * tensor.element_size() for tensor in optimizer.state().values())

@@ -137,7 +137,7 @@ def test_a_damaged_newest_is_named_and_the_one_before_used(tmp_path: Path, damag
     assert found.step == 5
     assert len(warnings) == 1
     assert f"{newest} is damaged" in warnings[0]
-    assert warnings[0].endswith("going on from step-00000005")
+    assert warnings[0].endswith("resuming from step-00000005")
     save_step(tmp_path, 10)  # training reaches it again
     again, warnings = load_newest(tmp_path)
     assert again is not None
@@ -147,7 +147,9 @@ def test_a_damaged_newest_is_named_and_the_one_before_used(tmp_path: Path, damag
 def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
     for step in (5, 10):
         flip(save_step(tmp_path, step) / "model.safetensors")
-    with pytest.raises(TrainerError, match=r"step-00000010 is damaged.*step-00000005 is damaged.*None is whole"):
+    with pytest.raises(
+        TrainerError, match=r"step-00000010 is damaged.*step-00000005 is damaged.*No intact one is left"
+    ):
         load_newest(tmp_path)
 
 
@@ -170,7 +172,7 @@ def test_a_disk_that_refuses_leaves_what_was_there(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # no file may grow beyond 100 bytes
     try:
-        with pytest.raises(TrainerError, match=r"step 10 could not be written.*Whole checkpoints there: step-00000005"):
+        with pytest.raises(TrainerError, match=r"step 10 could not be written.*Checkpoints there: step-00000005"):
             save_step(tmp_path, 10)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -86,6 +86,8 @@ def test_what_a_run_leaves_and_says(undisturbed: dict[str, Path], shards: Path) 
         ("eval", 12),
     ]
     assert [row["tokens"] for row in rows(output) if row["kind"] == "train"] == [768, 1536, 2304, 3072]
+    rates = [row["lr"] for row in rows(output) if row["kind"] == "train"]
+    assert rates == pytest.approx([3e-3, 3e-3, 3e-3, 3e-4])  # as the optimizer applied them
     assert (output / "tokenizer.json").read_bytes() == (shards / "tokenizer.json").read_bytes()
 
 
@@ -342,7 +344,7 @@ def test_unusable_settings_are_explained(shards: Path, tmp_path: Path) -> None:
 
 def test_an_output_that_cannot_be_written_is_explained(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(TrainerError, match=r"file.*the same command goes on"):
+    with pytest.raises(TrainerError, match=r"file.*the same command resumes"):
         train(small_run(), shards, tmp_path / "file" / "out")
 
 

@@ -1,14 +1,17 @@
-"""Muon and AdamW do what their definitions say, batched or not, and their state survives a round trip."""
+"""Muon and AdamW follow their definitions, batched or not; their state survives a round trip; rates by hand."""
 
 from __future__ import annotations
+
+import math
+from itertools import pairwise
 
 import pytest
 import torch
 
 from tests.trainer.conftest import small_model
-from trainer.config import OptimizerConfig
+from trainer.config import OptimizerConfig, ScheduleConfig
 from trainer.model import Transformer
-from trainer.optimizer import UPDATE_RMS, Optimizer, orthogonalize
+from trainer.optimizer import UPDATE_RMS, Optimizer, orthogonalize, ramped_sizes, rate
 
 
 def model_with_gradients(seed: int = 1) -> Transformer:
@@ -53,7 +56,7 @@ def test_muon_agrees_with_torch_over_steps() -> None:
     for seed in (2, 3, 4):
         for model in (ours, theirs):
             set_gradients(model, seed)
-        optimizer.step(1.0)
+        optimizer.step()
         reference.step()
     for name, parameter in theirs.layers.named_parameters():
         if parameter.ndim == 2:
@@ -65,7 +68,10 @@ def test_muon_agrees_with_torch_over_steps() -> None:
 def test_updates_have_the_declared_size() -> None:
     model = model_with_gradients()
     before = values(model)
-    Optimizer(model, OptimizerConfig(weight_decay=0), lr=1e-3, muon_lr=1e-2).step(0.5)
+    optimizer = Optimizer(model, OptimizerConfig(weight_decay=0), lr=1e-3, muon_lr=1e-2)
+    optimizer.rate = 0.5
+    optimizer.step()
+    assert optimizer.learning_rate == 1e-3 * 0.5
     for name, parameter in model.named_parameters():
         rms = (parameter - before[name]).square().mean().sqrt().item()
         if name.startswith("layers.") and parameter.ndim == 2:
@@ -81,7 +87,7 @@ def test_decay_spares_norms_and_the_input_embedding() -> None:
     for parameter in model.parameters():
         parameter.data.fill_(1.0)
         parameter.grad = torch.zeros_like(parameter)
-    Optimizer(model, OptimizerConfig(weight_decay=0.5), lr=0.1, muon_lr=0.2).step(1.0)
+    Optimizer(model, OptimizerConfig(weight_decay=0.5), lr=0.1, muon_lr=0.2).step()
     for name, parameter in model.named_parameters():
         expected = 1.0
         if name.startswith("layers.") and parameter.ndim == 2:
@@ -98,7 +104,7 @@ def test_adamw_alone_is_torch_adamw() -> None:
     for seed in (2, 3):
         set_gradients(ours, seed)
         set_gradients(theirs, seed)
-        optimizer.step(1.0)
+        optimizer.step()
         reference.step()
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other)
@@ -108,18 +114,20 @@ def test_adamw_alone_is_torch_adamw() -> None:
 def test_state_continues_bit_for_bit(name: str) -> None:
     model = model_with_gradients()
     optimizer = Optimizer(model, OptimizerConfig(name=name), lr=1e-2, muon_lr=1e-2)
-    optimizer.step(1.0)
+    optimizer.step()
     saved = {key: tensor.clone() for key, tensor in optimizer.state().items()}
     weights = values(model)
     set_gradients(model, 9)
-    optimizer.step(0.7)
+    optimizer.rate = 0.7
+    optimizer.step()
 
     other = Transformer(small_model(), seed=99)
     other.load_weights(weights)
     resumed = Optimizer(other, OptimizerConfig(name=name), lr=1e-2, muon_lr=1e-2)
     resumed.load(saved)
     set_gradients(other, 9)
-    resumed.step(0.7)
+    resumed.rate = 0.7
+    resumed.step()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     assert optimizer.state().keys() == resumed.state().keys()
     assert all(torch.equal(tensor, resumed.state()[key]) for key, tensor in optimizer.state().items())
@@ -129,7 +137,41 @@ def test_tied_weights_are_updated_once() -> None:
     model = Transformer(small_model(tied=True), seed=1)
     set_gradients(model, 1)
     before = values(model)["embed_tokens.weight"]
-    Optimizer(model, OptimizerConfig(weight_decay=0), lr=1e-3, muon_lr=1e-3).step(1.0)
+    Optimizer(model, OptimizerConfig(weight_decay=0), lr=1e-3, muon_lr=1e-3).step()
     change = (model.embed_tokens.weight - before).abs()
     torch.testing.assert_close(change, torch.full_like(change, 1e-3), rtol=1e-3, atol=1e-6)
     assert model.lm_head.weight is model.embed_tokens.weight
+
+
+def test_wsd_warms_up_holds_and_decays_to_the_floor() -> None:
+    config = ScheduleConfig(name="wsd", warmup=10, decay=0.2, floor=0.1)
+    rates = [rate(config, step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+    assert set(rates[10:80]) == {1.0}
+    assert rates[80] == pytest.approx(1 - 0.9 / 20)
+    assert rates[89] == pytest.approx(0.55)
+    assert rates[99] == pytest.approx(0.1)
+
+
+def test_cosine_falls_from_the_peak_to_the_floor() -> None:
+    config = ScheduleConfig(name="cosine", warmup=20, floor=0.0)
+    rates = [rate(config, step, 120) for step in range(120)]
+    assert rates[19] == 1.0
+    assert rates[69] == pytest.approx(0.5)
+    assert rates[44] == pytest.approx(0.5 * (1 + math.sqrt(0.5)))
+    assert rates[119] == pytest.approx(0.0)
+    assert all(later < earlier for earlier, later in pairwise(rates[19:]))
+
+
+def test_no_warmup_no_decay_and_runs_shorter_than_their_warmup() -> None:
+    assert [rate(ScheduleConfig(warmup=0, decay=0.0), step, 5) for step in range(5)] == [1.0] * 5
+    assert [rate(ScheduleConfig(warmup=100), step, 4) for step in range(4)] == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    assert rate(ScheduleConfig(name="cosine", warmup=0, floor=0.1), 0, 1) == pytest.approx(0.1)
+    decay_all = [rate(ScheduleConfig(warmup=5, decay=1.0, floor=0.0), step, 10) for step in range(10)]
+    assert decay_all == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
+
+
+def test_the_batch_grows_by_eighths() -> None:
+    assert ramped_sizes(16, 64) == [8, 8, 16, 16, 24, 24, 32, 32, 40, 40, 48, 48, 56, 56, 64, 64]
+    assert ramped_sizes(0, 64) == []
+    assert ramped_sizes(2, 4) == [1, 2]

@@ -181,7 +181,7 @@ def test_a_damaged_part_is_named_and_the_checkpoint_before_used(sharded: Ranks, 
     flip(ranks.output / "checkpoints/step-00000012/optimizer.1-of-2.safetensors")
     said = " ".join(ranks.run(2).split())
     assert "step-00000012 is damaged: the SHA-256 of optimizer.1-of-2.safetensors is not the one recorded" in said
-    assert "going on from step-00000008" in said
+    assert "resuming from step-00000008" in said
     assert ranks.hashes() == sharded.hashes()
 
 

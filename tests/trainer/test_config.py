@@ -8,9 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.trainer.conftest import small_model
-from trainer.config import ModelConfig
+from trainer.config import PRESETS, ModelConfig, flops_per_token, parameter_count
 from trainer.model import Transformer
-from trainer.shapes import PRESETS, flops_per_token, parameter_count
 
 
 @pytest.mark.parametrize("fields", [{}, {"tied": True}, {"qk_norm": False}, {"kv_heads": 4, "layers": 3, "ffn": 80}])
@@ -44,3 +43,11 @@ def test_presets_have_the_sizes_that_they_are_named_after(name: str) -> None:
     vocabulary, size = SIZES[name]
     shape = ModelConfig(**PRESETS[name].shape.model_dump() | {"vocab_size": vocabulary})
     assert parameter_count(shape) == pytest.approx(size, rel=0.02)
+
+
+def test_the_public_names_of_the_package_are_importable() -> None:
+    import trainer
+
+    assert all(getattr(trainer, name).__module__.startswith("trainer.") for name in trainer.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = trainer.nothing
