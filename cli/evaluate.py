@@ -17,7 +17,7 @@ import typer
 
 from cli.contents import Text, read_texts, select_rows
 from cli.options import Result, Run
-from cli.terminal import choices, make_table, messages, printable
+from cli.terminal import bits_per_byte, choices, make_table, messages, printable, score_cells
 from common.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _tables(report: dict[str, Any]) -> Iterator[Table]:
     if len(checkpoints) > 1:
         curve = make_table("step", "tokens", *(f"{name}: bits per byte" for name in checkpoints[0]["sets"]))
         for entry in checkpoints:
-            bits = [_bits(scores) for scores in entry["sets"].values()]
+            bits = [bits_per_byte(scores) for scores in entry["sets"].values()]
             curve.add_row(f"{entry['step']:,}", f"{entry['tokens']:,}", *bits)
         yield curve
     last = checkpoints[-1]
@@ -160,9 +160,9 @@ def _tables(report: dict[str, Any]) -> Iterator[Table]:
         detail = make_table(f"{name}, step {last['step']:,}", "loss", "bits per byte", "tokens")
         for kind in ("sources", "languages"):
             for group, each in scores[kind].items():
-                detail.add_row(group, f"{each['loss']:.3f}", _bits(each), f"{each['tokens']:,}")
+                detail.add_row(group, *score_cells(each))
             detail.add_section()
-        detail.add_row("all", f"{scores['loss']:.3f}", _bits(scores), f"{scores['tokens']:,}")
+        detail.add_row("all", *score_cells(scores))
         context = scores["in_context"]
         if context["score"] is not None:
             detail.add_row(f"in-context learning ({context['documents']:,} long documents)", f"{context['score']:+.3f}")
@@ -180,10 +180,6 @@ def _tables(report: dict[str, Any]) -> Iterator[Table]:
             for metric, value in metrics.items():
                 tasks.add_row(task, metric, f"{value:.4f}")
         yield tasks
-
-
-def _bits(scores: dict[str, Any]) -> str:
-    return f"{scores['bits_per_byte']:.3f}" if "bits_per_byte" in scores else "-"
 
 
 def generate(

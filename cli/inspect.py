@@ -1,10 +1,12 @@
-"""`inspect`: what a stage kept and dropped, and why; for `quality` also what other thresholds would do.
+"""Commands that look up documents of a run: `inspect` by stage, `trace` by training step, id, address or text.
 
-Reads documents in file order and stops once it has enough; thresholds are tried on the stored columns, nothing is run.
+`inspect` reads documents in file order and stops once it has enough; it tries thresholds on the stored columns and runs
+nothing. `trace` filters documents.parquet and the tables of drops; with --text it scans the texts of the last stage.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from cli.contents import select_rows
 from cli.options import Result, Run
-from cli.terminal import clean, describe_drop, make_table
+from cli.terminal import clean, largest_first, make_table
 from common.errors import RecipeError
 from common.runfolder import Row, RunFolder, Stage
 
@@ -23,9 +26,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.config import QualityConfig
+    from trainer.trace import History
 
 _CHARACTERS = 200  # of a text or detail that is shown
 _CONTEXT = 60  # characters before and after a marked span
+_SHOWN = 10  # documents of `trace --text`, steps of a document
+_DROPPED = ["id", "url", "source", "stage", "rule", "value", "threshold", "detail"]
 _FIELDS = (
     *("id", "url", "path", "source", "language", "language_score", "text"),
     *("rule", "value", "threshold", "detail", "failed_rules"),
@@ -75,9 +81,11 @@ def inspect(
     kind = "dropped" if dropped else "kept"
     parts.append(f"{stage}: {stats[f'documents_{kind}']:,} of {stats['documents_in']:,} documents {kind}")
     if dropped:
-        order = sorted(stats["dropped"].items(), key=lambda item: (-item[1], item[0]))
         examples = _dropped(published.dropped, stats["dropped"], limit)
-        value["rules"] = [{"rule": name, "dropped": count, "documents": examples[name]} for name, count in order]
+        value["rules"] = [
+            {"rule": name, "dropped": count, "documents": examples[name]}
+            for name, count in largest_first(stats["dropped"])
+        ]
         for each in value["rules"]:
             parts.append(Text(f"\n{each['rule']}: {each['dropped']:,}", "bold"))
             parts += [line for document in each["documents"] for line in _lines(document)]
@@ -204,7 +212,7 @@ def _lines(document: Row, *, text: bool = True) -> Iterator[RenderableType]:
     address = clean(document["url"] or document["path"], 120)
     yield Text(f"  {document['id']}  {address}", "cyan")
     if document.get("rule"):
-        yield f"    {describe_drop(document)}"
+        yield f"    {_reason(document)}"
     if text and document["text"]:
         yield f"    {clean(document['text'], _CHARACTERS)}"
 
@@ -212,3 +220,153 @@ def _lines(document: Row, *, text: bool = True) -> Iterator[RenderableType]:
 def _marked(text: str, start: int, end: int) -> str:
     before, after = clean(text[max(start - _CONTEXT, 0) : start]), clean(text[end : end + _CONTEXT])
     return f"    {before} >>>{clean(text[start:end], _CHARACTERS)}<<< {after}"
+
+
+def _reason(drop: Row) -> str:
+    """`value 12, threshold 50` and the detail, as far as the rule recorded them."""
+    parts = [f"{name} {drop[name]:g}" for name in ("value", "threshold") if drop[name] is not None]
+    parts += [clean(drop["detail"], _CHARACTERS)] if drop["detail"] else []
+    return ", ".join(parts) or "no further detail"
+
+
+def trace(
+    run: Run,
+    step: Annotated[int | None, typer.Option(help="List the documents of this training step.")] = None,
+    doc: Annotated[str | None, typer.Option(help="Show what happened to the document with this id.")] = None,
+    url: Annotated[str | None, typer.Option(help="Show what happened to the documents with this address.")] = None,
+    text: Annotated[str | None, typer.Option(help="Find the training documents that share most of this text.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of documents to show with --text.")] = _SHOWN,
+) -> Result:
+    """Trace a training step to its documents, or a document or text to the steps that trained on it.
+
+    Example: pretrain trace runs/demo --step 100
+
+    Example: pretrain trace runs/demo --text "The library is a place" --json
+    """
+    given = [name for name, value in {"step": step, "doc": doc, "url": url, "text": text}.items() if value is not None]
+    if len(given) != 1:
+        raise RecipeError(f"trace takes one of --step, --doc, --url, --text; got {', '.join(given) or 'none'}")
+    if run.fingerprint is None and (step is not None or text is not None):
+        raise RecipeError(f"{run.path}: no finished shards; `pretrain corpus RECIPE` makes them")
+    if step is not None:
+        rows = _step_documents(run, step)
+    elif text is not None:
+        rows = _overlaps(run, text, limit)
+    else:
+        rows = _fates(run, "id", doc) if doc is not None else _fates(run, "url", str(url))
+    return Result(rows, *_trace_lines(rows))
+
+
+def _step_documents(run: RunFolder, step: int) -> list[Row]:
+    """Each piece of the step's batch: its document, sample, span of tokens, and share of the batch's tokens."""
+    pieces = _history(run).step(step)
+    documents = {
+        row["id"]: row for row in select_rows(run.documents, "id", {piece.document for piece in pieces} - {None})
+    }
+    total = sum(piece.tokens for piece in pieces)
+    return [
+        {
+            "id": piece.document,
+            "url": documents.get(piece.document, {}).get("url"),
+            "source": documents.get(piece.document, {}).get("source"),
+            "stream": piece.stream,
+            "sample": piece.sample,
+            "span": [piece.offset, piece.offset + piece.tokens],
+            "share": piece.tokens / total,
+        }
+        for piece in pieces
+    ]
+
+
+def _fates(run: RunFolder, column: str, value: str) -> list[Row]:
+    """What happened to each document with this id or address: dropped, held out, or trained on and when."""
+    fates: list[Row] = []
+    for stage in run.stages.values():
+        for path in sorted(stage.dropped.glob("*.parquet")):
+            fates += [{"fate": "dropped", **row} for row in select_rows(path, column, {value}, _DROPPED)]
+    if run.documents.is_file():
+        fates += _trained(run, select_rows(run.documents, column, {value}))
+    if not fates:
+        raise RecipeError(f"{run.path}: no document whose {column} is {value!r} was dropped or came into the shards")
+    return fates
+
+
+def _overlaps(run: RunFolder, text: str, limit: int) -> list[Row]:
+    """The training documents that share the longest substrings with `text`, longest first, and their fates."""
+    from pipeline.documents import read_batches
+    from pipeline.kernels.overlap import Overlap
+
+    try:
+        query = Overlap(text)
+    except ValueError as error:
+        raise RecipeError(f"--text: {error}") from None
+    trained = {row["id"] for row in select_rows(run.documents, "split", {"train"}, ["id"])}
+    last = list(run.text_stages.values())[-1:]
+    best: list[tuple[int, str, str]] = []  # a heap: bytes, id, the shared substring
+    for path in sorted(last[0].data.glob("*.parquet")) if last else []:
+        for table in read_batches(path, ["id", "text"]):
+            for name, body in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):
+                shared = query.longest(body) if name in trained else ""
+                if shared:
+                    heapq.heappush(best, (len(shared.encode()), name, shared))
+                    if len(best) > limit:
+                        heapq.heappop(best)
+    best.sort(key=lambda entry: (-entry[0], entry[1]))
+    fates = {row["id"]: row for row in _trained(run, select_rows(run.documents, "id", {name for _, name, _ in best}))}
+    return [{"overlap": size, "shared": shared, **fates[name]} for size, name, shared in best]
+
+
+def _trained(run: RunFolder, pieces: list[Row]) -> list[Row]:
+    """One row a document from its rows in documents.parquet: held out, or the steps that took its samples."""
+    samples = {(row["stream"], row["sample"]) for row in pieces if row["split"] == "train"}
+    history = _history(run) if samples and run.checkpoints else None
+    steps_of = history.steps_of(samples) if history else {}
+    documents: dict[str, Row] = {}
+    for row in pieces:
+        fate = documents.setdefault(
+            row["id"],
+            {
+                "fate": "trained" if row["split"] == "train" else "held out",
+                **{name: row[name] for name in ("id", "url", "source", "language", "stream")},
+                "pieces": [],
+                "steps": [],
+                "trained_until": history.steps if history else 0,
+            },
+        )
+        steps = steps_of.get((row["stream"], row["sample"]), []) if row["split"] == "train" else []
+        span = [row["offset"], row["offset"] + row["tokens"]]
+        fate["pieces"].append({"sample": row["sample"], "span": span, "steps": steps})
+        fate["steps"] = sorted({*fate["steps"], *steps})
+    for fate in documents.values():
+        if fate["fate"] == "trained" and not fate["steps"]:
+            fate["fate"] = "in the shards, not trained on yet"
+    return list(documents.values())
+
+
+def _history(run: RunFolder) -> History:
+    from trainer.trace import History
+
+    return History(run.trained, run.shards)
+
+
+def _trace_lines(rows: list[Row]) -> Iterator[str]:
+    """A line or two a document."""
+    for row in rows:
+        document = f"{row['id']}  {clean(row['url'] or row['source'] or '', 100)}"
+        if "share" in row:
+            start, end = row["span"]
+            yield f"{row['share']:6.2%}  {document}  ({row['source']}; {row['stream']}/{row['sample']}, {start}-{end})"
+            continue
+        if "overlap" in row:
+            yield f"{row['overlap']:,} bytes: {clean(row['shared'], 200)}"
+        yield f"{document}\n  {_fate(row)}"
+
+
+def _fate(row: Row) -> str:
+    if row["fate"] == "dropped":
+        return f"dropped by stage {row['stage']}, rule {row['rule']}: {_reason(row)}"
+    if row["fate"] != "trained":
+        return str(row["fate"])
+    steps: list[Any] = row["steps"]
+    shown = ", ".join(f"{step:,}" for step in steps[:_SHOWN]) + (", ..." if len(steps) > _SHOWN else "")
+    return f"trained on in {len(steps):,} of {row['trained_until']:,} steps: {shown}"

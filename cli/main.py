@@ -24,7 +24,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cli import ablate, evaluate, export, inspect, prepare, provenance, recipe, run, status, terminal
+from cli import ablate, evaluate, export, inspect, prepare, recipe, run, status, terminal
 from cli.options import Result, common_options
 from common.errors import Interrupted, PretrainError, RecipeError
 from common.runfolder import RunFolder
@@ -110,7 +110,7 @@ for group, name, command in (
     (app, "status", status.status),
     (app, "report", status.report),
     (app, "inspect", inspect.inspect),
-    (app, "trace", provenance.trace),
+    (app, "trace", inspect.trace),
     (app, "eval", evaluate.evaluate),
     (app, "generate", evaluate.generate),
     (app, "export", export.export),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
@@ -127,11 +128,9 @@ def clean(text: str, limit: int | None = None) -> str:
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
-def describe_drop(document: dict[str, Any]) -> str:
-    """`value 12, threshold 50` and the detail, as far as the rule recorded them."""
-    parts = [f"{name} {document[name]:g}" for name in ("value", "threshold") if document[name] is not None]
-    parts += [clean(document["detail"], 200)] if document["detail"] else []
-    return ", ".join(parts) or "no further detail"
+def largest_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """(name, count) pairs, equal counts by name."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def megabytes(size: float) -> str:
@@ -191,7 +190,7 @@ class CorpusView(View, Observer):
         self.stats[stage], self.seconds[stage] = stats, seconds
         self.say(f"{stage}: {_kept(stats)}, {megabytes(stats['bytes_kept'])}, {duration(seconds)}")
         if self.verbose:
-            for rule, count in sorted(stats["dropped"].items(), key=lambda item: (-item[1], item[0])):
+            for rule, count in largest_first(stats["dropped"]):
                 self.say(f"{stage}:   {rule} dropped {count:,}")
 
     def stage_skipped(self, stage: str, stats: dict[str, Any]) -> None:
@@ -206,24 +205,20 @@ def funnel_table(stats: dict[str, dict[str, Any]], seconds: dict[str, float]) ->
     """
     table = make_table("stage", "in", "kept", "dropped", "kept %", "text", "time")
     table.add_column("most dropped for", overflow="fold")
+
+    def add(name: str, read: int, counts: dict[str, Any], spent: float | None, note: str) -> None:
+        kept, time = counts["documents_kept"], "unchanged" if spent is None else duration(spent)
+        numbers = f"{read:,}", f"{kept:,}", f"{read - kept:,}", _percent(kept, read), megabytes(counts["bytes_kept"])
+        table.add_row(name, *numbers, time, note)
+
     for stage, counts in stats.items():
-        table.add_row(
-            stage,
-            *_counts(counts["documents_in"], counts["documents_kept"]),
-            megabytes(counts["bytes_kept"]),
-            duration(seconds[stage]) if stage in seconds else "unchanged",
-            _reasons(counts["dropped"]),
-        )
+        reasons = ", ".join(f"{rule} {count:,}" for rule, count in largest_first(counts["dropped"])[:_TOP_REASONS])
+        add(stage, counts["documents_in"], counts, seconds.get(stage), reasons)
     if len(stats) > 1:
         first, last = next(iter(stats.values())), list(stats.values())[-1]
         table.add_section()
-        table.add_row(
-            "all",
-            *_counts(first["documents_in"], last["documents_kept"]),
-            megabytes(last["bytes_kept"]),
-            duration(sum(seconds.values())) if seconds else "unchanged",
-            f"{last['tokens']:,} tokens" if "tokens" in last else "",
-        )
+        tokens = f"{last['tokens']:,} tokens" if "tokens" in last else ""
+        add("all", first["documents_in"], last, sum(seconds.values()) if seconds else None, tokens)
     return table
 
 
@@ -240,17 +235,8 @@ def _kept(stats: dict[str, Any]) -> str:
     return f"{kept:,} of {read:,} documents kept ({_percent(kept, read)} %)"
 
 
-def _counts(read: int, kept: int) -> tuple[str, str, str, str]:
-    return f"{read:,}", f"{kept:,}", f"{read - kept:,}", _percent(kept, read)
-
-
 def _percent(part: int, total: int) -> str:
     return f"{100 * part / total:.1f}" if total else "-"
-
-
-def _reasons(dropped: dict[str, int]) -> str:
-    most = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{rule} {count:,}" for rule, count in most[:_TOP_REASONS])
 
 
 class TrainingView(View, Observer):
@@ -285,7 +271,8 @@ class TrainingView(View, Observer):
             self.say(f"train: step {record['step']:,} of {self._steps:,}  {state}")
 
     def evaluated(self, record: dict[str, Any]) -> None:
-        self.say(f"train: step {record['step']:,}  validation {_scores(record)}")
+        bits = f", {bits_per_byte(record)} bits per byte" if "bits_per_byte" in record else ""
+        self.say(f"train: step {record['step']:,}  validation loss {record['loss']:.3f}{bits}")
 
     def checkpointed(self, step: int, path: Any) -> None:
         if not self.console.is_terminal or self.verbose:
@@ -317,11 +304,14 @@ def validation_table(validation: dict[str, Any]) -> Table:
     """Loss and bits per byte of each validation stream and over all."""
     table = make_table("validation", "loss", "bits per byte", "tokens")
     for stream, scores in [*validation["streams"].items(), ("all", validation)]:
-        bits = f"{scores['bits_per_byte']:.3f}" if "bits_per_byte" in scores else "-"
-        table.add_row(stream, f"{scores['loss']:.3f}", bits, f"{scores['tokens']:,}")
+        table.add_row(stream, *score_cells(scores))
     return table
 
 
-def _scores(record: dict[str, Any]) -> str:
-    bits = f", {record['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in record else ""
-    return f"loss {record['loss']:.3f}{bits}"
+def score_cells(scores: dict[str, Any]) -> tuple[str, str, str]:
+    """Loss, bits per byte (`-` where unknown) and tokens as a table shows them."""
+    return f"{scores['loss']:.3f}", bits_per_byte(scores), f"{scores['tokens']:,}"
+
+
+def bits_per_byte(scores: dict[str, Any]) -> str:
+    return f"{scores['bits_per_byte']:.3f}" if "bits_per_byte" in scores else "-"

@@ -6,11 +6,13 @@ characters are removed here, HTML is escaped by the page.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cli.contents import find_rows, read_group, read_recipe, read_sample, sample_groups
@@ -58,14 +60,17 @@ def dropped_samples(run: RunFolder) -> list[Block]:
 
 
 def _dropped_text(row: Row, rule: str) -> Text:
-    text = printable(row["text"][:SEARCHED])
-    signal = _RULES[rule].signal if rule in _RULES else ""
     facts = [clean(row["detail"], 400)] if row.get("detail") else []
     if rule not in " ".join(facts):  # else the detail has value and threshold already
         facts = [f"{name} {row[name]:.4g}" for name in ("value", "threshold") if row.get(name) is not None] + facts
-    marked = [offending(text, signal)] if signal else []
-    column = ("dropped", fragments(text, marked, CHARACTERS))
-    return Text(clean(row["url"] or row["path"], 120), "; ".join(facts), [column] if text.strip() else [])
+    return _passage(row, "; ".join(facts), "dropped", _RULES[rule].signal if rule in _RULES else "")
+
+
+def _passage(row: Row, facts: str, label: str, signal: str) -> Text:
+    """A document with the part marked that decides the signal; without its text where that is blank."""
+    text = printable(row["text"][:SEARCHED])
+    column = (label, fragments(text, [offending(text, signal)] if signal else [], CHARACTERS))
+    return Text(clean(row["url"] or row["path"], 120), facts, [column] if text.strip() else [])
 
 
 def _nearest(stage: Stage, rule: str) -> Text | None:
@@ -84,10 +89,8 @@ def _nearest(stage: Stage, rule: str) -> Text | None:
     if best is None:
         return None
     row = read_group(best[1], best[2], [*COLUMNS, signal]).take([best[3]]).to_pylist()[0]
-    text = printable(row["text"][:SEARCHED])
     facts = f"value {row[signal]:.4g}, published threshold {threshold:g}"
-    column = ("kept, the nearest to the threshold", fragments(text, [offending(text, signal)], CHARACTERS))
-    return Text(clean(row["url"] or row["path"], 120), facts, [column])
+    return _passage(row, facts, "kept, the nearest to the threshold", signal)
 
 
 def fragments(text: str, marked: Iterable[tuple[int, int]], limit: int, context: int = 200) -> list[Fragment]:
@@ -163,13 +166,11 @@ def _largest(stage: Stage) -> dict[str, Row]:
             statistics = footer.row_group(number).column(column).statistics
             if statistics and statistics.has_min_max and statistics.max > 1:
                 groups.append((-statistics.max, path, number))
-    rows: list[Row] = []
-    for _, path, number in sorted(groups)[:LARGEST]:
-        table = read_group(path, number, [*COLUMNS, "cluster", "cluster_size"])
-        order = sorted(range(table.num_rows), key=lambda i: -table["cluster_size"][i].as_py())
-        rows += table.take(order[:LARGEST]).to_pylist()
-    rows.sort(key=lambda row: (-row["cluster_size"], row["id"]))
-    return {row["cluster"]: row for row in rows[:LARGEST] if row["cluster_size"] > 1}
+    order = [("cluster_size", "descending"), ("id", "ascending")]
+    columns = [*COLUMNS, "cluster", "cluster_size"]
+    parts = [read_group(path, number, columns).sort_by(order)[:LARGEST] for _, path, number in sorted(groups)[:LARGEST]]
+    rows = pa.concat_tables(parts).sort_by(order)[:LARGEST].to_pylist() if parts else []
+    return {row["cluster"]: row for row in rows if row["cluster_size"] > 1}
 
 
 def extracted_pages(run: RunFolder) -> list[Block]:
@@ -184,14 +185,9 @@ def extracted_pages(run: RunFolder) -> list[Block]:
     for row, body, charset in islice(_originals(run, rows), PAGES):
         text = _visible_text(body, charset)
         marked = fragments(text, _removed(text, row["text"]), 2 * CHARACTERS, context=10**9)
-        sides = [
-            (
-                "the page's text; removed lines are marked",
-                marked if text.strip() else [("(no text outside of scripts)", False)],
-            ),
-            ("extracted", fragments(printable(row["text"]), [], 2 * CHARACTERS)),
-        ]
-        items.append(Text(clean(row["url"] or row["path"], 120), "", sides))
+        page = ("the page's text; removed lines are marked", marked or [("(no text outside of scripts)", False)])
+        kept = ("extracted", fragments(printable(row["text"]), [], 2 * CHARACTERS))
+        items.append(Text(clean(row["url"] or row["path"], 120), "", [page, kept]))
     return [Texts("Pages", items, opened=True)] if items else []
 
 
@@ -242,18 +238,11 @@ def _visible_text(body: bytes, charset: str | None) -> str:
 def _removed(page: str, text: str) -> Iterator[tuple[int, int]]:
     """Spans of the page's lines whose letters and digits the text does not contain; short lines count as lines only."""
     kept, lines = _letters(text), {"", *map(_letters, text.splitlines())}
-    for start, line in _numbered(page):
-        letters = _letters(line)
+    for line in re.finditer(r"[^\n]+", page):
+        letters = _letters(line[0])
         if letters not in (kept if len(letters) >= SURE_LETTERS else lines):
-            yield start, start + len(line)
+            yield line.span()
 
 
 def _letters(text: str) -> str:
     return "".join(filter(str.isalnum, text))
-
-
-def _numbered(text: str) -> Iterator[tuple[int, str]]:
-    start = 0
-    for line in text.split("\n"):
-        yield start, line
-        start += len(line) + 1
