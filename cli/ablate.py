@@ -12,6 +12,7 @@ names the better of two variants where the spread over seeds allows it. Costs va
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import statistics
@@ -144,11 +145,7 @@ def _link_stages(variant: Variant, run: Path, earlier: Sequence[tuple[Variant, P
         for other, folder in earlier:
             source = stage_folder(folder, number, stage)
             if _settings(variant, number) == _settings(other, number) and source.is_dir() and not target.exists():
-                shutil.copytree(source, target, copy_function=_link)
-
-
-def _link(source: str, target: str) -> None:
-    Path(target).hardlink_to(source)
+                shutil.copytree(source, target, copy_function=os.link)
 
 
 def _settings(variant: Variant, number: int) -> list[Any]:

@@ -54,7 +54,7 @@ def inspect(
     sample: Annotated[int | None, typer.Option(min=1, help="Number of documents to show that --rule drops.")] = None,
     rule: Annotated[str | None, typer.Option(help="Rule whose drops are shown, reason marked.")] = None,
 ) -> Result:
-    """Show what a stage kept, or dropped and why.
+    """Show documents that a stage kept, or dropped and why.
 
     For `quality`: how many documents each rule drops alone (whatever the others do), first (rules have an order) and
     only (no other rule drops them), and what other thresholds would change, from the columns of the finished run.

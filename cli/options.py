@@ -1,4 +1,4 @@
-"""What all commands share: arguments, options, and the result that they return for cli/main.py to print."""
+"""Arguments and options that commands share, and the result that every command returns for cli/main.py to print."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """What a command returns: `value` is printed with --json, `parts` without; then `error` is raised."""
+    """A command's result: `value` is printed with --json, `parts` without; then `error` is raised."""
 
     def __init__(self, value: Any, *parts: RenderableType, error: PretrainError | None = None) -> None:
         self.value, self.parts, self.error = value, parts, error

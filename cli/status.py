@@ -1,6 +1,6 @@
 """`status`, how far a run is, and `report`, the run as an HTML page.
 
-Both read only the run folder, so they work while the run goes on, after a crash, and on a copy. Whether a process is at
+Both read only the run folder, so they work during the run, after a crash, and on a copy. Whether a process is at
 work is known from the locks on the run folder and the training folder, which the system frees when a process dies.
 """
 

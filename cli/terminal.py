@@ -1,4 +1,4 @@
-"""What the command line prints: results on stdout, progress and errors on stderr, and how it writes them.
+"""Printing: results on stdout, progress and errors on stderr, in one style of tables, numbers and times.
 
 `pretrain run ... > log` thus keeps the results alone. A terminal gets colours and one bar for the running stage or
 training; a pipe gets plain lines. Rich honours NO_COLOR, FORCE_COLOR and COLUMNS.

@@ -1,4 +1,4 @@
-"""What a report is made of (tables, figures, texts, sections), and the one self-contained HTML file made of it.
+"""The blocks of a report (tables, figures, texts, code), and the one self-contained HTML file made of them.
 
 Blocks are plain values; a figure's traces and layout are plotly's JSON without colours and fonts, which the page's
 light and dark templates set. Every figure comes with the table of its numbers.

@@ -34,7 +34,9 @@ def pretrain(*arguments, code=0):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command):
-    assert f"Example: pretrain {command} " in pretrain(command, "--help")[0]
+    out = pretrain(command, "--help")[0]
+    assert f"Example: pretrain {command} " in out
+    assert "--json" in out
 
 
 def test_help_lists_every_command_and_no_other():
