@@ -1,26 +1,37 @@
-"""The command `inspect`: what a stage kept and dropped, and why; for `quality` also what other thresholds would do."""
+"""Commands that look up documents of a run: `inspect` by stage, `trace` by training step, id, address or text.
+
+`inspect` reads documents in file order and stops once it has enough; it tries thresholds on the stored columns and runs
+nothing. `trace` filters documents.parquet and the tables of drops; with --text it scans the texts of the last stage.
+"""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
-from cli.run import Json
-from cli.terminal import clean
+from cli.contents import select_rows
+from cli.options import Result, Run
+from cli.terminal import clean, largest_first, make_table
 from common.errors import RecipeError
+from common.runfolder import Row, RunFolder, Stage
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import RenderableType
+    from rich.table import Table
 
     from pipeline.config import QualityConfig
+    from trainer.trace import History
 
-RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/demo.", show_default=False)]
-_CHARACTERS = 200
-_CONTEXT = 60
+_CHARACTERS = 200  # of a text or detail that is shown
+_CONTEXT = 60  # characters before and after a marked span
+_SHOWN = 10  # documents of `trace --text`, steps of a document
+_DROPPED = ["id", "url", "source", "stage", "rule", "value", "threshold", "detail"]
 _FIELDS = (
     *("id", "url", "path", "source", "language", "language_score", "text"),
     *("rule", "value", "threshold", "detail", "failed_rules"),
@@ -28,19 +39,22 @@ _FIELDS = (
 
 
 def inspect(
-    run: RunFolder,
-    stage: Annotated[str, typer.Option(help="Stage to look into, e.g. quality.", show_default=False)],
-    dropped: Annotated[bool, typer.Option("--dropped", help="What the stage dropped, by rule.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Documents shown, for each rule.")] = 3,
+    run: Run,
+    stage: Annotated[str, typer.Option(help="Stage to inspect, e.g. quality.", show_default=False)],
+    dropped: Annotated[bool, typer.Option("--dropped", help="Show dropped documents by rule.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Number of documents to show, for each rule.")] = 3,
     what_if: Annotated[
         list[str] | None,
-        typer.Option(help="Other settings, e.g. quality.rules.gopher_min_words=20; repeatable.", show_default=False),
+        typer.Option(
+            metavar="FIELD=VALUE",
+            help="Try another setting, e.g. quality.rules.gopher_min_words=20; repeatable.",
+            show_default=False,
+        ),
     ] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Documents that --rule drops, with the reason.")] = None,
-    rule: Annotated[str | None, typer.Option(help="Rule to sample.", show_default=False)] = None,
-    as_json: Json = False,
-) -> None:
-    """Show what a stage kept, or dropped and why.
+    sample: Annotated[int | None, typer.Option(min=1, help="Number of documents to show that --rule drops.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Rule whose drops are shown, reason marked.")] = None,
+) -> Result:
+    """Show documents that a stage kept, or dropped and why.
 
     For `quality`: how many documents each rule drops alone (whatever the others do), first (rules have an order) and
     only (no other rule drops them), and what other thresholds would change, from the columns of the finished run.
@@ -51,89 +65,92 @@ def inspect(
 
     Example: pretrain inspect runs/demo --stage quality --sample 5 --rule c4_curly_brackets
     """
-    from cli.terminal import print_json, results
-    from common.files import read_json
-
     if (what_if or sample or rule) and stage != "quality":
         raise RecipeError(f"--stage: got {stage!r}; --what-if, --sample and --rule are for `quality`")
-    folder = _stage_folder(run, stage)
-    stats = read_json(folder / "stats.json")
-    found: dict[str, Any] = {"stage": stage}
-    found |= {name: stats[name] for name in ("documents_in", "documents_kept", "documents_dropped")}
+    published = _find_stage(run, stage)
+    stats = published.stats
+    names = ("documents_in", "documents_kept", "documents_dropped")
+    value: dict[str, Any] = {"stage": stage} | {name: stats[name] for name in names}
+    parts: list[RenderableType] = []
     if sample or rule:
-        found["samples"] = list(_samples(run, folder, rule, sample or limit))
-    elif dropped:
-        order = sorted(stats["dropped"].items(), key=lambda item: (-item[1], item[0]))
-        examples = _dropped(folder / "dropped", stats["dropped"], limit)
-        found["rules"] = [{"rule": name, "dropped": count, "documents": examples[name]} for name, count in order]
+        value["samples"] = list(_samples(run, published, rule, sample or limit))
+        for document in value["samples"]:
+            parts += _lines(document, text=False)
+            parts.append(_marked(document["text"], *document["span"]))
+        return Result(value, *parts)
+    kind = "dropped" if dropped else "kept"
+    parts.append(f"{stage}: {stats[f'documents_{kind}']:,} of {stats['documents_in']:,} documents {kind}")
+    if dropped:
+        examples = _dropped(published.dropped, stats["dropped"], limit)
+        value["rules"] = [
+            {"rule": name, "dropped": count, "documents": examples[name]}
+            for name, count in largest_first(stats["dropped"])
+        ]
+        for each in value["rules"]:
+            parts.append(Text(f"\n{each['rule']}: {each['dropped']:,}", "bold"))
+            parts += [line for document in each["documents"] for line in _lines(document)]
     elif stage == "quality":
-        found |= _explore(run, folder, what_if or [])
+        value |= _explore(run, published, what_if or [])
+        parts.append(_rules_table(value))
+        if value["what_if"]:
+            parts.append(
+                f"{', '.join(value['what_if'])}: {value['kept']:,} of {value['documents_in']:,} kept instead of"
+                f" {value['kept_before']:,} ({value['more']:,} more, {value['fewer']:,} fewer); nothing was run"
+            )
     else:
-        found["documents"] = list(islice(_documents(folder / "data"), limit))
-    if as_json:
-        print_json(found)
-    else:
-        _print(results(), found)
+        value["documents"] = list(islice(_documents(published.data), limit))
+        parts += [line for document in value["documents"] for line in _lines(document)]
+    return Result(value, *parts)
 
 
-def _print(console: Console, found: dict[str, Any]) -> None:
-    """What `inspect` found, for people."""
-    kind = "dropped" if "rules" in found and "kept" not in found else "kept"
-    if "samples" not in found:
-        count = found[f"documents_{kind}"]
-        console.print(f"{found['stage']}: {count:,} of {found['documents_in']:,} documents {kind}")
-    for document in found.get("samples", []):
-        _show(console, document, text=False)
-        low, high = document["span"]
-        text = document["text"]
-        before, span = clean(text[max(low - _CONTEXT, 0) : low]), clean(text[low:high], _CHARACTERS)
-        after = clean(text[high : high + _CONTEXT])
-        console.print(f"    {before} >>>{span}<<< {after}", soft_wrap=True)
-    for document in found.get("documents", []):
-        _show(console, document)
-    if "kept" in found:
-        _print_rules(console, found)
-        return
-    for rule in found.get("rules", []):
-        console.print(f"\n{rule['rule']}: {rule['dropped']:,}", style="bold")
-        for document in rule["documents"]:
-            _show(console, document)
+def _find_stage(run: RunFolder, name: str) -> Stage:
+    """A published stage. Raises RecipeError that lists the published stages."""
+    from recipes.explain import similar
+
+    stages = run.text_stages
+    if not stages:
+        raise RecipeError(f"{run.path}: not a run folder with a finished stage; `pretrain corpus RECIPE` makes one")
+    if name not in stages:
+        raise RecipeError(f"--stage: got {name!r}, allowed: {', '.join(stages)}{similar(name, stages)}")
+    return stages[name]
 
 
-def _print_rules(console: Console, found: dict[str, Any]) -> None:
-    from cli.terminal import make_table
+def _documents(folder: Path) -> Iterator[Row]:
+    from pipeline.documents import read_batches
 
-    changed = found["what_if"]
-    columns = ("rule", "alone", "first", "only", *(("alone before",) if changed else ()))
-    table = make_table(*columns)
-    for row in found["rules"]:
-        before = row.get("alone_before")
-        if row["alone"] or before:
-            counts = [f"{row[name]:,}" for name in ("alone", "first", "only")]
-            table.add_row(row["rule"], *counts, *(["off" if before is None else f"{before:,}"] if changed else []))
-    console.print(table)
-    if changed:
-        console.print(
-            f"{', '.join(changed)}: {found['kept']:,} of {found['documents_in']:,} kept instead of"
-            f" {found['kept_before']:,} ({found['more']:,} more, {found['fewer']:,} fewer); nothing was run",
-            soft_wrap=True,
-        )
+    for path in sorted(folder.glob("*.parquet")):
+        for table in read_batches(path):
+            for row in table.to_pylist():
+                yield {name: row[name] for name in _FIELDS if name in row}
 
 
-def _settings(run: Path, overrides: list[str]) -> QualityConfig:
+def _dropped(folder: Path, counts: dict[str, int], limit: int) -> dict[str, list[Row]]:
+    """The first `limit` documents that each rule dropped; stops reading once it has them all."""
+    examples: dict[str, list[Row]] = {rule: [] for rule in counts}
+    missing = sum(min(count, limit) for count in counts.values())
+    for document in _documents(folder) if missing else ():
+        if len(examples[document["rule"]]) < limit:
+            examples[document["rule"]].append(document)
+            missing -= 1
+            if not missing:
+                break
+    return examples
+
+
+def _settings(run: RunFolder, overrides: list[str]) -> QualityConfig:
     from recipes.load import load_recipe
 
     for override in overrides:
         if not override.startswith("quality."):
             raise RecipeError(f"--what-if: got {override!r}, allowed: quality.FIELD=VALUE, e.g. quality.rules.X=0.2")
-    return load_recipe(run / "recipe.yaml", overrides).recipe.quality
+    return load_recipe(run.recipe, overrides).recipe.quality
 
 
-def _explore(run: Path, folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """Drops by rule, and what the overrides change: {rules, what_if, kept, kept_before, more, fewer}."""
+def _explore(run: RunFolder, stage: Stage, overrides: list[str]) -> dict[str, Any]:
+    """Drops by rule, and the change by the overrides: {rules, what_if, kept, kept_before, more, fewer}."""
     from pipeline.quality import rules
 
-    columns = rules.load(folder)
+    columns = rules.load(stage.folder)
     documents = len(columns.languages)
     before = rules.fails(_settings(run, []), columns)
     after = rules.fails(_settings(run, overrides), columns)
@@ -154,15 +171,15 @@ def _explore(run: Path, folder: Path, overrides: list[str]) -> dict[str, Any]:
     }
 
 
-def _samples(run: Path, folder: Path, rule: str | None, sample: int) -> Iterator[dict[str, Any]]:
-    """Dropped documents that fail a rule, with the `span` that fails it."""
+def _samples(run: RunFolder, stage: Stage, rule: str | None, limit: int) -> Iterator[Row]:
+    """Dropped documents that fail a rule, with the `span` (start, end) of their text that fails it."""
     from pipeline.quality.rules import rules_for
     from pipeline.quality.spans import offending
     from recipes.explain import similar
 
     settings = _settings(run, [])
     shown, seen = 0, set()
-    for document in _documents(folder / "dropped"):
+    for document in _documents(stage.dropped):
         names = (document["failed_rules"] or "").split()
         seen |= set(names)
         if rule is None or rule not in names:
@@ -171,7 +188,7 @@ def _samples(run: Path, folder: Path, rule: str | None, sample: int) -> Iterator
         signal = rules[rule].signal if rule in rules else rule
         yield document | {"span": list(offending(document["text"], signal))}
         shown += 1
-        if shown == sample:
+        if shown == limit:
             return
     if not shown:
         raise RecipeError(
@@ -180,52 +197,176 @@ def _samples(run: Path, folder: Path, rule: str | None, sample: int) -> Iterator
         )
 
 
-def _stage_folder(run: Path, stage: str) -> Path:
-    """Folder of a published stage. Raises RecipeError that names the stages which are there."""
-    from recipes.explain import similar
-
-    folders = {folder.name[3:]: folder for folder in sorted((run / "corpus").glob("[0-9][0-9]-*"))}
-    if not folders:
-        raise RecipeError(f"{run}: not a run folder with a finished stage; `pretrain corpus RECIPE` makes one")
-    if stage not in folders:
-        raise RecipeError(f"--stage: got {stage!r}, allowed: {', '.join(folders)}{similar(stage, folders)}")
-    return folders[stage]
-
-
-def _documents(folder: Path) -> Iterator[dict[str, Any]]:
-    from pipeline.documents import read_batches
-
-    for path in sorted(folder.glob("*.parquet")):
-        for table in read_batches(path):
-            for row in table.to_pylist():
-                yield {name: row[name] for name in _FIELDS if name in row}
+def _rules_table(value: dict[str, Any]) -> Table:
+    changed = bool(value["what_if"])
+    table = make_table("rule", "alone", "first", "only", *(["alone before"] if changed else []))
+    for row in value["rules"]:
+        before = row.get("alone_before")
+        if row["alone"] or before:
+            counts = [f"{row[name]:,}" for name in ("alone", "first", "only")]
+            table.add_row(row["rule"], *counts, *(["off" if before is None else f"{before:,}"] if changed else []))
+    return table
 
 
-def _dropped(folder: Path, counts: dict[str, int], limit: int) -> dict[str, list[dict[str, Any]]]:
-    """The first `limit` documents that each rule dropped; stops reading once all are found."""
-    found: dict[str, list[dict[str, Any]]] = {rule: [] for rule in counts}
-    wanted = sum(min(count, limit) for count in counts.values())
-    for document in _documents(folder):
-        if wanted == 0:
-            break
-        if len(found[document["rule"]]) < limit:
-            found[document["rule"]].append(document)
-            wanted -= 1
-    return found
-
-
-def _show(console: Console, document: dict[str, Any], *, text: bool = True) -> None:
-    place = clean(document["url"] or document["path"], 120)
-    console.print(f"  {document['id']}  {place}", style="cyan", soft_wrap=True)
+def _lines(document: Row, *, text: bool = True) -> Iterator[RenderableType]:
+    address = clean(document["url"] or document["path"], 120)
+    yield Text(f"  {document['id']}  {address}", "cyan")
     if document.get("rule"):
-        console.print(f"    {_reason(document)}", soft_wrap=True)
+        yield f"    {_reason(document)}"
     if text and document["text"]:
-        console.print(f"    {clean(document['text'], _CHARACTERS)}", soft_wrap=True)
+        yield f"    {clean(document['text'], _CHARACTERS)}"
 
 
-def _reason(document: dict[str, Any]) -> str:
-    """`value 12, threshold 50` and the detail, as far as the rule has them."""
-    parts = [f"{name} {document[name]:g}" for name in ("value", "threshold") if document[name] is not None]
-    if document["detail"]:
-        parts.append(clean(document["detail"], _CHARACTERS))
+def _marked(text: str, start: int, end: int) -> str:
+    before, after = clean(text[max(start - _CONTEXT, 0) : start]), clean(text[end : end + _CONTEXT])
+    return f"    {before} >>>{clean(text[start:end], _CHARACTERS)}<<< {after}"
+
+
+def _reason(drop: Row) -> str:
+    """`value 12, threshold 50` and the detail, as far as the rule recorded them."""
+    parts = [f"{name} {drop[name]:g}" for name in ("value", "threshold") if drop[name] is not None]
+    parts += [clean(drop["detail"], _CHARACTERS)] if drop["detail"] else []
     return ", ".join(parts) or "no further detail"
+
+
+def trace(
+    run: Run,
+    step: Annotated[int | None, typer.Option(help="List the documents of this training step.")] = None,
+    doc: Annotated[str | None, typer.Option(help="Show what happened to the document with this id.")] = None,
+    url: Annotated[str | None, typer.Option(help="Show what happened to the documents with this address.")] = None,
+    text: Annotated[str | None, typer.Option(help="Find the training documents that share most of this text.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of documents to show with --text.")] = _SHOWN,
+) -> Result:
+    """Trace a training step to its documents, or a document or text to the steps that trained on it.
+
+    Example: pretrain trace runs/demo --step 100
+
+    Example: pretrain trace runs/demo --text "The library is a place" --json
+    """
+    given = [name for name, value in {"step": step, "doc": doc, "url": url, "text": text}.items() if value is not None]
+    if len(given) != 1:
+        raise RecipeError(f"trace takes one of --step, --doc, --url, --text; got {', '.join(given) or 'none'}")
+    if run.fingerprint is None and (step is not None or text is not None):
+        raise RecipeError(f"{run.path}: no finished shards; `pretrain corpus RECIPE` makes them")
+    if step is not None:
+        rows = _step_documents(run, step)
+    elif text is not None:
+        rows = _overlaps(run, text, limit)
+    else:
+        rows = _fates(run, "id", doc) if doc is not None else _fates(run, "url", str(url))
+    return Result(rows, *_trace_lines(rows))
+
+
+def _step_documents(run: RunFolder, step: int) -> list[Row]:
+    """Each piece of the step's batch: its document, sample, span of tokens, and share of the batch's tokens."""
+    pieces = _history(run).step(step)
+    documents = {
+        row["id"]: row for row in select_rows(run.documents, "id", {piece.document for piece in pieces} - {None})
+    }
+    total = sum(piece.tokens for piece in pieces)
+    return [
+        {
+            "id": piece.document,
+            "url": documents.get(piece.document, {}).get("url"),
+            "source": documents.get(piece.document, {}).get("source"),
+            "stream": piece.stream,
+            "sample": piece.sample,
+            "span": [piece.offset, piece.offset + piece.tokens],
+            "share": piece.tokens / total,
+        }
+        for piece in pieces
+    ]
+
+
+def _fates(run: RunFolder, column: str, value: str) -> list[Row]:
+    """What happened to each document with this id or address: dropped, held out, or trained on and when."""
+    fates: list[Row] = []
+    for stage in run.stages.values():
+        for path in sorted(stage.dropped.glob("*.parquet")):
+            fates += [{"fate": "dropped", **row} for row in select_rows(path, column, {value}, _DROPPED)]
+    if run.documents.is_file():
+        fates += _trained(run, select_rows(run.documents, column, {value}))
+    if not fates:
+        raise RecipeError(f"{run.path}: no document whose {column} is {value!r} was dropped or came into the shards")
+    return fates
+
+
+def _overlaps(run: RunFolder, text: str, limit: int) -> list[Row]:
+    """The training documents that share the longest substrings with `text`, longest first, and their fates."""
+    from pipeline.documents import read_batches
+    from pipeline.kernels.overlap import Overlap
+
+    try:
+        query = Overlap(text)
+    except ValueError as error:
+        raise RecipeError(f"--text: {error}") from None
+    trained = {row["id"] for row in select_rows(run.documents, "split", {"train"}, ["id"])}
+    last = list(run.text_stages.values())[-1:]
+    best: list[tuple[int, str, str]] = []  # a heap: bytes, id, the shared substring
+    for path in sorted(last[0].data.glob("*.parquet")) if last else []:
+        for table in read_batches(path, ["id", "text"]):
+            for name, body in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):
+                shared = query.longest(body) if name in trained else ""
+                if shared:
+                    heapq.heappush(best, (len(shared.encode()), name, shared))
+                    if len(best) > limit:
+                        heapq.heappop(best)
+    best.sort(key=lambda entry: (-entry[0], entry[1]))
+    fates = {row["id"]: row for row in _trained(run, select_rows(run.documents, "id", {name for _, name, _ in best}))}
+    return [{"overlap": size, "shared": shared, **fates[name]} for size, name, shared in best]
+
+
+def _trained(run: RunFolder, pieces: list[Row]) -> list[Row]:
+    """One row a document from its rows in documents.parquet: held out, or the steps that took its samples."""
+    samples = {(row["stream"], row["sample"]) for row in pieces if row["split"] == "train"}
+    history = _history(run) if samples and run.checkpoints else None
+    steps_of = history.steps_of(samples) if history else {}
+    documents: dict[str, Row] = {}
+    for row in pieces:
+        fate = documents.setdefault(
+            row["id"],
+            {
+                "fate": "trained" if row["split"] == "train" else "held out",
+                **{name: row[name] for name in ("id", "url", "source", "language", "stream")},
+                "pieces": [],
+                "steps": [],
+                "trained_until": history.steps if history else 0,
+            },
+        )
+        steps = steps_of.get((row["stream"], row["sample"]), []) if row["split"] == "train" else []
+        span = [row["offset"], row["offset"] + row["tokens"]]
+        fate["pieces"].append({"sample": row["sample"], "span": span, "steps": steps})
+        fate["steps"] = sorted({*fate["steps"], *steps})
+    for fate in documents.values():
+        if fate["fate"] == "trained" and not fate["steps"]:
+            fate["fate"] = "in the shards, not trained on yet"
+    return list(documents.values())
+
+
+def _history(run: RunFolder) -> History:
+    from trainer.trace import History
+
+    return History(run.trained, run.shards)
+
+
+def _trace_lines(rows: list[Row]) -> Iterator[str]:
+    """A line or two a document."""
+    for row in rows:
+        document = f"{row['id']}  {clean(row['url'] or row['source'] or '', 100)}"
+        if "share" in row:
+            start, end = row["span"]
+            yield f"{row['share']:6.2%}  {document}  ({row['source']}; {row['stream']}/{row['sample']}, {start}-{end})"
+            continue
+        if "overlap" in row:
+            yield f"{row['overlap']:,} bytes: {clean(row['shared'], 200)}"
+        yield f"{document}\n  {_fate(row)}"
+
+
+def _fate(row: Row) -> str:
+    if row["fate"] == "dropped":
+        return f"dropped by stage {row['stage']}, rule {row['rule']}: {_reason(row)}"
+    if row["fate"] != "trained":
+        return str(row["fate"])
+    steps: list[Any] = row["steps"]
+    shown = ", ".join(f"{step:,}" for step in steps[:_SHOWN]) + (", ..." if len(steps) > _SHOWN else "")
+    return f"trained on in {len(steps):,} of {row['trained_until']:,} steps: {shown}"

@@ -1,45 +1,47 @@
-"""The command `pretrain`: its commands, and the one place where errors become messages and exit codes.
+"""The command `pretrain`: the table of its commands, and the one place where results and errors are printed.
 
     0    done
     1    the work failed (a damaged file, a full disk, an unusable model): the message says what to do
     2    bad usage or a bad recipe
-    130  stopped by Ctrl-C, 143 by SIGTERM; the same command goes on where it was
+    130  stopped by Ctrl-C, 143 by SIGTERM; the same command resumes
 
-An unexpected exception is a bug and keeps its traceback. Commands import what they need when they run, so
+A command returns a `Result`, which is printed as JSON (--json) or for people. Errors meant for people become a message
+and an exit code; any other exception is a bug and keeps its traceback. Commands import what they need when they run, so
 `pretrain --help` and `pretrain check` load no heavy library.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cli import ablate, evaluate, export, inspect, prepare, provenance, recipe, run, status, terminal
-from cli.report import command as report
+from cli import ablate, evaluate, export, inspect, prepare, recipe, run, status, terminal
+from cli.options import Result, common_options
 from common.errors import Interrupted, PretrainError, RecipeError
+from common.runfolder import RunFolder
 
 _OURS = {"common", "pipeline", "trainer", "recipes", "cli", "data"}
-_RESUME = "stopped; what is finished is kept, and the same command goes on from there"
+_RESUME = "stopped; finished work is kept, and the same command resumes from there"
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived."""
+    """SIGTERM stopped the process."""
 
 
 class Boundary(TyperGroup):
-    """The process boundary: exceptions that are meant for people become a message and an exit code."""
+    """The process boundary: turns exceptions meant for people into a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        terminal.set_volume(0)
-        terminal.set_json(False)
+        terminal.CHOICES.set(terminal.Choices())
         try:
             with _terminable():
                 return super().invoke(ctx)
@@ -56,47 +58,36 @@ class Boundary(TyperGroup):
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] in _OURS:
                 raise
-            _end(error, f"the library `{error.name}` is missing; install pretrain with its extras (README.md)", 1)
+            _end(error, f"the library `{error.name}` is not installed; install pretrain with its extras (README.md)", 1)
         except Interrupted as stopped:
             _end(stopped, str(stopped), 128 + stopped.signal)
         except KeyboardInterrupt as stopped:
             _end(stopped, _RESUME, _stop_code(stopped))
 
 
-def _common(
-    quiet: Annotated[
-        bool,
-        typer.Option(
-            "--quiet",
-            "-q",
-            expose_value=False,
-            callback=lambda chosen: terminal.set_volume(-1) if chosen else None,
-            help="Tell no progress, only errors.",
-        ),
-    ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option(
-            "--verbose",
-            "-v",
-            expose_value=False,
-            callback=lambda chosen: terminal.set_volume(1) if chosen else None,
-            help="Tell more: every rule's drops, every checkpoint.",
-        ),
-    ] = False,
-) -> None:
-    """The options that every command has."""
-
-
 _COMMON = typer.Typer(add_completion=False)
-_COMMON.command()(_common)
+_COMMON.command()(common_options)
 
 
 class Command(TyperCommand):
-    """A command with the options that all have."""
+    """A command with the options that all have; prints the result that it returns."""
 
     def __init__(self, name: str | None, *, params: Any = None, **rest: Any) -> None:
         super().__init__(name, params=[*(params or []), *typer.main.get_command(_COMMON).params], **rest)
+
+    def invoke(self, ctx: Any) -> None:
+        for value in ctx.params.values():
+            if isinstance(value, RunFolder) and not value.path.is_dir():
+                raise RecipeError(f"{value.path}: not a run folder: it does not exist; `pretrain run RECIPE` makes one")
+        result: Result | None = super().invoke(ctx)
+        if result is None:
+            return
+        if terminal.choices().json:
+            typer.echo(json.dumps(result.value, indent=1, ensure_ascii=False))
+        else:
+            terminal.show(*result.parts)
+        if result.error:
+            raise result.error
 
 
 app = typer.Typer(
@@ -107,28 +98,33 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="One recipe turns raw web archives into a base model that runs on your own machine.",
 )
-for command in (
-    run.run,
-    run.corpus,
-    run.train,
-    recipe.check,
-    recipe.plan,
-    recipe.schema,
-    recipe.harvest,
-    inspect.inspect,
-    provenance.trace,
-    export.export,
-    evaluate.generate,
-    evaluate.chat,
-    report.report,
-    status.status,
-    ablate.ablate,
+shards = typer.Typer(no_args_is_help=True, help="Check shards, look into them, or make them of your own text.")
+quality_model = typer.Typer(no_args_is_help=True, help="Train classifiers for the quality stage.")
+for group, name, command in (
+    (app, "run", run.run),
+    (app, "corpus", run.corpus),
+    (app, "train", run.train),
+    (app, "check", recipe.check),
+    (app, "plan", recipe.plan),
+    (app, "schema", recipe.schema),
+    (app, "status", status.status),
+    (app, "report", status.report),
+    (app, "inspect", inspect.inspect),
+    (app, "trace", inspect.trace),
+    (app, "eval", evaluate.evaluate),
+    (app, "generate", evaluate.generate),
+    (app, "export", export.export),
+    (app, "import", export.import_model),
+    (app, "ablate", ablate.ablate),
+    (app, "harvest", prepare.harvest),
+    (shards, "verify", prepare.verify_shards),
+    (shards, "show", prepare.show_sample),
+    (shards, "from-jsonl", prepare.make_shards),
+    (quality_model, "train", prepare.train_quality_model),
 ):
-    app.command(cls=Command)(command)
-app.command("eval", cls=Command)(evaluate.evaluate)
-app.command("import", cls=Command)(export.import_model)
-app.add_typer(prepare.app_quality_model, name="quality-model")
-app.add_typer(prepare.app)
+    group.command(name, cls=Command)(command)
+app.add_typer(shards, name="shards")
+app.add_typer(quality_model, name="quality-model")
 
 
 def main() -> None:
@@ -140,7 +136,7 @@ def main() -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that workers end and temporary files go."""
+    """Make SIGTERM raise as Ctrl-C does, so that workers end and temporary files are removed."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Terminated
@@ -153,7 +149,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The signal during whose handling an error came up, e.g. while workers that had ended already were stopped."""
+    """The signal during whose handling `error` was raised, e.g. while stopping workers that had already ended."""
     while error:
         if isinstance(error, KeyboardInterrupt):
             return error
@@ -170,16 +166,14 @@ def _describe(error: OSError) -> str:
     if error.filename:
         text = f"{error.filename}: {text}"
     if error.errno == errno.ENOSPC:
-        return f"{text}; free some space, then the same command goes on with what is finished"
+        return f"{text}; free some space, then run the same command again: it resumes"
     return text
 
 
 def _end(error: BaseException, message: str, code: int) -> None:
     """Print a message with the error's notes and leave with an exit code."""
-    from cli.terminal import errors
-
     text = "\n".join([message, *getattr(error, "__notes__", [])])
-    errors().print(text, style="red" if code < 128 else None, soft_wrap=True)
+    terminal.make_console(stderr=True).print(text, style="red" if code < 128 else None, soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -1,7 +1,7 @@
-"""`pretrain status`: how far a run is, whether it still runs, and what the next command would do.
+"""`status`, how far a run is, and `report`, the run as an HTML page.
 
-Everything is read from the run folder, so it works beside the running process, after a crash, and on a copy. Whether a
-process is at work is known from the locks of the run folder and the training folder, which a killed process loses.
+Both read only the run folder, so they work during the run, after a crash, and on a copy. Whether a process is at
+work is known from the locks on the run folder and the training folder, which the system frees when a process dies.
 """
 
 from __future__ import annotations
@@ -12,120 +12,117 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.run import Json
+from cli.contents import read_recipe
+from cli.options import Result, Run
+from cli.terminal import duration, make_table, megabytes
 from common.files import lock_holder
+from common.runfolder import RunFolder, pass_progress
 
 if TYPE_CHECKING:
-    from common.runfolder import RunFolder
+    from rich.table import Table
 
 
-def status(
-    run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/demo.", show_default=False)], as_json: Json = False
-) -> None:
-    """Say how far a run is, running or dead.
+def status(run: Run) -> Result:
+    """Say how far a run is and whether it is running.
 
     Example: pretrain status runs/demo
     """
-    from cli.terminal import print_json, results
-
-    found = read_status(run)
-    if as_json:
-        print_json(found)
-    else:
-        results().print(_table(found))
+    state = read_status(run.path)
+    return Result(state, _table(state))
 
 
-def read_status(run: Path) -> dict[str, Any]:
+def read_status(path: Path) -> dict[str, Any]:
     """{run, state, process, stages: [{stage, state, ...}], training}. Raises RecipeError where there is no run."""
-    from common.runfolder import RunFolder
-
-    folder = RunFolder(run)
-    holder, trainer = lock_holder(run), lock_holder(folder.train)
-    wanted = [str(stage) for stage in folder.recipe.get("stages", [])] or list(folder.stages)
-    building = {_name(path): path for path in [*run.glob("corpus/.[0-9]*-*.*"), *run.glob(".shards.*")]}
+    run = RunFolder.open(path)
+    builder, trainer = lock_holder(path), lock_holder(run.trained)
     stages = []
-    for name in wanted:
-        # A hidden folder beside a published stage is its rebuilding.
-        if name in building:
-            stages.append({"stage": name, "state": "building" if holder else "interrupted"} | _progress(building[name]))
-        elif name in folder.stages:
-            stats = folder.stages[name].stats
-            counts = {key: stats.get(key) for key in ("documents_in", "documents_kept", "tokens") if key in stats}
+    for name in map(str, read_recipe(run).get("stages", run.stages)):
+        if name in run.building:  # first, since a published stage may be under rebuilding
+            stages.append(
+                {"stage": name, "state": "building" if builder else "interrupted"} | pass_progress(run.building[name])
+            )
+        elif name in run.stages:
+            stats = run.stages[name].stats
+            counts = {key: stats[key] for key in ("documents_in", "documents_kept", "tokens") if key in stats}
             stages.append({"stage": name, "state": "done"} | counts)
         else:
             stages.append({"stage": name, "state": "to do"})
-    training = _training(folder, running=trainer is not None)
-    states = [stage["state"] for stage in stages] + ([training["state"]] if training else [])
-    state = (
-        "running" if holder or trainer else "finished" if all(s in ("done", "finished") for s in states) else "stopped"
-    )
-    return {"run": str(run), "state": state, "process": holder or trainer, "stages": stages, "training": training}
+    training = _training(run, running=trainer is not None)
+    states = {part["state"] for part in (*stages, training) if part}
+    state = "running" if builder or trainer else "finished" if states <= {"done", "finished"} else "stopped"
+    return {"run": str(path), "state": state, "process": builder or trainer, "stages": stages, "training": training}
 
 
-def _name(folder: Path) -> str:
-    """Stage of a hidden folder `.NN-stage.<fingerprint>` or `.shards.<fingerprint>`."""
-    place = folder.name[1:].rpartition(".")[0]
-    return "tokenize" if place == "shards" else place[3:]
-
-
-def _progress(folder: Path) -> dict[str, Any]:
-    """What the tasks' heartbeats add up to, by the pass that beat last."""
-    beats = sorted((folder / ".progress").glob("*-[0-9]*"), key=lambda path: path.stat().st_mtime)
-    if not beats:
-        return {}
-    current = beats[-1].name.rpartition("-")[0]
-    values = [path.read_text("ascii").split() for path in beats if path.name.rpartition("-")[0] == current]
-    whole = [value for value in values if len(value) == 3]
-    finished = len(list((folder / ".receipts").glob(f"{current}-*.json")))
-    return {"pass": current, "tasks_finished": finished, "documents_read": sum(int(value[0]) for value in whole)}
-
-
-def _training(folder: RunFolder, *, running: bool) -> dict[str, Any] | None:
-    """Step, loss, rate, time left, and when the last row was written."""
-    from common.runfolder import rows_of
-
-    rows = rows_of(folder, "train")
-    steps = (folder.recipe.get("train") or {}).get("steps")
+def _training(run: RunFolder, *, running: bool) -> dict[str, Any] | None:
+    """{state, step, steps, loss, tokens_per_second, seconds_left, ...}; None where the recipe trains nothing."""
+    rows = run.records("train")
+    steps = (read_recipe(run).get("train") or {}).get("steps")
     if not rows:
         return {"state": "running" if running else "to do", "steps": steps} if steps else None
     last = rows[-1]
-    age = time.time() - (folder.train / "metrics.jsonl").stat().st_mtime
     rate = last.get("tokens_per_second") or 0.0
-    finished = bool(folder.result) and folder.result.get("step", 0) >= last["step"]
-    found = {"state": "running" if running else "finished" if finished else "stopped", "step": last["step"]}
-    found |= {"steps": steps, "loss": last["loss"], "tokens_per_second": rate}
+    finished = run.result.get("step", -1) >= last["step"]
+    training = {"state": "running" if running else "finished" if finished else "stopped", "step": last["step"]}
+    training |= {"steps": steps, "loss": last["loss"], "tokens_per_second": rate}
     if steps and rate and not finished:
-        found["seconds_left"] = (steps - last["step"]) * last["tokens"] / last["step"] / rate
-    checkpoint = folder.checkpoints[-1].name if folder.checkpoints else None
-    return found | {"seconds_since_last_row": round(age, 1), "checkpoint": checkpoint}
+        training["seconds_left"] = (steps - last["step"]) * last["tokens"] / last["step"] / rate
+    training["seconds_since_last_row"] = round(run.seconds_since_last_record(time.time()), 1)
+    return training | {"checkpoint": run.checkpoints[-1].name if run.checkpoints else None}
 
 
-def _table(found: dict[str, Any]) -> Any:
-    from cli.terminal import duration, make_table
-
-    process = f" ({found['process']})" if found["process"] else ""
-    title = f"{found['run']}: {found['state']}{process}"
-    table = make_table("stage", title=title)
-    for column in ("state", ""):
-        table.add_column(column)
-    for stage in found["stages"]:
-        said = ""
+def _table(status: dict[str, Any]) -> Table:
+    process = f" ({status['process']})" if status["process"] else ""
+    table = make_table("stage", title=f"{status['run']}: {status['state']}{process}")
+    table.add_column("state")
+    table.add_column("")
+    for stage in status["stages"]:
+        detail = ""
         if stage["state"] == "done":
-            said = f"{stage['documents_kept']:,} of {stage['documents_in']:,} documents kept"
+            detail = f"{stage['documents_kept']:,} of {stage['documents_in']:,} documents kept"
         elif "pass" in stage:
-            said = f"pass {stage['pass']}: {stage['documents_read']:,} documents read"
-            said += f", {stage['tasks_finished']:,} tasks finished"
-        table.add_row(stage["stage"], stage["state"], said)
-    training = found["training"]
-    if training:
-        said = ""
-        if "step" in training:
-            said = f"step {training['step']:,}" + (f" of {training['steps']:,}" if training["steps"] else "")
-            said += f", loss {training['loss']:.3f}, {training['tokens_per_second']:,.0f} tokens/s"
-        if training["state"] == "running" and "seconds_left" in training:
-            said += f", {duration(training['seconds_left'])} left"
-        if training["state"] == "stopped":
-            said += f"; nothing new for {duration(training['seconds_since_last_row'])}; goes on from"
-            said += f" {training['checkpoint'] or 'the first step'}"
-        table.add_row("train", training["state"], said)
+            detail = f"pass {stage['pass']}: {stage['documents_read']:,} documents read"
+            detail += f", {stage['tasks_finished']:,} tasks finished"
+        table.add_row(stage["stage"], stage["state"], detail)
+    if training := status["training"]:
+        table.add_row("train", training["state"], _training_detail(training))
     return table
+
+
+def _training_detail(training: dict[str, Any]) -> str:
+    if "step" not in training:
+        return ""
+    detail = f"step {training['step']:,}" + (f" of {training['steps']:,}" if training["steps"] else "")
+    detail += f", loss {training['loss']:.3f}, {training['tokens_per_second']:,.0f} tokens/s"
+    if training["state"] == "running" and "seconds_left" in training:
+        detail += f", {duration(training['seconds_left'])} left"
+    if training["state"] == "stopped":
+        detail += f"; last record {duration(training['seconds_since_last_row'])} ago; resumes from "
+        detail += training["checkpoint"] or "the first step"
+    return detail
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folder; give several to compare them.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write; default: report.html in the run folder, or here for a comparison."),
+    ] = None,
+    core_price: Annotated[
+        float | None, typer.Option(min=0, metavar="PRICE", help="Price of a core-hour, to show the stages' cost.")
+    ] = None,
+    gpu_price: Annotated[
+        float | None, typer.Option(min=0, metavar="PRICE", help="Price of a GPU-hour, to show the training's cost.")
+    ] = None,
+) -> Result:
+    """Write a run's report as one HTML file, finished or not; several runs are compared on one page.
+
+    Example: pretrain report runs/demo
+
+    Example: pretrain report runs/a runs/b --output a-b.html
+    """
+    from cli.report.learning import Prices
+    from cli.report.write import write_report
+
+    page = write_report(runs, output, Prices(core_price, gpu_price))
+    size = page.stat().st_size
+    return Result({"report": str(page), "bytes": size}, f"{page} ({megabytes(size)})")

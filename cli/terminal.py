@@ -1,19 +1,16 @@
-"""Where the command line writes, and how it writes numbers, sizes, times and other people's text.
+"""Printing: results on stdout, progress and errors on stderr, in one style of tables, numbers and times.
 
-Progress and errors go to stderr, results to stdout, so `pretrain run ... > log` keeps the results alone. A
-terminal gets colours and bars; a pipe gets plain lines. Rich honours NO_COLOR, FORCE_COLOR and COLUMNS. Every command
-takes --quiet (no progress, errors still) and -v (more of it).
-
-A corpus run on the terminal: one bar per stage while it works, the funnel and the truth table at the end.
-
-A training run on the terminal: a bar with loss, rate and time left; the scores and samples at the end.
+`pretrain run ... > log` thus keeps the results alone. A terminal gets colours and one bar for the running stage or
+training; a pipe gets plain lines. Rich honours NO_COLOR, FORCE_COLOR and COLUMNS.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,54 +26,50 @@ from common.observe import Observer, Progress
 if TYPE_CHECKING:
     from common.observe import TrainResult
 
-_PIPE_WIDTH = 120
-_volume = 0
-_json = False
+_PIPE_WIDTH = 120  # columns
+_TOP_REASONS = 3
 
 
-def set_volume(level: int) -> None:
-    """How much progress is told: -1 none, 0 as usual, 1 also what only the logs would hold."""
-    global _volume
-    _volume = level
+@dataclass
+class Choices:
+    """The options that every command has."""
+
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
 
 
-def set_json(chosen: bool) -> None:
-    """Whether the result is wanted as JSON instead of tables."""
-    global _json
-    _json = chosen
+CHOICES: ContextVar[Choices] = ContextVar("choices")  # of the running command, set by cli/main.py
 
 
-def verbose() -> bool:
-    """Whether more than usual was asked for."""
-    return _volume > 0
+def choices() -> Choices:
+    """The running command's choices; the defaults outside of a command."""
+    return CHOICES.get(Choices())
 
 
-def results() -> Console:
-    """Console on stdout, for what a command was asked for."""
-    return _console(stderr=False)
-
-
-def tables() -> Console:
-    """Console on stdout for what people read of a result; silent with --json."""
-    console = results()
-    console.quiet = _json
-    return console
+def make_console(*, stderr: bool) -> Console:
+    """A console that neither reads markup in its text nor wraps a pipe's lines at a terminal's width."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def messages() -> Console:
-    """Console on stderr, for progress; silent with --quiet."""
-    console = _console(stderr=True)
-    console.quiet = _volume < 0
+    """Console on stderr for progress and warnings; silent with --quiet."""
+    console = make_console(stderr=True)
+    console.quiet = choices().quiet
     return console
 
 
-def errors() -> Console:
-    """Console on stderr, for what ended the command; never silent."""
-    return _console(stderr=True)
+def show(*parts: RenderableType) -> None:
+    """Print parts of a result on stdout, texts unwrapped; nothing with --json."""
+    console = make_console(stderr=False)
+    for part in () if choices().json else parts:
+        console.print(part, soft_wrap=isinstance(part, str | Text))
 
 
 def make_table(*columns: str, title: str | None = None) -> Table:
-    """An empty table in the one look that all have; the first column stands left, the others right, for numbers."""
+    """An empty table; the first column is aligned left, the others right, for numbers."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=title, title_justify="left", title_style="bold")
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
@@ -86,8 +79,9 @@ def make_table(*columns: str, title: str | None = None) -> Table:
 class View:
     """Lines on a console and, on a terminal, one bar below them; as a context manager it leaves no bar behind."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or messages()
+        self.verbose = choices().verbose
         self._bars: Bars | None = None
 
     def __enter__(self) -> Self:
@@ -111,32 +105,36 @@ class View:
             self._bars.start()
 
     def move_bar(self, completed: float, state: str) -> bool:
-        """Move the bar and say beside it how things stand. Returns whether there is a bar."""
+        """Move the bar and replace the text after it. Returns whether there is a bar."""
         if self._bars:
             self._bars.update(self._bars.task_ids[0], completed=completed, state=state)
         return self._bars is not None
 
     def stop_bar(self) -> None:
-        """Remove the bar."""
         if self._bars:
             self._bars.stop()
             self._bars = None
 
 
 def printable(text: str) -> str:
-    """Other people's text without control characters (terminal escapes among them); lines are kept."""
+    """Text from documents without control characters (terminal escapes among them); line breaks and tabs stay."""
     unwanted = {character for character in set(text) if not character.isprintable()} - {"\n", "\t"}
     return text.translate({ord(character): None for character in unwanted}) if unwanted else text
 
 
 def clean(text: str, limit: int | None = None) -> str:
-    """Other people's text on one printable line, cut to `limit` characters."""
+    """Text from documents on one printable line, cut to `limit` characters."""
     line = printable(" ".join(text.split()))
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
+def largest_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """(name, count) pairs, equal counts by name."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
 def megabytes(size: float) -> str:
-    """Bytes as MB (10^6) with as many digits as tell something."""
+    """Bytes as MB (10^6), with decimals below 100 MB."""
     value = size / 1e6
     return f"{value:,.0f} MB" if value >= 100 else f"{value:.1f} MB" if value >= 1 else f"{value:.3f} MB"
 
@@ -156,28 +154,13 @@ def remaining(seconds: float, fraction: float) -> str:
     return f"{duration(seconds * (1 - fraction) / fraction)} left" if 0.01 < fraction < 1 else ""
 
 
-def print_json(value: Any) -> None:
-    """A result for other programs: JSON on stdout, as it is."""
-    results().print(json.dumps(value, indent=1, ensure_ascii=False), soft_wrap=True)
-
-
-def _console(*, stderr: bool) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
-
-
-_TOP_REASONS = 3
-
-
 class CorpusView(View, Observer):
-    """Observer of `common.observe` that shows stages as they run and remembers what they did.
+    """Shows stages as they run, and keeps their `stats` and `seconds`.
 
-    A stage may read its input in several passes; the bar then starts anew, and rate and time left are those of
-    the pass.
+    A stage may read its input in several passes; the bar then starts again, and rate and time left are the pass's.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         super().__init__(console)
         self.stats: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
@@ -206,8 +189,8 @@ class CorpusView(View, Observer):
         self.stop_bar()
         self.stats[stage], self.seconds[stage] = stats, seconds
         self.say(f"{stage}: {_kept(stats)}, {megabytes(stats['bytes_kept'])}, {duration(seconds)}")
-        if verbose():
-            for rule, count in sorted(stats["dropped"].items(), key=lambda item: (-item[1], item[0])):
+        if self.verbose:
+            for rule, count in largest_first(stats["dropped"]):
                 self.say(f"{stage}:   {rule} dropped {count:,}")
 
     def stage_skipped(self, stage: str, stats: dict[str, Any]) -> None:
@@ -216,30 +199,26 @@ class CorpusView(View, Observer):
 
 
 def funnel_table(stats: dict[str, dict[str, Any]], seconds: dict[str, float]) -> Table:
-    """Stage by stage: documents in, kept and dropped, text kept, time, and the rules that dropped most.
+    """Documents in, kept and dropped, text kept, time, and the rules that dropped most, by stage.
 
-    stats: stats.json by stage, in order; seconds: time of the stages that ran now (the others are unchanged).
+    stats: stats.json by stage, in order; seconds: of the stages that ran now (the others are unchanged).
     """
     table = make_table("stage", "in", "kept", "dropped", "kept %", "text", "time")
     table.add_column("most dropped for", overflow="fold")
+
+    def add(name: str, read: int, counts: dict[str, Any], spent: float | None, note: str) -> None:
+        kept, time = counts["documents_kept"], "unchanged" if spent is None else duration(spent)
+        numbers = f"{read:,}", f"{kept:,}", f"{read - kept:,}", _percent(kept, read), megabytes(counts["bytes_kept"])
+        table.add_row(name, *numbers, time, note)
+
     for stage, counts in stats.items():
-        table.add_row(
-            stage,
-            *_counts(counts["documents_in"], counts["documents_kept"]),
-            megabytes(counts["bytes_kept"]),
-            duration(seconds[stage]) if stage in seconds else "unchanged",
-            _reasons(counts["dropped"]),
-        )
+        reasons = ", ".join(f"{rule} {count:,}" for rule, count in largest_first(counts["dropped"])[:_TOP_REASONS])
+        add(stage, counts["documents_in"], counts, seconds.get(stage), reasons)
     if len(stats) > 1:
         first, last = next(iter(stats.values())), list(stats.values())[-1]
         table.add_section()
-        table.add_row(
-            "all",
-            *_counts(first["documents_in"], last["documents_kept"]),
-            megabytes(last["bytes_kept"]),
-            duration(sum(seconds.values())) if seconds else "unchanged",
-            f"{last['tokens']:,} tokens" if "tokens" in last else "",
-        )
+        tokens = f"{last['tokens']:,} tokens" if "tokens" in last else ""
+        add("all", first["documents_in"], last, sum(seconds.values()) if seconds else None, tokens)
     return table
 
 
@@ -256,23 +235,14 @@ def _kept(stats: dict[str, Any]) -> str:
     return f"{kept:,} of {read:,} documents kept ({_percent(kept, read)} %)"
 
 
-def _counts(read: int, kept: int) -> tuple[str, str, str, str]:
-    return f"{read:,}", f"{kept:,}", f"{read - kept:,}", _percent(kept, read)
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f}" if whole else "-"
-
-
-def _reasons(dropped: dict[str, int]) -> str:
-    most = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{rule} {count:,}" for rule, count in most[:_TOP_REASONS])
+def _percent(part: int, total: int) -> str:
+    return f"{100 * part / total:.1f}" if total else "-"
 
 
 class TrainingView(View, Observer):
-    """Observer of `common.observe`: a bar on a terminal, a line for each record in a pipe."""
+    """Shows a training run: a bar on a terminal, a line for each record in a pipe."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         super().__init__(console)
         self.started = False
         self._steps = 0
@@ -280,7 +250,7 @@ class TrainingView(View, Observer):
 
     def training_started(self, info: dict[str, Any]) -> None:
         self.started = True
-        self.stop_bar()  # of before a rollback
+        self.stop_bar()  # a rollback starts training again
         self._steps, self._step_tokens = info["steps"], info["step_tokens"]
         self.say(
             f"train: {info['parameters'] / 1e6:,.1f} M parameters, {self._steps:,} steps of {self._step_tokens:,}"
@@ -289,7 +259,7 @@ class TrainingView(View, Observer):
         self.start_bar("train", self._steps, info["step"], MofNCompleteColumn())
 
     def resumed(self, step: int) -> None:
-        self.say(f"train: goes on after step {step:,}")
+        self.say(f"train: resumes after step {step:,}")
 
     def step(self, record: dict[str, Any]) -> None:
         left = (self._steps - record["step"]) * self._step_tokens / max(record["tokens_per_second"], 1e-9)
@@ -301,10 +271,11 @@ class TrainingView(View, Observer):
             self.say(f"train: step {record['step']:,} of {self._steps:,}  {state}")
 
     def evaluated(self, record: dict[str, Any]) -> None:
-        self.say(f"train: step {record['step']:,}  validation {_scores(record)}")
+        bits = f", {bits_per_byte(record)} bits per byte" if "bits_per_byte" in record else ""
+        self.say(f"train: step {record['step']:,}  validation loss {record['loss']:.3f}{bits}")
 
     def checkpointed(self, step: int, path: Any) -> None:
-        if not self.console.is_terminal or verbose():
+        if not self.console.is_terminal or self.verbose:
             self.say(f"train: step {step:,}  checkpoint {path}")
 
     def warning(self, message: str) -> None:
@@ -315,7 +286,7 @@ class TrainingView(View, Observer):
 
 
 def training_summary(result: TrainResult) -> Group:
-    """What a run came to: losses, validation by stream, the prompts with what the model makes of them."""
+    """A finished run: training loss, checkpoint, validation by stream, prompts with their continuations."""
     parts: list[RenderableType] = [
         f"{result.step:,} steps, {result.tokens:,} tokens; training loss {result.loss:.3f}",
         f"checkpoint: {result.checkpoint}",
@@ -333,11 +304,14 @@ def validation_table(validation: dict[str, Any]) -> Table:
     """Loss and bits per byte of each validation stream and over all."""
     table = make_table("validation", "loss", "bits per byte", "tokens")
     for stream, scores in [*validation["streams"].items(), ("all", validation)]:
-        bits = f"{scores['bits_per_byte']:.3f}" if "bits_per_byte" in scores else "-"
-        table.add_row(stream, f"{scores['loss']:.3f}", bits, f"{scores['tokens']:,}")
+        table.add_row(stream, *score_cells(scores))
     return table
 
 
-def _scores(record: dict[str, Any]) -> str:
-    bits = f", {record['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in record else ""
-    return f"loss {record['loss']:.3f}{bits}"
+def score_cells(scores: dict[str, Any]) -> tuple[str, str, str]:
+    """Loss, bits per byte (`-` where unknown) and tokens as a table shows them."""
+    return f"{scores['loss']:.3f}", bits_per_byte(scores), f"{scores['tokens']:,}"
+
+
+def bits_per_byte(scores: dict[str, Any]) -> str:
+    return f"{scores['bits_per_byte']:.3f}" if "bits_per_byte" in scores else "-"

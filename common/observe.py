@@ -1,4 +1,4 @@
-"""What a corpus build and a training run report while they work, as calls on an `Observer`.
+"""Progress of a corpus build and of a training run, reported as calls on an `Observer`.
 
 Neither half prints: `cli/terminal.py` draws tables and bars from these calls, a notebook may do something else.
 The methods of `Observer` do nothing, so that a subclass overrides those it needs, and a plain `Observer()` is silent.

@@ -1,166 +1,198 @@
-"""Read a run folder, whichever of its parts exist yet: a report may be asked for while the run goes on.
+"""The layout of a run folder: the one module that knows the names in it.
 
-Small files (stats, manifests, metrics, log) are read whole; parquet is read as a sample of at most ROW_GROUPS row
-groups (of 1,000 documents) a folder, evenly spaced over all of them, always the same ones. A line torn by a crash or
-by a writer at work is passed over.
+    recipe.yaml                        the resolved recipe
+    corpus/NN-stage/                   a published stage: data/, dropped/, stats.json, manifest.json
+    corpus/.NN-stage.<fingerprint>/    the same stage while it is built
+    shards/                            the published stage `tokenize`, with documents.parquet
+    log.jsonl                          times, hosts and events of the corpus
+    train/                             metrics.jsonl, log.jsonl, ledger.json, result.json, checkpoints/step-*/
+    report.html  eval*.json  export/   written by commands
+
+Every part may be missing or half written, because reports are made of unfinished runs too: a missing file reads as
+empty, a torn line of a JSON-lines file is skipped. Files are read on first use and kept. Tables are not read here.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.errors import RecipeError
+from common.files import read_manifest
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-ROW_GROUPS = 100
 Row = dict[str, Any]
+TRAIN = "train"
+_PARTS = ("recipe.yaml", "corpus", "shards", TRAIN, "metrics.jsonl")
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Rows of a parquet folder: `table` with the columns that exist, and how many rows there are in all."""
+def stage_folder(run: Path, number: int, stage: str) -> Path:
+    """Folder in which the recipe's stage `number` (from 1) is published."""
+    return run / "shards" if stage == "tokenize" else run / "corpus" / f"{number:02d}-{stage}"
 
-    table: pa.Table
-    total: int
 
-    @property
-    def scale(self) -> float:
-        """What one sampled row stands for."""
-        return self.total / max(int(self.table.num_rows), 1)
-
-    @property
-    def whole(self) -> bool:
-        """Whether the sample is everything."""
-        return int(self.table.num_rows) == self.total
-
-    def __contains__(self, column: str) -> bool:
-        return column in self.table.column_names
-
-    def column(self, name: str) -> list[Any]:
-        """A column's values; None for each row where the column does not exist."""
-        return list(self.table[name].to_pylist()) if name in self else [None] * self.table.num_rows
+def building_folder(published: Path, fingerprint: str) -> Path:
+    """Hidden folder beside `published` in which the stage of this fingerprint is built."""
+    return published.with_name(f".{published.name}.{fingerprint}")
 
 
 class Stage:
-    """A published stage: stats, and samples of what it kept and dropped."""
+    """A published stage: its statistics and the folders of its tables."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder
-        self.stats: Row = read_json(folder / "stats.json") or {}
-        self.manifest: Row = read_json(folder / "manifest.json") or {}
-
-    def kept(self, columns: list[str]) -> Sample:
-        """A sample of kept documents."""
-        return read_sample(self.folder / "data", columns)
-
-    def dropped(self, columns: list[str]) -> Sample:
-        """A sample of dropped documents."""
-        return read_sample(self.folder / "dropped", columns)
+        self.data, self.dropped = folder / "data", folder / "dropped"
+        self.stats: Row = _json(folder / "stats.json", {})
+        self.manifest: Row = _json(folder / "manifest.json", {})
 
 
 class RunFolder:
-    """What a run has left so far. Raises RecipeError where the folder holds no run."""
+    """The folder of a run, or a training folder alone. Creates nothing; any part of it may be missing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not any((path / name).exists() for name in ("recipe.yaml", "corpus", "shards", "train", "metrics.jsonl")):
-            raise RecipeError(
-                f"{path}: not a run folder (no recipe.yaml, corpus, shards, train or metrics.jsonl in it)"
-            )
+        self.name = path.resolve().name
+        self.recipe = path / "recipe.yaml"
+        self.shards = path / "shards"
+        self.documents = self.shards / "documents.parquet"
+        self.train = path / TRAIN
+        self.report = path / "report.html"
+        self.exported = {"hf": path / "export" / "hf", "gguf": path / "export" / "model.gguf"}
 
-    @property
-    def name(self) -> str:
-        return self.path.resolve().name
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """The run at `path`. Raises RecipeError where there is none."""
+        if not any((path / name).exists() for name in _PARTS):
+            raise RecipeError(f"{path}: not a run folder (it has none of {', '.join(_PARTS)})")
+        return cls(path)
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
-        """Published stages of the corpus in order, the shards last."""
-        folders = {folder.name[3:]: folder for folder in sorted((self.path / "corpus").glob("[0-9][0-9]-*"))}
-        if (self.path / "shards" / "stats.json").is_file():
-            folders["tokenize"] = self.path / "shards"
+        """Published stages in order, `tokenize` last."""
+        folders = {folder.name[3:]: folder for folder in sorted(self.path.glob("corpus/[0-9][0-9]-*"))}
+        if (self.shards / "stats.json").is_file():
+            folders["tokenize"] = self.shards
         return {name: Stage(name, folder) for name, folder in folders.items()}
 
     @cached_property
-    def recipe_text(self) -> str:
-        """The resolved recipe, empty where none was kept."""
-        path = self.path / "recipe.yaml"
-        return path.read_text("utf-8") if path.is_file() else ""
+    def text_stages(self) -> dict[str, Stage]:
+        """Published stages whose tables hold texts: all but `tokenize`."""
+        return {name: stage for name, stage in self.stages.items() if name != "tokenize"}
 
     @cached_property
-    def recipe(self) -> Row:
-        import yaml
+    def building(self) -> dict[str, Path]:
+        """Hidden folders of stages that are being built, or whose building was interrupted."""
+        folders = [*self.path.glob("corpus/.[0-9][0-9]-*.*"), *self.path.glob(".shards.*")]
+        names = {folder: folder.name[1:].rpartition(".")[0] for folder in folders if folder.suffix != ".old"}
+        return {"tokenize" if name == "shards" else name[3:]: folder for folder, name in names.items()}
 
-        loaded = yaml.safe_load(self.recipe_text) if self.recipe_text else {}
-        return loaded if isinstance(loaded, dict) else {}
+    @property
+    def fingerprint(self) -> str | None:
+        """Fingerprint of the published shards; None before there are any."""
+        manifest = read_manifest(self.shards)
+        return manifest["fingerprint"] if manifest else None
 
     @cached_property
     def log(self) -> list[Row]:
-        """Rows of log.jsonl: what may differ between equal runs."""
-        return list(read_rows(self.path / "log.jsonl"))
+        """Rows of log.jsonl: times, hosts and events, which may differ between equal runs."""
+        return list(_rows(self.path / "log.jsonl"))
 
-    @cached_property
-    def train(self) -> Path:
-        """The training folder; the run folder itself where training was started alone."""
-        return self.path if (self.path / "metrics.jsonl").is_file() else self.path / "train"
+    @property
+    def trained(self) -> Path:
+        """The training folder: `train`, or the folder itself where it is one."""
+        alone = not self.train.is_dir() and any(
+            (self.path / name).exists() for name in ("metrics.jsonl", "checkpoints")
+        )
+        return self.path if alone else self.train
 
     @cached_property
     def metrics(self) -> list[Row]:
-        """Rows of metrics.jsonl, and of the training folder's log.jsonl: what a clock or an interruption decides."""
-        return [*read_rows(self.train / "metrics.jsonl"), *read_rows(self.train / "log.jsonl")]
+        """Rows of the training folder's metrics.jsonl, then those of its log.jsonl (speed, events)."""
+        return [*_rows(self.trained / "metrics.jsonl"), *_rows(self.trained / "log.jsonl")]
+
+    def records(self, kind: str) -> list[Row]:
+        """Metrics of one kind, one row a step; `train` rows include the speed that was logged at their step."""
+        rows = {row["step"]: row for row in self.metrics if row.get("kind") == kind and "step" in row}
+        for row in self.metrics if kind == "train" else ():
+            if row.get("kind") == "speed" and row.get("step") in rows:
+                rows[row["step"]] = row | rows[row["step"]]
+        return [rows[step] for step in sorted(rows)]
+
+    def seconds_since_last_record(self, now: float) -> float:
+        """Seconds from the last write of metrics.jsonl to `now` (seconds since 1970)."""
+        return now - (self.trained / "metrics.jsonl").stat().st_mtime
 
     @cached_property
     def result(self) -> Row:
         """result.json of a finished training run."""
-        return read_json(self.train / "result.json") or {}
+        result: Row = _json(self.trained / "result.json", {})
+        return result
 
     @cached_property
+    def ledger(self) -> list[Row]:
+        """Steps that training skips, and why."""
+        ledger: list[Row] = _json(self.trained / "ledger.json", [])
+        return ledger
+
+    @cached_property
+    def evaluations(self) -> list[Row]:
+        """Results of `pretrain eval` that were kept as eval*.json, oldest first."""
+        paths = {*self.path.glob("eval*.json"), *self.trained.glob("eval*.json")}
+        return [_json(path, {}) for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
+
+    @property
     def checkpoints(self) -> list[Path]:
         """Checkpoint folders, oldest first."""
-        return sorted(self.train.glob("checkpoints/step-*"))
+        return sorted(self.trained.glob("checkpoints/step-*"))
 
     @cached_property
     def state(self) -> Row:
         """state.json of the newest checkpoint."""
-        return (read_json(self.checkpoints[-1] / "state.json") or {}) if self.checkpoints else {}
+        return _json(self.checkpoints[-1] / "state.json", {}) if self.checkpoints else {}
+
+    def set_training_aside(self) -> Path | None:
+        """Rename `train` to the first free `train.N`, and return that; None where there is no training."""
+        if not self.train.exists():
+            return None
+        number = 1
+        while (kept := self.path / f"{TRAIN}.{number}").exists():
+            number += 1
+        return self.train.rename(kept)
+
+    def summary(self) -> Row:
+        """Results as one JSON value: statistics of each stage, and the last training and evaluation records."""
+        summary: Row = {"run": str(self.path), "stages": {name: stage.stats for name, stage in self.stages.items()}}
+        if self.metrics:
+            last = {row.get("kind"): row for row in self.metrics}
+            result = {"last": last.get("train"), "evaluation": last.get("eval"), "result": self.result or None}
+            summary["training"] = result
+        return summary
 
 
-def rows_of(run: RunFolder, kind: str) -> list[Row]:
-    """Rows of one kind by step, those of `train` with the speed measured then; a row written twice counts once."""
-    kinds = (kind, "speed") if kind == "train" else (kind,)
-    rows: dict[int, Row] = {}
-    for wanted in kinds:
-        for row in run.metrics:
-            if row.get("kind") == wanted and "step" in row and (wanted == kind or row["step"] in rows):
-                rows[row["step"]] = row if wanted == kind else row | rows[row["step"]]
-    return [rows[step] for step in sorted(rows)]
+def pass_progress(building: Path) -> Row:
+    """{pass, tasks_finished, documents_read} of the pass that a stage's tasks reported last; empty before any did."""
+    beats = sorted(building.glob(".progress/*-[0-9]*"), key=lambda path: path.stat().st_mtime)
+    if not beats:
+        return {}
+    current = beats[-1].name.rpartition("-")[0]
+    values = [path.read_text("ascii").split() for path in beats if path.name.rpartition("-")[0] == current]
+    read = sum(int(value[0]) for value in values if len(value) == 3)  # others are being written
+    finished = len(list(building.glob(f".receipts/{current}-*.json")))
+    return {"pass": current, "tasks_finished": finished, "documents_read": read}
 
 
-def summary(run: RunFolder) -> Row:
-    """A run's results as one JSON value: stats of each stage, and what training came to."""
-    found: Row = {"run": str(run.path), "stages": {name: stage.stats for name, stage in run.stages.items()}}
-    if run.metrics:
-        last = {row.get("kind"): row for row in run.metrics}
-        found["training"] = {"last": last.get("train"), "evaluation": last.get("eval"), "result": run.result or None}
-    return found
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's value; None where it is absent or being written."""
+def _json(path: Path, default: Any) -> Any:
+    """A JSON file's value, or `default` where the file is missing, empty or half written."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes()) or default
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
-        return None
+        return default
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Rows of a JSON-lines file that are whole."""
+def _rows(path: Path) -> Iterator[Row]:
+    """Objects of a JSON-lines file, without torn lines."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as lines:
@@ -171,56 +203,3 @@ def read_rows(path: Path) -> Iterator[Row]:
                 continue
             if isinstance(row, dict):
                 yield row
-
-
-def read_sample(folder: Path, columns: list[str], limit: int = ROW_GROUPS) -> Sample:
-    """A sample of a folder's parquet files, or of one file, with those of `columns` that exist."""
-    import pyarrow as pa
-
-    groups, total = sample_groups(folder, limit)
-    tables = [read_group(path, number, columns) for path, number in groups]
-    return Sample(pa.concat_tables(tables, promote_options="default") if tables else pa.table({}), total)
-
-
-def sample_groups(folder: Path, limit: int = ROW_GROUPS) -> tuple[list[tuple[Path, int]], int]:
-    """At most `limit` row groups (file, number), evenly spaced over all of a folder's, and the rows of all of them."""
-    import pyarrow.parquet as pq
-
-    found: list[tuple[Path, int]] = []
-    total = 0
-    for path in [folder] if folder.is_file() else sorted(folder.glob("*.parquet")):
-        footer = pq.read_metadata(path)
-        total += footer.num_rows
-        found += [(path, number) for number in range(footer.num_row_groups) if footer.row_group(number).num_rows]
-    if len(found) > limit:
-        found = [found[i * len(found) // limit] for i in range(limit)]
-    return found, total
-
-
-def read_group(path: Path, number: int, columns: list[str]) -> pa.Table:
-    """One row group, with those of `columns` that exist."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        present = [name for name in columns if name in file.schema_arrow.names]
-        return file.read_row_group(number, columns=present)
-
-
-def find_rows(folder: Path, column: str, wanted: set[str], columns: list[str], most: int) -> list[Row]:
-    """Sampled rows whose `column` is among `wanted`, at most `most` of each; texts are read group by group."""
-    left = dict.fromkeys(wanted, most)
-    rows: list[Row] = []
-    for path, number in sample_groups(folder)[0]:
-        if not any(left.values()):
-            break
-        table = read_group(path, number, [column])
-        if not table.num_columns:
-            break
-        chosen = []
-        for index, value in enumerate(table[column].to_pylist()):
-            if left.get(value):
-                left[value] -= 1
-                chosen.append(index)
-        if chosen:
-            rows += read_group(path, number, columns).take(chosen).to_pylist()
-    return rows

@@ -1,85 +1,83 @@
-"""From records to tokens: documents and text by stage, and where those of each source and language went.
+"""Documents and tokens in numbers: by stage, source, language, rule, length and stream.
 
-Counts by stage are exact (stats.json); those by source and language come from the bounded sample, scaled up.
-
-Documents by language and by length, from the bounded sample, scaled up where that is not the whole.
-
-Pages beside what was extracted of them; only where the archives can still be read from here.
+Counts by stage are exact (stats.json); all others come from bounded samples, scaled up where a sample is not complete.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from cli.report.charts import BEFORE, KEPT, LOGARITHMIC, bars, columns, sampled
-from cli.report.page import Block, Figure, Fragment, Section, Table, Text, Texts
-from cli.report.passages import CHARACTERS, fragments
-from cli.terminal import clean, printable
-from common.errors import PipelineError
-from common.runfolder import Row, RunFolder, Stage, read_group, sample_groups
-from pipeline.config import Source
+from cli.contents import read_group, read_sample, sample_groups
+from cli.report.page import (
+    BEFORE,
+    KEPT,
+    Block,
+    Figure,
+    Table,
+    axis,
+    bars,
+    bars_layout,
+    columns,
+    log_axis,
+    sampled,
+)
+from common.runfolder import RunFolder, Stage
 
-LANGUAGES = 8  # in the diagram; the rest are one
+LANGUAGES = 8  # in the diagram of flows; the others are drawn as one
+FLOWS = 100  # in the diagram's table
+TOP = 20  # rules or languages in a chart; its table has all
 
 
-def funnel_section(run: RunFolder) -> Section:
-    """The funnel."""
-    lead = "What came in, what each stage kept."
-    return Section("funnel", "From records to tokens", lead, [*stages(run), *flows(run)])
-
-
-def stages(run: RunFolder) -> list[Block]:
+def documents_by_stage(run: RunFolder) -> list[Block]:
     """Documents, text and tokens by stage."""
-    if not run.stages:
-        return []
     rows: list[list[Any]] = []
     for name, stage in run.stages.items():
         stats = stage.stats
         read, kept = stats["documents_in"], stats["documents_kept"]
         share = 100 * kept / read if read else None
         rows.append([name, read, kept, read - kept, share, stats["bytes_kept"] / 1e6, stats.get("tokens")])
-    columns = ["stage", "documents in", "kept", "dropped", "kept %", "text kept (MB)", "tokens"]
-    names = [row[0] for row in rows]
-    documents = Figure(
-        "Documents by stage",
-        [bars("kept", [row[2] for row in rows], names), bars("dropped", [row[3] for row in rows], names)],
-        Table("Documents, text and tokens by stage", columns, rows),
-        {"barmode": "stack", "yaxis": {"autorange": "reversed"}, "xaxis": {"title": {"text": "documents"}}},
-        height=80 + 44 * len(rows),
-    )
-    return [documents]
-
-
-def flows(run: RunFolder) -> list[Block]:
-    """Documents from source through language to the stage that dropped them, or into the corpus."""
-    found: Counter[tuple[str, str, str]] = Counter()
-    whole = True
-    shown = [stage for name, stage in run.stages.items() if name != "tokenize"]
-    for stage in shown:
-        ends = [(f"✕ {stage.name}", stage.dropped(["source", "language"]))]
-        if stage is shown[-1]:
-            ends.append(("corpus", stage.kept(["source", "language"])))
-        for end, sample in ends:
-            whole = whole and sample.whole
-            for source, language in zip(sample.column("source"), sample.column("language"), strict=True):
-                found[source, language or "unknown", end] += 1
-            if not sample.whole:
-                for key in [key for key in found if key[2] == end]:
-                    found[key] = round(found[key] * sample.scale)
-    if not found:
+    if not rows:
         return []
-    common = Counter[str]()
-    for (_, language, _), count in found.items():
-        common[language] += count
-    named = {language for language, _ in common.most_common(LANGUAGES)}
+    names = [row[0] for row in rows]
+    return [
+        Figure(
+            "Documents by stage",
+            [bars("kept", [row[2] for row in rows], names), bars("dropped", [row[3] for row in rows], names)],
+            Table(
+                "Documents, text and tokens by stage",
+                ["stage", "documents in", "kept", "dropped", "kept %", "text kept (MB)", "tokens"],
+                rows,
+            ),
+            bars_layout("documents", barmode="stack"),
+            height=80 + 44 * len(rows),
+        )
+    ]
+
+
+def document_flows(run: RunFolder) -> list[Block]:
+    """Documents from source through language to the stage that dropped them, or into the corpus."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    complete = True
+    stages = list(run.text_stages.values())
+    ends = [(f"✕ {stage.name}", stage.dropped) for stage in stages] + [("corpus", stage.data) for stage in stages[-1:]]
+    for end, folder in ends:
+        sample = read_sample(folder, ["source", "language"])
+        complete = complete and sample.complete
+        pairs = Counter(zip(sample.column("source"), sample.column("language"), strict=True))
+        for (source, language), count in pairs.items():
+            counts[source, language or "unknown", end] += round(count * sample.scale)
+    if not counts:
+        return []
+    by_language = Counter[str]()
+    for (_, language, _), count in counts.items():
+        by_language[language] += count
+    named = {language for language, _ in by_language.most_common(LANGUAGES)}
     links: Counter[tuple[str, str]] = Counter()
-    for (source, language, end), count in found.items():
+    for (source, language, end), count in counts.items():
         middle = f"language: {language if language in named else 'others'}"
         links[f"source: {source}", middle] += count
         links[middle, end] += count
@@ -88,7 +86,7 @@ def flows(run: RunFolder) -> list[Block]:
         "type": "sankey",
         "arrangement": "snap",
         "node": {
-            "label": [node.partition(": ")[2] if _inner(node) else node for node in nodes],
+            "label": [node.partition(": ")[2] if _is_intermediate(node) else node for node in nodes],
             "color": [_shade(node, 1.0) for node in nodes],
             "pad": 14,
             "line": {"width": 0},
@@ -100,96 +98,110 @@ def flows(run: RunFolder) -> list[Block]:
             "color": [_shade(end, 0.45) for _, end in links],
         },
     }
-    table = Table(
-        "Documents by source, language and end",
-        ["source", "language", "end", "documents"],
-        [[*key, count] for key, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))][:100],
-        note="the 100 largest of them" if len(found) > 100 else "",
-    )
-    return [
-        Figure(
-            "Documents by source and language",
-            [trace],
-            table,
-            note=f"✕: dropped by that stage. {sampled(whole)}".strip(),
-            height=460,
-        )
-    ]
+    title = "Documents by source, language and end"
+    rows = [[*key, count] for key, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    note = f"the {FLOWS} largest of them" if len(rows) > FLOWS else ""
+    table = Table(title, ["source", "language", "end", "documents"], rows[:FLOWS], note)
+    legend = f"✕: dropped by that stage. {sampled(complete)}".strip()
+    return [Figure("Documents by source and language", [trace], table, note=legend, height=460)]
 
 
-def _inner(node: str) -> bool:
+def _is_intermediate(node: str) -> bool:
     return node.startswith(("source: ", "language: "))
 
 
 def _shade(node: str, opacity: float) -> str:
-    """What is kept blue, what is dropped vermilion, what is neither yet grey."""
-    color = "128,128,128" if _inner(node) else "213,94,0" if node.startswith("✕") else "0,114,178"
+    """Blue for kept, vermilion for dropped, grey for intermediate nodes."""
+    color = "128,128,128" if _is_intermediate(node) else "213,94,0" if node.startswith("✕") else "0,114,178"
     return f"rgba({color},{opacity})"
 
 
-TOP = 20  # languages in the chart; the table has all
-
-
-def languages_section(run: RunFolder) -> Section:
-    """Languages, then lengths."""
-    return Section("languages", "Languages and lengths", "", [*languages(run), *lengths(run)])
-
-
-def languages(run: RunFolder) -> list[Block]:
-    """Documents by language when identified, and at the end."""
-    identified = run.stages.get("language")
-    texts = [stage for name, stage in run.stages.items() if name != "tokenize"]
-    if not identified or not texts:
-        return []
-    before, after = identified.kept(["language"]), texts[-1].kept(["language"])
-    found, kept = (Counter(sample.column("language")) for sample in (before, after))
+def drops_by_rule(run: RunFolder) -> list[Block]:
+    """Drops by rule, counted as `pretrain inspect` does: by it only, by it first, by it alone."""
     rows: list[list[Any]] = []
-    for language, count in sorted(found.items(), key=lambda item: (-item[1], item[0])):
-        first, last = round(count * before.scale), round(kept[language] * after.scale)
-        rows.append([language, first, last, 100 * last / first])
-    most = rows[:TOP]
-    names = [row[0] for row in most]
+    complete = True
+    for stage in run.stages.values():
+        first = stage.stats["dropped"]
+        if not first:
+            continue
+        sample = read_sample(stage.dropped, ["rule", "failed_rules"])
+        complete = complete and sample.complete
+        only: Counter[str] = Counter()
+        alone: Counter[str] = Counter()
+        for rule, listed in zip(sample.column("rule"), sample.column("failed_rules"), strict=True):
+            failed = listed.split() if listed else [rule]
+            alone.update(failed)
+            if len(failed) == 1:
+                only[rule] += 1
+        for rule in sorted(alone.keys() | first.keys()):
+            exact = first.get(rule, 0)
+            least, most = round(only[rule] * sample.scale), round(alone[rule] * sample.scale)
+            rows.append([stage.name, rule, min(least, exact), exact, max(most, exact)])
+    if not rows:
+        return []
+    rows.sort(key=lambda row: (-row[4], row[1]))
+    top = rows[:TOP]
+    names = [row[1] for row in top]
     return [
         Figure(
-            "Documents by language",
-            [
-                columns("identified", names, [row[1] for row in most], BEFORE),
-                columns("in the corpus", names, [row[2] for row in most]),
-            ],
-            Table("Documents by language", ["language", "identified", "in the corpus", "kept %"], rows),
-            {"barmode": "group", "yaxis": {"title": {"text": "documents"}} | LOGARITHMIC},
-            note=f"logarithmic; the {len(most)} most frequent of {len(rows)}. {sampled(before.whole and after.whole)}",
+            "Documents dropped, by rule",
+            [bars(name, [row[i] for row in top], names) for i, name in ((2, "only"), (3, "first"), (4, "alone"))],
+            Table("Drops by rule", ["stage", "rule", "only", "first", "alone"], rows),
+            bars_layout("documents", barmode="group"),
+            note="only: no other rule drops them; first: counted for this rule in the funnel; alone: this rule would"
+            " drop them whatever the others do. " + sampled(complete),
+            height=90 + 40 * len(top),
         )
     ]
 
 
-def lengths(run: RunFolder) -> list[Block]:
-    """Lengths of documents after extraction and in the corpus, in steps of a factor of two."""
-    texts = [stage for name, stage in run.stages.items() if name != "tokenize"]
-    if not texts:
+def documents_by_language(run: RunFolder) -> list[Block]:
+    """Documents by language, as identified and at the end."""
+    if "language" not in run.stages:
         return []
-    shown = {f"after {stage.name}": stage for stage in dict.fromkeys([texts[0], texts[-1]])}
-    counts = {name: _length_counts(stage) for name, stage in shown.items()}
+    last = list(run.text_stages.values())[-1]
+    before, after = (read_sample(stage.data, ["language"]) for stage in (run.stages["language"], last))
+    identified, kept = Counter(before.column("language")), Counter(after.column("language"))
+    rows: list[list[Any]] = []
+    for language, count in sorted(identified.items(), key=lambda item: (-item[1], item[0])):
+        read, left = round(count * before.scale), round(kept[language] * after.scale)
+        rows.append([language, read, left, 100 * left / read])
+    top = rows[:TOP]
+    names = [row[0] for row in top]
+    note = f"logarithmic; the {len(top)} most frequent of {len(rows)}. {sampled(before.complete and after.complete)}"
+    return [
+        Figure(
+            "Documents by language",
+            [
+                columns("identified", names, [row[1] for row in top], BEFORE),
+                columns("in the corpus", names, [row[2] for row in top]),
+            ],
+            Table("Documents by language", ["language", "identified", "in the corpus", "kept %"], rows),
+            {"barmode": "group", "yaxis": log_axis("documents")},
+            note=note,
+        )
+    ]
+
+
+def documents_by_length(run: RunFolder) -> list[Block]:
+    """Lengths of documents after the first stage and in the corpus, in steps of a factor of two."""
+    stages = list(run.text_stages.values())
+    counts = {f"after {stage.name}": _length_counts(stage) for stage in dict.fromkeys([*stages[:1], *stages[-1:]])}
     present = [power for column in counts.values() for power in column]
     if not present:
         return []
     powers = range(min(present), max(present) + 1)
     labels = [_size_label(power) for power in powers]
-    rows: list[list[Any]] = [
-        [label, *(column[power] for column in counts.values())] for label, power in zip(labels, powers, strict=True)
-    ]
+    heights = [[column[power] for power in powers] for column in counts.values()]
     colors = [BEFORE, KEPT][-len(counts) :]
-    traces = [
-        columns(name, labels, [column[power] for power in powers], color)
-        for (name, column), color in zip(counts.items(), colors, strict=True)
-    ]
+    title = "bytes of text, at least"
+    rows = [list(row) for row in zip(labels, *heights, strict=True)]
     return [
         Figure(
             "Lengths of documents",
-            traces,
-            Table("Documents by length", ["bytes of text, at least", *counts], rows),
-            {"barmode": "group", "xaxis": {"title": {"text": "bytes of text, at least"}, "type": "category"}}
-            | {"yaxis": {"title": {"text": "documents"}}},
+            list(map(columns, counts, [labels] * len(counts), heights, colors)),
+            Table("Documents by length", [title, *counts], rows),
+            {"barmode": "group", "xaxis": axis(title, type="category"), "yaxis": axis("documents")},
         )
     ]
 
@@ -197,7 +209,7 @@ def lengths(run: RunFolder) -> list[Block]:
 def _length_counts(stage: Stage) -> Counter[int]:
     """Documents by floor(log2(bytes of text)), scaled up from the sample."""
     counts: Counter[int] = Counter()
-    groups, total = sample_groups(stage.folder / "data")
+    groups, total = sample_groups(stage.data)
     for path, number in groups:
         sizes = pc.binary_length(read_group(path, number, ["text"])["text"]).to_numpy()
         counts.update(np.log2(np.maximum(sizes, 1)).astype(int).tolist())
@@ -212,102 +224,86 @@ def _size_label(power: int) -> str:
     return str(1 << power)
 
 
-PAGES = 4
-SCANNED_RECORDS = 2000  # of an archive, for the pages that were extracted
-SURE_LETTERS = 12  # so many in a row are not found by chance
-PAGE_BYTES = 200_000  # of a page that is shown beside its text
+def tokenizer_fertility(run: RunFolder) -> list[Block]:
+    """Bytes of text per token in each language, and tokens per word where the signals counted words."""
+    if not run.documents.is_file():
+        return []
+    sample = read_sample(run.documents, ["id", "language", "bytes", "tokens"])
+    tokens: Counter[str] = Counter()
+    sizes: dict[str, dict[str, int]] = {}
+    for name, language, size, count in zip(*map(sample.column, ("id", "language", "bytes", "tokens")), strict=True):
+        tokens[language or "unknown"] += count
+        sizes.setdefault(language or "unknown", {})[name] = size  # a document that was cut has several rows
+    per_word = _bytes_per_word(run)
+    rows: list[list[Any]] = []
+    for language, count in sorted(tokens.items(), key=lambda item: (-item[1], item[0])):
+        size = sum(sizes[language].values())
+        words = size / per_word[language] if language in per_word else 0
+        row = [language, len(sizes[language]), round(count * sample.scale), size / count]
+        rows.append([*row, count / words if words else None])
+    top = rows[:TOP]
+    return [
+        Figure(
+            "Tokenizer fertility by language",
+            [columns("bytes per token", [row[0] for row in top], [round(row[3], 3) for row in top])],
+            Table(
+                "Fertility by language",
+                ["language", "documents seen", "tokens", "bytes per token", "tokens per word"],
+                rows,
+            ),
+            {"yaxis": axis("bytes per token")},
+            note="more bytes per token are better within one script; scripts of two and three bytes a character"
+            f" start higher. {sampled(sample.complete)}",
+        )
+    ]
 
 
-def extraction_section(run: RunFolder) -> Section:
-    """Examples."""
-    return Section("extraction", "Extraction", "What the page said, beside the text that was kept of it.", pages(run))
+def _bytes_per_word(run: RunFolder) -> dict[str, float]:
+    """Mean bytes of text per word by language, from the `words` signal."""
+    if "quality" not in run.stages:
+        return {}
+    sizes: Counter[str] = Counter()
+    words: Counter[str] = Counter()
+    for path, number in sample_groups(run.stages["quality"].data)[0]:
+        table = read_group(path, number, ["text", "words", "language"])
+        if not {"words", "language"}.issubset(table.column_names):
+            return {}
+        lengths = pc.binary_length(table["text"])
+        for language, size, count in zip(
+            *(column.to_pylist() for column in (table["language"], lengths, table["words"])), strict=True
+        ):
+            sizes[language] += size
+            words[language] += count
+    return {language: sizes[language] / count for language, count in words.items() if count}
 
 
-def pages(run: RunFolder) -> list[Block]:
-    """Some pages' whole text beside the text extracted; only where the archives can still be read from here."""
-    stage = run.stages.get("extract")
+def training_mixture(run: RunFolder) -> list[Block]:
+    """Streams with their tokens, padding and share of training."""
+    stage = run.stages.get("tokenize")
     if not stage:
         return []
-    groups, _ = sample_groups(stage.folder / "data")
-    rows = _spread_rows(groups, ["path", "offset", "url", "media_type", "text"])
-    rows = [row for row in rows if row["media_type"] == "text/html" and len(row["text"]) > 200]
-    items = []
-    for row, body, charset in islice(_originals(run, rows), PAGES):
-        whole = _visible_text(body, charset)
-        removed = list(_removed(whole, row["text"]))
-        columns = [
-            ("the page's text; what was removed is marked", _excerpt(whole, removed)),
-            ("extracted", fragments(printable(row["text"]), [], 2 * CHARACTERS)),
-        ]
-        items.append(Text(clean(row["url"] or row["path"], 120), "", columns))
-    return [Texts("Pages", items, opened=True)] if items else []
-
-
-def _spread_rows(groups: list[Any], columns: list[str], wanted: int = 40) -> list[Row]:
-    """Some rows from some row groups, evenly spread."""
-    rows: list[Row] = []
-    for path, number in groups[:: max(1, len(groups) // 8)]:
-        table = read_group(path, number, columns)
-        step = max(1, table.num_rows * 8 // wanted)
-        rows += table.take(list(range(0, table.num_rows, step))).to_pylist()
-    return rows
-
-
-def _originals(run: RunFolder, rows: list[Row]) -> Iterator[tuple[Row, bytes, str | None]]:
-    """(row, page bytes, declared charset) of the first row of each archive that is found in it again."""
-    from pipeline.read import list_inputs, read_documents
-
-    wanted: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        wanted.setdefault(row["path"], {})[row["offset"]] = row
-    for source in run.recipe.get("sources", []):
-        if source.get("type") not in ("warc", "html") or any("://" in path for path in source["paths"]):
-            continue
-        try:
-            inputs = list_inputs([Source.model_validate(source)], run.path)
-        except PipelineError:  # the sources lie elsewhere: the report is made without this part
-            continue
-        for item in inputs:
-            left = wanted.get(item.key, {})
-            found = 0
-            for document in islice(read_documents(item, PAGE_BYTES), SCANNED_RECORDS if left else 0):
-                if document.offset in left:
-                    yield left[document.offset], document.body, document.charset
-                    found += 1
-                    if found == PAGES // 2:
-                        break
-
-
-def _visible_text(body: bytes, charset: str | None) -> str:
-    """All text of a page, navigation and footers too."""
-    from resiliparse.extract.html2text import extract_plain_text
-
-    from pipeline.extract.text import decode, tidy
-
-    return printable(tidy(extract_plain_text(decode(body, charset)[0], main_content=False, alt_texts=False)))
-
-
-def _excerpt(whole: str, removed: list[tuple[int, int]]) -> list[Fragment]:
-    if not whole.strip():
-        return [("(no text outside of scripts)", False)]
-    return fragments(whole, removed, 2 * CHARACTERS, context=10**9)
-
-
-def _removed(whole: str, text: str) -> Iterator[tuple[int, int]]:
-    """Places of the lines whose letters and digits do not stand in the text, as a line of it where they are few."""
-    kept, lines = _letters(text), {"", *map(_letters, text.splitlines())}
-    for start, line in _numbered(whole):
-        letters = _letters(line)
-        if letters not in (kept if len(letters) >= SURE_LETTERS else lines):
-            yield start, start + len(line)
-
-
-def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, text))
-
-
-def _numbered(text: str) -> Iterator[tuple[int, str]]:
-    start = 0
-    for line in text.split("\n"):
-        yield start, line
-        start += len(line) + 1
+    streams = stage.manifest.get("streams") or stage.stats.get("streams", {})
+    weighted = {
+        name: entry["tokens"] * entry.get("weight", 1.0) for name, entry in streams.items() if name.startswith("train/")
+    }
+    rows: list[list[Any]] = []
+    for name, entry in streams.items():
+        padding = entry.get("padding", 0)
+        share = 100 * weighted[name] / max(sum(weighted.values()), 1e-9) if name in weighted else None
+        row = [name, entry["documents"], entry["samples"], entry["tokens"], entry.get("weight"), share]
+        rows.append([*row, 100 * padding / max(entry["tokens"] + padding, 1)])
+    shares = [row for row in rows if row[5] is not None]
+    return [
+        Figure(
+            "Mixture of training",
+            [bars("share of training %", [round(row[5], 2) for row in shares], [row[0] for row in shares])],
+            Table(
+                "Streams",
+                ["stream", "documents", "sequences", "tokens", "weight", "share of training %", "padding %"],
+                rows,
+                note=f"{stage.manifest.get('sequence_length', '?')} tokens a sequence",
+            ),
+            bars_layout("% of training"),
+            height=110 + 36 * len(shares),
+        )
+    ]

@@ -1,15 +1,4 @@
-"""Training: loss, bits per byte, learning rate, gradient norm, speed, waiting, and loss by position in the context.
-
-Samples by checkpoint: what the model made of each of the recipe's prompts as it learnt.
-
-The ledger: faults, skips, resumptions and warnings of training and of the corpus.
-
-Every row of metrics.jsonl and log.jsonl (docs/format.md) that is no point of a curve is an event, told as it is.
-
-What a run took: seconds, workers and cost of each stage.
-
-Where a run ran, as it recorded it: hosts, libraries, device, model; and its recipe.
-"""
+"""Training curves, samples, events, times, and the environment, from metrics.jsonl, log.jsonl and state.json."""
 
 from __future__ import annotations
 
@@ -17,12 +6,22 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from cli.report.charts import averaged, lines
-from cli.report.page import Block, Code, Section, Table, Text, Texts, thin
+from cli.report.page import Block, Code, Table, Text, Texts, averaged, lines, thin
 from cli.terminal import clean, duration, printable
-from common.runfolder import Row, RunFolder, read_json, rows_of
+from common.runfolder import Row, RunFolder
 
-_CURVES = (  # title, name in the log, unit, how many of what is logged make one
+PROMPTS, STEPS = 10, 8  # shown at most; steps evenly spaced
+EVENTS = 200  # shown at most
+_CURVE_KINDS = ("train", "eval", "speed", "samples", None)  # of metrics; all other rows are events
+_FAULTS = (
+    "unreadable",
+    "timeout",
+    "crashed",
+    "fault",
+    "too_large",
+    "truncated",
+)  # rules for damaged documents, not bad ones
+_CURVES = (  # title, name in the log, unit, divisor from the logged unit
     ("Learning rate", "lr", "", 1),
     ("Gradient norm", "gradient_norm", "", 1),
     ("Tokens per second", "tokens_per_second", "tokens/s", 1),
@@ -33,14 +32,9 @@ _CURVES = (  # title, name in the log, unit, how many of what is logged make one
 )
 
 
-def training_section(run: RunFolder) -> Section:
-    """Curves."""
-    return Section("training", "Training", "", [*losses(run), *curves(run), *in_context(run)])
-
-
-def losses(run: RunFolder) -> list[Block]:
+def loss_curves(run: RunFolder) -> list[Block]:
     """Training and validation loss; bits per byte by stream."""
-    train, evaluations = rows_of(run, "train"), rows_of(run, "eval")
+    train, evaluations = run.records("train"), run.records("eval")
     if not train:
         return []
     series = {"training": _points(train, "loss"), "validation": _points(evaluations, "loss")}
@@ -55,9 +49,9 @@ def losses(run: RunFolder) -> list[Block]:
     return blocks
 
 
-def curves(run: RunFolder) -> list[Block]:
-    """What else is logged at each step."""
-    train = rows_of(run, "train")
+def step_curves(run: RunFolder) -> list[Block]:
+    """All other values that are logged at each step."""
+    train = run.records("train")
     blocks: list[Block] = []
     for title, name, unit, size in _CURVES:
         points = [(step, value / size) for step, value in _points(train, name)]
@@ -66,19 +60,17 @@ def curves(run: RunFolder) -> list[Block]:
     return blocks
 
 
-def in_context(run: RunFolder) -> list[Block]:
-    """The in-context-learning score by step, and loss by position in the document as `pretrain eval` left it."""
-    scores = _points(rows_of(run, "eval"), "in_context")
+def in_context_learning(run: RunFolder) -> list[Block]:
+    """Loss late in the context minus loss early, by step."""
+    scores = _points(run.records("eval"), "in_context")
     series = {"tokens 450 to 549 less tokens 40 to 59": scores}
-    return [*([lines("In-context learning", series, "nats per token")] if scores else []), *by_position(run)]
+    return [lines("In-context learning", series, "nats per token")] if scores else []
 
 
-def by_position(run: RunFolder) -> list[Block]:
-    """Loss by position in the document, from the newest results of `pretrain eval` that are kept in the run folder."""
-    for path in sorted(
-        {*run.path.glob("eval*.json"), *run.train.glob("eval*.json")}, key=lambda path: path.stat().st_mtime
-    ):
-        scored = (read_json(path) or {}).get("checkpoints", [])
+def loss_by_position(run: RunFolder) -> list[Block]:
+    """Loss by position in the document, from the newest results of `pretrain eval` in the run folder that have it."""
+    for evaluation in reversed(run.evaluations):
+        scored = evaluation.get("checkpoints", [])
         sets = scored[-1].get("sets", {}) if scored else {}
         curves = {name: scores.get("in_context", {}).get("curve", []) for name, scores in sets.items()}
         series = {
@@ -93,22 +85,12 @@ def _points(rows: list[Row], name: str) -> list[tuple[float, float]]:
     return averaged([(row["step"], row[name]) for row in rows if row.get(name) is not None])
 
 
-PROMPTS, STEPS = 10, 8  # shown at most, the steps evenly spaced
-
-
-def completions_section(run: RunFolder) -> Section:
-    """Completions."""
-    lead = "What the model made of the recipe's prompts, the newest last." if run.metrics else ""
-    return Section("completions", "Samples by checkpoint", lead, completions(run))
-
-
-def completions(run: RunFolder) -> list[Block]:
-    """For each prompt what was written after it, by step."""
-    found: dict[str, dict[int, str]] = {}
-    rows = [row for row in run.metrics if row.get("kind") == "samples"]
-    for row in [*rows, run.result]:
+def prompt_completions(run: RunFolder) -> list[Block]:
+    """The continuations of each of the recipe's prompts, by step."""
+    prompts: dict[str, dict[int, str]] = {}
+    for row in [*run.records("samples"), run.result]:
         for sample in row.get("samples") or []:
-            found.setdefault(sample["prompt"], {})[row["step"]] = sample["text"]
+            prompts.setdefault(sample["prompt"], {})[row["step"]] = sample["text"]
     return [
         Texts(
             clean(prompt, 120),
@@ -118,33 +100,24 @@ def completions(run: RunFolder) -> list[Block]:
             ],
             opened=number == 0,
         )
-        for number, (prompt, texts) in enumerate(list(found.items())[:PROMPTS])
+        for number, (prompt, texts) in enumerate(list(prompts.items())[:PROMPTS])
     ]
 
 
-_CURVE_ROWS = ("train", "eval", "speed", "samples")
-_FAULTS = ("unreadable", "timeout", "crashed", "fault", "too_large", "truncated")
-
-
-def ledger_section(run: RunFolder) -> Section:
-    """Events."""
-    return Section("ledger", "Ledger", "Faults, skips, resumptions and warnings.", ledger(run))
-
-
-def ledger(run: RunFolder) -> list[Block]:
-    """Events of training, and of the run's log."""
+def events(run: RunFolder) -> list[Block]:
+    """Faults, skips, resumptions and warnings of training and of the corpus."""
     rows: list[list[Any]] = [
         [row.get("step"), row["kind"], _facts(row, ("kind", "step"))]
         for row in run.metrics
-        if row.get("kind") not in (*_CURVE_ROWS, None)
+        if row.get("kind") not in _CURVE_KINDS
     ]
     rows += [
         [entry.get("first"), f"ledger: {entry.get('policy')}", _facts(entry, ("first", "policy"))]
-        for entry in read_json(run.train / "ledger.json") or []
+        for entry in run.ledger
     ]
     blocks: list[Block] = []
     if rows:
-        blocks.append(Table("Events of training", ["step", "event", "what"], thin(rows, 200)))
+        blocks.append(Table("Events of training", ["step", "event", "details"], thin(rows, EVENTS)))
     faults = [
         [stage.name, rule, count]
         for stage in run.stages.values()
@@ -157,9 +130,9 @@ def ledger(run: RunFolder) -> list[Block]:
         if row.get("event") not in ("stage", None)
     ]
     if faults:
-        blocks.append(Table("Faults and events of the corpus", ["stage", "event", "documents, or what"], faults))
+        blocks.append(Table("Faults and events of the corpus", ["stage", "event", "documents or details"], faults))
     if not blocks and (run.metrics or run.stages):
-        blocks.append(Table("Events", ["event"], [["nothing was skipped, repeated or warned of"]]))
+        blocks.append(Table("Events", ["event"], [["none: nothing was skipped or repeated, no warnings"]]))
     return blocks
 
 
@@ -169,15 +142,10 @@ def _facts(row: Row, without: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class Prices:
-    """What an hour costs, in any currency: of a worker of the corpus (a core), and of a training process (a GPU)."""
+    """Prices of an hour in any currency: of a worker of the corpus (a core), of a training process (a GPU)."""
 
     core: float | None = None
     gpu: float | None = None
-
-
-def section(run: RunFolder, prices: Prices) -> Section:
-    """Times."""
-    return Section("times", "Times and cost", "", times(run, prices))
 
 
 def stage_times(run: RunFolder) -> dict[str, Row]:
@@ -185,8 +153,8 @@ def stage_times(run: RunFolder) -> dict[str, Row]:
     return {row["stage"]: row for row in run.log if row.get("event") == "stage"}
 
 
-def times(run: RunFolder, prices: Prices) -> list[Block]:
-    """Seconds, workers and worker-hours of each stage, per document and per billion tokens of the result; cost."""
+def stage_times_and_cost(run: RunFolder, prices: Prices) -> list[Block]:
+    """Time, workers, worker-hours and cost of each stage, by document and by billion tokens of the result."""
     tokens = next((stage.stats.get("tokens") for stage in run.stages.values() if stage.stats.get("tokens")), None)
     rows: list[list[Any]] = []
     for name, entry in stage_times(run).items():
@@ -197,7 +165,7 @@ def times(run: RunFolder, prices: Prices) -> list[Block]:
         rate = read / (seconds * workers) if read and seconds else None
         per_tokens = cores / tokens * 1e9 if tokens else None
         rows.append([name, duration(seconds), entry.get("tasks"), workers, cores, rate, per_tokens])
-    trained = rows_of(run, "train")
+    trained = run.records("train")
     if trained:
         before = 0
         seconds = 0.0
@@ -219,12 +187,6 @@ def times(run: RunFolder, prices: Prices) -> list[Block]:
     return [Table("Times and cost by stage", columns, rows, note)] if rows else []
 
 
-def environment_section(run: RunFolder) -> Section:
-    """The environment and the recipe."""
-    recipe = [Code("recipe.yaml", run.recipe_text)] if run.recipe_text else []
-    return Section("environment", "Environment and recipe", "", [*environment(run), *recipe])
-
-
 def environment(run: RunFolder) -> list[Block]:
     """Hosts, libraries, device and model, as the run recorded them."""
     rows: list[list[Any]] = []
@@ -244,3 +206,8 @@ def environment(run: RunFolder) -> list[Block]:
                 rows.append([key, clean(str(value), 200)])
     rows += [[f"model {key}", value] for key, value in run.state.get("model", {}).items()]
     return [Table("Environment", ["", "value"], rows)] if rows else []
+
+
+def recipe_text(run: RunFolder) -> list[Block]:
+    """The resolved recipe."""
+    return [Code("recipe.yaml", run.recipe.read_text("utf-8"))] if run.recipe.is_file() else []

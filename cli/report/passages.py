@@ -1,41 +1,49 @@
-"""For each rule with the most drops: dropped documents with the reason marked, and the kept one nearest to it.
+"""Passages of documents: dropped ones with the reason marked, duplicates side by side, pages and their extracted text.
 
-Passages of documents: which columns they are read from, and how a long text is cut around what is marked.
-
-Each is cut to CHARACTERS, so a report holds a few hundred kB of text however large the corpus is. Control
-characters are removed by the sections, HTML is escaped by the page.
-
-Clusters of equal and nearly equal documents: how many of each size, and the texts of the largest.
+Each passage is cut to CHARACTERS, so a report holds a few hundred kB of text however large the corpus is. Control
+characters are removed here, HTML is escaped by the page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cli.report.charts import LOGARITHMIC, columns, sampled
-from cli.report.page import Block, Figure, Fragment, Section, Table, Text, Texts
+from cli.contents import find_rows, read_group, read_recipe, read_sample, sample_groups
+from cli.report.page import Block, Figure, Fragment, Table, Text, Texts, axis, columns, log_axis, sampled
 from cli.terminal import clean, printable
-from common.runfolder import Row, RunFolder, Stage, find_rows, read_group, sample_groups
+from common.errors import PipelineError
+from common.runfolder import Row, RunFolder, Stage
+from pipeline.config import Source
 from pipeline.quality.presets import PRESETS
 from pipeline.quality.spans import offending
 
+CHARACTERS = 1500  # of a passage
+COLUMNS = ["id", "url", "path", "source", "language", "text"]
+DROPPED_COLUMNS = [*COLUMNS, "rule", "value", "threshold", "detail"]
+
 PER_RULE = 3
 RULES = 20  # with the most drops
-SEARCHED = 100_000  # characters of a document in which the reason is looked for
+SEARCHED = 100_000  # characters of a document that are searched for the reason of its drop
+
+SIZES = ((1, 1), (2, 2), (3, 4), (5, 9), (10, 99), (100, 999), (1000, None))  # of clusters, from and to
+LARGEST = 5
+
+PAGES = 4
+SCANNED_RECORDS = 2000  # of an archive, in search of the pages that were extracted
+SURE_LETTERS = 12  # a line with fewer letters may occur in the text by chance
+PAGE_BYTES = 200_000  # of a page that is shown beside its text
 
 _RULES = {name: rule for rules in PRESETS.values() for name, rule in rules.items()}
 
 
-def samples_section(run: RunFolder) -> Section:
-    """Samples by rule."""
-    return Section("samples", "Dropped, and just kept", "The offending part is marked.", samples(run))
-
-
-def samples(run: RunFolder) -> list[Block]:
+def dropped_samples(run: RunFolder) -> list[Block]:
     """For each rule with the most drops: dropped documents, and kept ones that came nearest to its threshold."""
     drops = [
         (count, name, stage) for stage in run.stages.values() for name, count in stage.stats.get("dropped", {}).items()
@@ -43,7 +51,7 @@ def samples(run: RunFolder) -> list[Block]:
     drops.sort(key=lambda drop: (-drop[0], drop[1]))
     blocks: list[Block] = []
     for number, (count, name, stage) in enumerate(drops[:RULES]):
-        rows = find_rows(stage.folder / "dropped", "rule", {name}, DROPPED_COLUMNS, PER_RULE)
+        rows = find_rows(stage.dropped, "rule", {name}, DROPPED_COLUMNS, PER_RULE)
         items = [_dropped_text(row, name) for row in rows]
         if (near := _nearest(stage, name)) is not None:
             items.append(near)
@@ -52,23 +60,26 @@ def samples(run: RunFolder) -> list[Block]:
 
 
 def _dropped_text(row: Row, rule: str) -> Text:
-    text = printable(row["text"][:SEARCHED])
-    signal = _RULES[rule].signal if rule in _RULES else ""
     facts = [clean(row["detail"], 400)] if row.get("detail") else []
-    if rule not in " ".join(facts):  # else the detail says both already
+    if rule not in " ".join(facts):  # else the detail has value and threshold already
         facts = [f"{name} {row[name]:.4g}" for name in ("value", "threshold") if row.get(name) is not None] + facts
-    marked = [offending(text, signal)] if signal else []
-    column = ("dropped", fragments(text, marked, CHARACTERS))
-    return Text(clean(row["url"] or row["path"], 120), "; ".join(facts), [column] if text.strip() else [])
+    return _passage(row, "; ".join(facts), "dropped", _RULES[rule].signal if rule in _RULES else "")
+
+
+def _passage(row: Row, facts: str, label: str, signal: str) -> Text:
+    """A document with the part marked that decides the signal; without its text where that is blank."""
+    text = printable(row["text"][:SEARCHED])
+    column = (label, fragments(text, [offending(text, signal)] if signal else [], CHARACTERS))
+    return Text(clean(row["url"] or row["path"], 120), facts, [column] if text.strip() else [])
 
 
 def _nearest(stage: Stage, rule: str) -> Text | None:
-    """The kept document whose value is nearest to the rule's published threshold, on the right side of it."""
+    """The kept document whose value is nearest to the rule's published threshold."""
     if rule not in _RULES:
         return None
     signal, _, threshold = _RULES[rule]
     best: tuple[float, Any, int, int] | None = None
-    for path, number in sample_groups(stage.folder / "data")[0]:
+    for path, number in sample_groups(stage.data)[0]:
         table = read_group(path, number, [signal])
         if not table.num_columns:
             return None
@@ -78,19 +89,12 @@ def _nearest(stage: Stage, rule: str) -> Text | None:
     if best is None:
         return None
     row = read_group(best[1], best[2], [*COLUMNS, signal]).take([best[3]]).to_pylist()[0]
-    text = printable(row["text"][:SEARCHED])
     facts = f"value {row[signal]:.4g}, published threshold {threshold:g}"
-    column = ("kept, the nearest to the threshold", fragments(text, [offending(text, signal)], CHARACTERS))
-    return Text(clean(row["url"] or row["path"], 120), facts, [column])
-
-
-CHARACTERS = 1500
-COLUMNS = ["id", "url", "path", "source", "language", "text"]
-DROPPED_COLUMNS = [*COLUMNS, "rule", "value", "threshold", "detail"]
+    return _passage(row, facts, "kept, the nearest to the threshold", signal)
 
 
 def fragments(text: str, marked: Iterable[tuple[int, int]], limit: int, context: int = 200) -> list[Fragment]:
-    """The text cut into marked and unmarked parts, at most `limit` characters from a little before the first mark."""
+    """The text in marked and unmarked parts, cut to `limit` characters from shortly before the first mark."""
     marked = list(marked)
     start = max(0, marked[0][0] - context) if marked and marked[0][1] > limit else 0
     end = min(len(text), start + limit)
@@ -105,42 +109,31 @@ def fragments(text: str, marked: Iterable[tuple[int, int]], limit: int, context:
     return [part for part in parts if part[0]]
 
 
-SIZES = ((1, 1), (2, 2), (3, 4), (5, 9), (10, 99), (100, 999), (1000, None))
-LARGEST = 5
-
-
-def duplicates_section(run: RunFolder) -> Section:
-    """Sizes and examples."""
-    lead = "Clusters of equal and nearly equal documents, of which one survives."
-    return Section("duplicates", "Duplicates", lead, [*sizes(run), *largest(run)])
-
-
-def sizes(run: RunFolder) -> list[Block]:
+def cluster_sizes(run: RunFolder) -> list[Block]:
     """How many clusters there are of each size."""
     stage = run.stages.get("dedup")
-    sample = stage.kept(["cluster_size"]) if stage else None
+    sample = read_sample(stage.data, ["cluster_size"]) if stage else None
     if sample is None or "cluster_size" not in sample:
         return []
-    found = np.array(sample.column("cluster_size"))
+    clusters = np.array(sample.column("cluster_size"))
     rows: list[list[Any]] = []
     for low, high in SIZES:
-        inside = (found >= low) & ((found <= high) if high else True)
+        inside = (clusters >= low) & ((clusters <= high) if high else True)
         count = round(int(inside.sum()) * sample.scale)
         label = f"{low}" if low == high else f"{low} to {high}" if high else f"{low:,} or more"
-        rows.append([label, count, round(float(found[inside].sum()) * sample.scale)])
+        rows.append([label, count, round(float(clusters[inside].sum()) * sample.scale)])
     return [
         Figure(
             "Sizes of duplicate clusters",
             [columns("clusters", [row[0] for row in rows], [row[1] for row in rows])],
             Table("Clusters by size", ["documents in the cluster", "clusters", "documents"], rows),
-            {"xaxis": {"title": {"text": "documents in the cluster"}, "type": "category"}}
-            | {"yaxis": {"title": {"text": "clusters"}} | LOGARITHMIC},
-            note=f"logarithmic; 1 = no duplicate. {sampled(sample.whole)}",
+            {"xaxis": axis("documents in the cluster", type="category"), "yaxis": log_axis("clusters")},
+            note=f"logarithmic; 1 = no duplicate. {sampled(sample.complete)}",
         )
     ]
 
 
-def largest(run: RunFolder) -> list[Block]:
+def largest_clusters(run: RunFolder) -> list[Block]:
     """The largest clusters: size, survivor, and a dropped member."""
     stage = run.stages.get("dedup")
     if not stage:
@@ -148,7 +141,7 @@ def largest(run: RunFolder) -> list[Block]:
     survivors = _largest(stage)
     copies = {
         row["cluster"]: row
-        for row in find_rows(stage.folder / "dropped", "cluster", set(survivors), [*DROPPED_COLUMNS, "cluster"], 1)
+        for row in find_rows(stage.dropped, "cluster", set(survivors), [*DROPPED_COLUMNS, "cluster"], 1)
     }
     items = []
     for name, row in survivors.items():
@@ -162,9 +155,9 @@ def largest(run: RunFolder) -> list[Block]:
 
 
 def _largest(stage: Stage) -> dict[str, Row]:
-    """Survivors of the largest clusters. Row groups are chosen by the greatest size in their footers' statistics."""
-    found: list[tuple[int, Any, int]] = []
-    for path in sorted((stage.folder / "data").glob("*.parquet")):
+    """Survivors of the largest clusters by cluster. Row groups are chosen by the maximum in the footers' statistics."""
+    groups: list[tuple[int, Any, int]] = []
+    for path in sorted(stage.data.glob("*.parquet")):
         footer = pq.read_metadata(path)
         if "cluster_size" not in footer.schema.names:
             return {}
@@ -172,11 +165,84 @@ def _largest(stage: Stage) -> dict[str, Row]:
         for number in range(footer.num_row_groups):
             statistics = footer.row_group(number).column(column).statistics
             if statistics and statistics.has_min_max and statistics.max > 1:
-                found.append((-statistics.max, path, number))
+                groups.append((-statistics.max, path, number))
+    order = [("cluster_size", "descending"), ("id", "ascending")]
+    columns = [*COLUMNS, "cluster", "cluster_size"]
+    parts = [read_group(path, number, columns).sort_by(order)[:LARGEST] for _, path, number in sorted(groups)[:LARGEST]]
+    rows = pa.concat_tables(parts).sort_by(order)[:LARGEST].to_pylist() if parts else []
+    return {row["cluster"]: row for row in rows if row["cluster_size"] > 1}
+
+
+def extracted_pages(run: RunFolder) -> list[Block]:
+    """Some pages' complete text beside the extracted text, where the archives can still be read from here."""
+    stage = run.stages.get("extract")
+    if not stage:
+        return []
+    groups, _ = sample_groups(stage.data)
+    rows = _spread_rows(groups, ["path", "offset", "url", "media_type", "text"])
+    rows = [row for row in rows if row["media_type"] == "text/html" and len(row["text"]) > 200]
+    items = []
+    for row, body, charset in islice(_originals(run, rows), PAGES):
+        text = _visible_text(body, charset)
+        marked = fragments(text, _removed(text, row["text"]), 2 * CHARACTERS, context=10**9)
+        page = ("the page's text; removed lines are marked", marked or [("(no text outside of scripts)", False)])
+        kept = ("extracted", fragments(printable(row["text"]), [], 2 * CHARACTERS))
+        items.append(Text(clean(row["url"] or row["path"], 120), "", [page, kept]))
+    return [Texts("Pages", items, opened=True)] if items else []
+
+
+def _spread_rows(groups: list[Any], columns: list[str], wanted: int = 40) -> list[Row]:
+    """About `wanted` rows, evenly spread over some of the row groups."""
     rows: list[Row] = []
-    for _, path, number in sorted(found)[:LARGEST]:
-        table = read_group(path, number, [*COLUMNS, "cluster", "cluster_size"])
-        order = sorted(range(table.num_rows), key=lambda i: -table["cluster_size"][i].as_py())
-        rows += table.take(order[:LARGEST]).to_pylist()
-    rows.sort(key=lambda row: (-row["cluster_size"], row["id"]))
-    return {row["cluster"]: row for row in rows[:LARGEST] if row["cluster_size"] > 1}
+    for path, number in groups[:: max(1, len(groups) // 8)]:
+        table = read_group(path, number, columns)
+        step = max(1, table.num_rows * 8 // wanted)
+        rows += table.take(list(range(0, table.num_rows, step))).to_pylist()
+    return rows
+
+
+def _originals(run: RunFolder, rows: list[Row]) -> Iterator[tuple[Row, bytes, str | None]]:
+    """(row, page bytes, declared charset) of rows whose page is found in its archive, PAGES / 2 of each archive."""
+    from pipeline.read import list_inputs, read_documents
+
+    wanted: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        wanted.setdefault(row["path"], {})[row["offset"]] = row
+    for source in read_recipe(run).get("sources", []):
+        if source.get("type") not in ("warc", "html") or any("://" in path for path in source["paths"]):
+            continue
+        try:
+            inputs = list_inputs([Source.model_validate(source)], run.path)
+        except PipelineError:  # the sources are not on this machine: leave them out
+            continue
+        for item in inputs:
+            left = wanted.get(item.key, {})
+            shown = 0
+            for document in islice(read_documents(item, PAGE_BYTES), SCANNED_RECORDS if left else 0):
+                if document.offset in left:
+                    yield left[document.offset], document.body, document.charset
+                    shown += 1
+                    if shown == PAGES // 2:
+                        break
+
+
+def _visible_text(body: bytes, charset: str | None) -> str:
+    """All text of a page, with navigation and footers."""
+    from resiliparse.extract.html2text import extract_plain_text
+
+    from pipeline.extract.text import decode, tidy
+
+    return printable(tidy(extract_plain_text(decode(body, charset)[0], main_content=False, alt_texts=False)))
+
+
+def _removed(page: str, text: str) -> Iterator[tuple[int, int]]:
+    """Spans of the page's lines whose letters and digits the text does not contain; short lines count as lines only."""
+    kept, lines = _letters(text), {"", *map(_letters, text.splitlines())}
+    for line in re.finditer(r"[^\n]+", page):
+        letters = _letters(line[0])
+        if letters not in (kept if len(letters) >= SURE_LETTERS else lines):
+            yield line.span()
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text))

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 COMMANDS = [
     *("run", "corpus", "train", "check", "schema", "harvest", "inspect", "generate"),
     *("report", "status", "ablate", "plan"),
-    *("trace", "eval", "export", "import", "chat"),
+    *("trace", "eval", "export", "import"),
 ]
 
 
@@ -34,7 +34,9 @@ def pretrain(*arguments, code=0):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command):
-    assert f"Example: pretrain {command} " in pretrain(command, "--help")[0]
+    out = pretrain(command, "--help")[0]
+    assert f"Example: pretrain {command} " in out
+    assert "--json" in out
 
 
 def test_help_lists_every_command_and_no_other():

@@ -1,4 +1,4 @@
-"""The commands around a trained model, on one small run: export, import, generate, chat, eval, trace."""
+"""The commands around a trained model, on one small run: export, import, generate, eval, trace."""
 
 from __future__ import annotations
 
@@ -87,10 +87,6 @@ def test_generate_streams_what_it_returns(run: str) -> None:
     both = json.loads(pretrain("generate", run, "--prompt", "The river", "--prompt", "A bowl", *options, "--json")[0])
     assert [each["prompt"] for each in both] == ["The river", "A bowl"]
     assert both[0] == completion
-
-
-def test_chat_says_why_it_is_not_offered(run: str) -> None:
-    assert "a base model continues text" in pretrain("chat", run, code=2)[1]
 
 
 def test_eval_scores_held_out_text_as_training_did_and_draws_the_curve(run: str) -> None:

@@ -48,7 +48,7 @@ def test_status_beside_a_run_after_its_death_and_at_its_end(folder):
     process.stderr.close()
     found = read_status(folder / "runs/small")
     assert found["state"] == found["training"]["state"] == "stopped"
-    assert "goes on from the first step" in pretrain("status", "runs/small")[0]
+    assert "resumes from the first step" in pretrain("status", "runs/small")[0]
 
 
 def test_status_of_a_corpus_at_work_and_interrupted(folder):

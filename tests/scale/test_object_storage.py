@@ -108,7 +108,7 @@ def test_a_sharded_run_goes_on_from_object_storage_on_another_machine(
     call(tmp_path, *launch, "here.yaml")
     call(tmp_path, *launch, "there.yaml", "--set", "train.steps=8")
     shutil.rmtree(tmp_path / "runs/.mirror")
-    assert "goes on after step 8" in call(tmp_path, *launch, "there.yaml")
+    assert "resumes after step 8" in call(tmp_path, *launch, "there.yaml")
     bucket.invalidate_cache()
     parts = [f"step-00000012/{kind}.{rank}-of-2.safetensors" for kind in ("model", "optimizer") for rank in (0, 1)]
     for part in parts:

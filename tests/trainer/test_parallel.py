@@ -152,7 +152,7 @@ def test_a_sharded_checkpoint_goes_on_with_another_number_of_processes(
     train(run(), shards, tmp_path / "alone")
     ranks = Ranks(sharded.commands, shards, tmp_path / "ranks")
     ranks.run(2, steps=8)
-    assert "goes on after step 8" in ranks.run(size)
+    assert "resumes after step 8" in ranks.run(size)
     assert losses(ranks.output) == pytest.approx(losses(tmp_path / "alone"), abs=1e-4)
 
 

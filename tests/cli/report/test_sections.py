@@ -8,18 +8,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cli.report import charts, compare, corpus, learning, measured
+from cli.contents import ROW_GROUPS, find_rows, read_sample
+from cli.report import corpus, histograms, learning, page, write
 from cli.report.learning import environment
 from cli.report.page import Figure, Table, show, thin
 from cli.report.passages import fragments
-from cli.report.write import SECTIONS, write_report
+from cli.report.write import write_report
 from common.errors import RecipeError
-from common.runfolder import ROW_GROUPS, RunFolder, find_rows, read_sample, rows_of
+from common.runfolder import RunFolder
 from tests.cli.report.conftest import ATTACK
 
 
-def blocks(section):
-    return {block.title: block for block in section.blocks}
+def blocks(run, *parts):
+    """Blocks of some parts of a section, by title."""
+    return {block.title: block for part in parts for block in part(run)}
 
 
 def test_a_long_text_is_cut_around_its_first_mark():
@@ -34,33 +36,33 @@ def test_a_long_text_is_cut_around_its_first_mark():
 
 
 def test_bins_hold_the_bulk_and_the_thresholds_in_round_steps():
-    edges, logarithmic = measured.bin_edges(np.linspace(0, 1, 1001), [0.65])
+    edges, logarithmic = histograms.bin_edges(np.linspace(0, 1, 1001), [0.65])
     assert not logarithmic
     assert edges[0] == pytest.approx(0, abs=0.02)
     assert edges[-1] >= 0.99
-    edges, logarithmic = measured.bin_edges(np.geomspace(10, 1e6, 500), [50, 1e9])
+    edges, logarithmic = histograms.bin_edges(np.geomspace(10, 1e6, 500), [50, 1e9])
     assert logarithmic
     assert edges[0] <= 50 < 1e5 < edges[-1] < 1e8
-    edges, _ = measured.bin_edges(np.zeros(5), [0])
+    edges, _ = histograms.bin_edges(np.zeros(5), [0])
     assert (np.diff(edges) > 0).all()
-    assert measured.round_numbers(0, 1.04, logarithmic=False) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert measured.round_numbers(8, 2000, logarithmic=True) == [10, 100, 1000]
+    assert histograms.round_numbers(0, 1.04, logarithmic=False) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert histograms.round_numbers(8, 2000, logarithmic=True) == [10, 100, 1000]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 0.0303), (3, 97), (-2, 11), (0, 123456)])
 def test_an_axis_has_a_few_ticks_within_its_range(low, high):
-    ticks = measured.round_numbers(low, high, logarithmic=False)
+    ticks = histograms.round_numbers(low, high, logarithmic=False)
     assert 3 <= len(ticks) <= 7
     assert low <= ticks[0] < ticks[-1] <= high
 
 
 def test_long_curves_are_averaged_and_keep_their_mean():
     points = [(step, float(step % 7)) for step in range(1, 7001)] + [(7001, float("nan"))]
-    short = charts.averaged(points)
-    assert len(short) <= charts.POINTS
+    short = page.averaged(points)
+    assert len(short) <= page.POINTS
     assert short[-1][0] == 7000
     assert np.mean([y for _, y in short]) == pytest.approx(3.0)
-    assert charts.averaged([(1, 2.0)]) == [(1, 2.0)]
+    assert page.averaged([(1, 2.0)]) == [(1, 2.0)]
 
 
 def test_cells_and_rows():
@@ -72,7 +74,7 @@ def test_cells_and_rows():
 
 def test_the_funnel_and_the_rules_add_up(attacked):
     run = RunFolder(attacked)
-    shown = blocks(corpus.funnel_section(run))
+    shown = blocks(run, corpus.documents_by_stage, corpus.document_flows)
     rows = shown["Documents by stage"].table.rows
     assert [row[0] for row in rows] == ["extract", "language", "dedup", "quality", "tokenize"]
     assert all(row[1] == row[2] + row[3] for row in rows)
@@ -80,7 +82,7 @@ def test_the_funnel_and_the_rules_add_up(attacked):
     flows = shown["Documents by source and language"].table.rows
     assert sum(row[3] for row in flows) == rows[0][1]
     assert sum(row[3] for row in flows if row[2] == "corpus") == rows[-1][1]
-    drops = blocks(measured.rules_section(run))["Documents dropped, by rule"].table.rows
+    drops = blocks(run, corpus.drops_by_rule)["Documents dropped, by rule"].table.rows
     assert sum(row[3] for row in drops) == sum(row[3] for row in rows)
     assert all(row[2] <= row[3] <= row[4] for row in drops)
     assert "c4_curly_brackets" in {row[1] for row in drops}
@@ -88,7 +90,7 @@ def test_the_funnel_and_the_rules_add_up(attacked):
 
 def test_every_signal_with_a_rule_has_a_histogram_of_all_documents(attacked):
     run = RunFolder(attacked)
-    found = blocks(measured.signals_section(run))
+    found = blocks(run, histograms.signal_histograms)
     assert {"language_score", "words", "curly_brackets", "duplicate_5gram"} <= found.keys()
     assert "fineweb_newlines" not in str(found)  # a preset that the recipe does not use
     read = run.stages["quality"].stats["documents_in"]
@@ -100,7 +102,7 @@ def test_every_signal_with_a_rule_has_a_histogram_of_all_documents(attacked):
 
 def test_tokens_by_language_and_stream_are_those_of_the_shards(attacked):
     run = RunFolder(attacked)
-    found = blocks(measured.tokens_section(run))
+    found = blocks(run, corpus.tokenizer_fertility, corpus.training_mixture)
     count = run.stages["tokenize"].stats["tokens"]
     assert sum(row[2] for row in found["Tokenizer fertility by language"].table.rows) == count
     assert sum(row[3] for row in found["Mixture of training"].table.rows) == count
@@ -110,7 +112,7 @@ def test_plotly_accepts_every_figure(attacked):
     import plotly.graph_objects as go
 
     run = RunFolder(attacked)
-    parts = [*(section(run) for section in SECTIONS), *compare.sections([run, run])]
+    parts = [*write.sections(run), *write.comparison([run, run])]
     figures = [block for part in parts for block in part.blocks if isinstance(block, Figure)]
     assert len(figures) > 30
     for figure in figures:
@@ -121,13 +123,13 @@ def test_plotly_accepts_every_figure(attacked):
 
 def test_times_and_environment(attacked):
     run = RunFolder(attacked)
-    rows = blocks(learning.section(run, learning.Prices()))["Times and cost by stage"].rows
+    rows = learning.stage_times_and_cost(run, learning.Prices())[0].rows
     assert [row[0] for row in rows] == ["extract", "language", "dedup", "quality", "tokenize", "train"]
     assert dict(environment(run)[0].rows)["device"]
 
 
 def test_hours_cost_what_the_user_says(attacked):
-    table = learning.times(RunFolder(attacked), learning.Prices(core=3600.0, gpu=7200.0))[0]
+    table = learning.stage_times_and_cost(RunFolder(attacked), learning.Prices(core=3600.0, gpu=7200.0))[0]
     rows = {row[0]: row for row in table.rows}
     assert table.columns[-1] == "cost"
     assert rows["dedup"][-1] == pytest.approx(rows["dedup"][4] * 3600)
@@ -141,12 +143,12 @@ def test_samples_are_shown_by_prompt_as_the_model_learns(attacked, tmp_path):
         for step in (*range(10, 200, 10), 190)  # the last one twice: resumed
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (texts,) = learning.completions(RunFolder(tmp_path))
+    (texts,) = learning.prompt_completions(RunFolder(tmp_path))
     assert len(texts.items) == learning.STEPS
     assert [item.heading for item in (texts.items[0], texts.items[-1])] == ["step 10", "step 190"]
     assert texts.items[-1].columns[0][1] == [(ATTACK, True), ("text 190[31m", False)]
     assert "<script>document.title" not in write_report([tmp_path]).read_text()
-    at_the_end = learning.completions(RunFolder(attacked))[0]
+    at_the_end = learning.prompt_completions(RunFolder(attacked))[0]
     assert at_the_end.items[-1].heading == "step 4"
 
 
@@ -160,8 +162,8 @@ def test_a_run_that_has_just_begun_or_only_trained_has_a_report(attacked, tmp_pa
     (alone / "metrics.jsonl").write_text(rows + '{"kind": "skip", "step": 3, "reason": "spike"}\n{"kind": "tra')
     (alone / "checkpoints").mkdir()
     run = RunFolder(alone)
-    assert [row["step"] for row in rows_of(run, "train")] == [1, 2, 3, 4]
-    assert blocks(learning.ledger_section(run))["Events of training"].rows == [[3, "skip", "reason spike"]]
+    assert [row["step"] for row in run.records("train")] == [1, 2, 3, 4]
+    assert blocks(run, learning.events)["Events of training"].rows == [[3, "skip", "reason spike"]]
     assert ">spike<" not in write_report([alone]).read_text()
     with pytest.raises(RecipeError, match="not a run folder"):
         write_report([tmp_path])
@@ -169,13 +171,13 @@ def test_a_run_that_has_just_begun_or_only_trained_has_a_report(attacked, tmp_pa
 
 def test_training_shows_memory_in_gigabytes_and_in_context_learning_where_it_was_scored(attacked, tmp_path):
     rows = [json.loads(line) for line in (attacked / "train/metrics.jsonl").read_text().splitlines()]
-    assert "In-context learning" not in blocks(learning.training_section(RunFolder(attacked)))
+    assert "In-context learning" not in blocks(RunFolder(attacked), learning.in_context_learning)
     for row in rows:
         row.update({"in_context": -0.25 * row["step"]} if row["kind"] == "eval" else {})
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "log.jsonl").write_text(json.dumps({"kind": "speed", "step": 1, "memory": 3 * 10**9}) + "\n")
-    found = blocks(learning.training_section(RunFolder(tmp_path)))
+    found = blocks(RunFolder(tmp_path), learning.in_context_learning, learning.step_curves)
     assert found["In-context learning"].table.rows == [[2, -0.5], [4, -1.0]]
     assert found["Memory"].table.rows[0] == [1, 3.0]
 
@@ -185,10 +187,10 @@ def test_compared_runs_show_where_their_recipes_differ(attacked, tmp_path):
     other.mkdir()
     (other / "recipe.yaml").write_text((attacked / "recipe.yaml").read_text().replace("verify: 0.6", "verify: 0.9"))
     runs = [RunFolder(attacked), RunFolder(other)]
-    (table,) = compare.differences(runs)
+    (table,) = write.recipe_differences(runs)
     assert table.rows == [["dedup.verify", "0.6", "0.9"]]
-    assert table.columns[1:] == compare.names(runs)
-    assert len(set(compare.names(runs))) == 2
+    assert table.columns[1:] == write.unique_names(runs)
+    assert len(set(write.unique_names(runs))) == 2
 
 
 def test_samples_are_bounded_even_and_repeatable(tmp_path):
@@ -198,7 +200,7 @@ def test_samples_are_bounded_even_and_repeatable(tmp_path):
     sample = read_sample(tmp_path, ["value", "absent"])
     assert sample.column("value") == list(range(0, rows, 3))
     assert sample.scale == 3
-    assert not sample.whole
+    assert not sample.complete
     assert sample.column("absent") == [None] * ROW_GROUPS
     assert [row["id"] for row in find_rows(tmp_path, "value", {3, 4, 6}, ["id"], 1)] == ["3", "6"]
 

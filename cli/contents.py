@@ -1,0 +1,155 @@
+"""Reading what commands need besides JSON: the run's recipe, parquet tables in part, and texts to score.
+
+A sample takes at most ROW_GROUPS row groups (of 1,000 documents) of a folder, evenly spaced and always the same ones,
+so reports of any corpus take seconds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import PipelineError, RecipeError
+from common.runfolder import Row, RunFolder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW_GROUPS = 100
+
+
+@lru_cache(maxsize=8)
+def read_recipe(run: RunFolder) -> Row:
+    """The run's resolved recipe; empty where it has none. Read once for each `RunFolder` object."""
+    import yaml
+
+    loaded = yaml.safe_load(run.recipe.read_bytes()) if run.recipe.is_file() else None
+    return loaded if isinstance(loaded, dict) else {}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sampled rows of a parquet folder: `table` with the columns that exist; `total` rows are in the folder."""
+
+    table: pa.Table
+    total: int
+
+    @property
+    def scale(self) -> float:
+        """Rows of the folder per sampled row."""
+        return self.total / max(int(self.table.num_rows), 1)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row was taken."""
+        return int(self.table.num_rows) == self.total
+
+    def __contains__(self, column: str) -> bool:
+        return column in self.table.column_names
+
+    def column(self, name: str) -> list[Any]:
+        """A column's values; None for each row where the column does not exist."""
+        return list(self.table[name].to_pylist()) if name in self else [None] * self.table.num_rows
+
+
+def read_sample(folder: Path, columns: list[str], limit: int = ROW_GROUPS) -> Sample:
+    """A sample of a folder's parquet files, or of one file, with those of `columns` that exist."""
+    import pyarrow as pa
+
+    groups, total = sample_groups(folder, limit)
+    tables = [read_group(path, number, columns) for path, number in groups]
+    return Sample(pa.concat_tables(tables, promote_options="default") if tables else pa.table({}), total)
+
+
+def sample_groups(folder: Path, limit: int = ROW_GROUPS) -> tuple[list[tuple[Path, int]], int]:
+    """At most `limit` row groups (file, number), evenly spaced over the folder's, and the number of all its rows."""
+    import pyarrow.parquet as pq
+
+    groups: list[tuple[Path, int]] = []
+    total = 0
+    for path in [folder] if folder.is_file() else sorted(folder.glob("*.parquet")):
+        footer = pq.read_metadata(path)
+        total += footer.num_rows
+        groups += [(path, number) for number in range(footer.num_row_groups) if footer.row_group(number).num_rows]
+    if len(groups) > limit:
+        groups = [groups[i * len(groups) // limit] for i in range(limit)]
+    return groups, total
+
+
+def read_group(path: Path, number: int, columns: list[str]) -> pa.Table:
+    """One row group, with those of `columns` that exist."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        present = [name for name in columns if name in file.schema_arrow.names]
+        return file.read_row_group(number, columns=present)
+
+
+def find_rows(folder: Path, column: str, wanted: set[str], columns: list[str], limit: int) -> list[Row]:
+    """Sampled rows whose `column` is among `wanted`, at most `limit` of each; texts are read group by group."""
+    left = dict.fromkeys(wanted, limit)
+    rows: list[Row] = []
+    for path, number in sample_groups(folder)[0]:
+        if not any(left.values()):
+            break
+        table = read_group(path, number, [column])
+        if not table.num_columns:
+            break
+        chosen = []
+        for index, value in enumerate(table[column].to_pylist()):
+            if left.get(value):
+                left[value] -= 1
+                chosen.append(index)
+        if chosen:
+            rows += read_group(path, number, columns).take(chosen).to_pylist()
+    return rows
+
+
+def select_rows(path: Path, column: str, values: set[Any], columns: list[str] | None = None) -> list[Row]:
+    """All rows of a parquet file whose `column` is one of `values`. Raises PipelineError where it is missing."""
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise PipelineError(f"{path} is missing; build the corpus again")
+    if not values:
+        return []
+    rows: list[Row] = pq.read_table(path, columns=columns, filters=[(column, "in", values)]).to_pylist()
+    return rows
+
+
+@dataclass(frozen=True)
+class Text:
+    """A document to score; `name` is file and line."""
+
+    name: str
+    text: str
+    source: str
+    language: str
+
+
+def read_texts(path: Path, limit: int | None = None, option: str = "--text") -> Iterator[Text]:
+    """Documents of a .jsonl or .txt file, gzipped if it ends in .gz. Raises RecipeError naming file and line."""
+    if not path.is_file():
+        raise RecipeError(f"{option}: no file at {path}")
+    data = path.read_bytes()
+    try:
+        content = (gzip.decompress(data) if path.name.endswith(".gz") else data).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{option}: {path} is not UTF-8 (byte {error.start})") from None
+    if not path.name.removesuffix(".gz").endswith(".jsonl"):
+        yield Text(f"{path}:1", content, path.stem, "und")
+        return
+    lines = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+    for number, line in lines[:limit]:
+        try:
+            row = json.loads(line)
+            body = row["text"]
+        except (ValueError, KeyError, TypeError):
+            raise RecipeError(f'{option}: {path}:{number}: expected a JSON object with a field "text"') from None
+        language = row.get("language") or row.get("lang") or "und"
+        yield Text(f"{path}:{number}", body, row.get("source") or path.stem, language)

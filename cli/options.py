@@ -1,0 +1,62 @@
+"""Arguments and options that commands share, and the result that every command returns for cli/main.py to print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.terminal import choices
+from common.runfolder import RunFolder
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from common.errors import PretrainError
+
+
+class Result:
+    """A command's result: `value` is printed with --json, `parts` without; then `error` is raised."""
+
+    def __init__(self, value: Any, *parts: RenderableType, error: PretrainError | None = None) -> None:
+        self.value, self.parts, self.error = value, parts, error
+
+
+def _choose(name: str) -> Any:
+    """Callback of an option that sets a field of `Choices`."""
+    return lambda chosen: setattr(choices(), name, chosen)
+
+
+Run = Annotated[
+    RunFolder,
+    typer.Argument(parser=lambda path: RunFolder(Path(path)), help="Run folder, e.g. runs/demo.", show_default=False),
+]
+RecipeFile = Annotated[Path, typer.Argument(help="Recipe file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, e.g. train.steps=500; repeatable."),
+]
+
+
+def common_options(
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", expose_value=False, callback=_choose("json"), help="Print the result as JSON."),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", expose_value=False, callback=_choose("quiet"), help="Print errors only."),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            expose_value=False,
+            callback=_choose("verbose"),
+            help="Print more detail: drops by rule, every checkpoint.",
+        ),
+    ] = False,
+) -> None:
+    """The options that every command has."""
