@@ -141,13 +141,18 @@ def _training(recipe: Recipe, gpus: int, gpu: str, utilisation: float) -> Traini
 
 
 def _corpus(loaded: Loaded[Recipe], run: Path) -> CorpusPlan:
+    from common.runfolder import RunFolder
+    from pipeline.read import list_inputs
     from recipes.load import load_recipe
     from recipes.plan import plan_corpus
+
+    def stored_bytes(recipe: Loaded[Recipe]) -> int:
+        return sum(item.size for item in list_inputs(list(recipe.recipe.sources), recipe.base))
 
     if not (run / "recipe.yaml").is_file() or not (run / "log.jsonl").is_file():
         raise RecipeError(f"--from-run {run}: not a run folder (no recipe.yaml or log.jsonl)")
     measured = load_recipe(run / "recipe.yaml")
-    return plan_corpus(loaded.recipe, loaded.base, measured.recipe, run, measured.base)
+    return plan_corpus(loaded.recipe, RunFolder(run), stored_bytes(loaded) / stored_bytes(measured))
 
 
 def _costs(
