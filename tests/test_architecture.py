@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SLOW, TESTS
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("common", "pipeline", "trainer", "recipes", "cli", "data")
 HEAVY = ("torch", "torchvision", "streaming", "datatrove", "numba", "pyarrow", "tokenizers", "trafilatura", "fasttext")
@@ -89,6 +91,10 @@ def test_compiled_code_is_in_the_kernels_alone():
     outside = [path for package in PACKAGES for path in sources(package) if not (ROOT / path).is_relative_to(wall)]
     compiled = {str(path) for path in outside for name in imports(path) if name.split(".")[0] in ("numba", "llvmlite")}
     assert sorted(compiled) == []
+
+
+def test_slow_tests_are_where_the_list_says():
+    assert [name for name in SLOW if not (TESTS / name).exists()] == []
 
 
 def test_the_ban_is_real():
