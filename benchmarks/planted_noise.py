@@ -18,7 +18,6 @@ Deterministic for given pages. Writes corpus.jsonl and held_out.jsonl; costs a m
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -26,6 +25,8 @@ from collections.abc import Iterator
 from itertools import accumulate, count, cycle
 from pathlib import Path
 from random import Random
+
+from bars import options
 
 from pipeline.extract import extract_text
 from pipeline.read.archives import read_records
@@ -69,12 +70,12 @@ MENU = ["Home Products", "About us", "Contact", "Next page", "Read more", "Share
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, quick=None)
     parser.add_argument("harvest", type=Path)
     parser.add_argument("output", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     clean, held_out, rest = [], [], []
-    for url, text, other in documents(given.harvest):
+    for url, text, other in documents(arguments.harvest):
         if hashlib.blake2b(url.encode(), digest_size=8).digest()[0] % 10 == 0:
             held_out.append((url, text))
         else:
@@ -88,9 +89,9 @@ def main() -> None:
     random.shuffle(pages)
     corpus = [*pages, *until(mirrors(pages, random), 3 * size), *until(templates(random), 3 * size)]
     random.shuffle(corpus)
-    given.output.mkdir(parents=True, exist_ok=True)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     for name, rows in (("corpus", corpus), ("held_out", held_out)):
-        with (given.output / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+        with (arguments.output / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for url, text in rows:
                 file.write(json.dumps({"url": url, "text": text}, ensure_ascii=False) + "\n")
         print(f"{name}: {len(rows):,} documents, {sum(len(text) for _, text in rows) / 1e6:.2f} MB")
