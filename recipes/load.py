@@ -194,9 +194,45 @@ _SCALARS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalars of YAML 1.2."""
+    """Reads one YAML 1.2 text; enters the line of every value into `origins`, with `file` as the file's name."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own attribute
+
+    def __init__(self, text: str, file: str, origins: dict[Location, str]) -> None:
+        super().__init__(text)
+        self.file, self.origins = file, origins
+        self.open: list[yaml.Node] = []
+
+    def read(self, node: yaml.Node, location: Location) -> Any:
+        if node in self.open:
+            raise yaml.MarkedYAMLError(problem="an alias within its own anchor", problem_mark=node.start_mark)
+        self.origins.setdefault(location, self._line(node))
+        self.open.append(node)
+        try:
+            if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+                return self._mapping(node, location)
+            if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+                return [self.read(child, (*location, index)) for index, child in enumerate(node.value)]
+            return self.construct_object(node)
+        finally:
+            self.open.pop()
+
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
+            key, line = key_node.value, self._line(key_node)
+            below = (*location, key)
+            if key in mapping:
+                field = ".".join(map(str, below))
+                raise RecipeError(f"{line}: {field}: given twice (first at {self.origins[below]})")
+            self.origins[below] = line
+            mapping[key] = self.read(value_node, below)
+        return mapping
+
+    def _line(self, node: yaml.Node) -> str:
+        return f"{self.file}:{node.start_mark.line + 1}"
 
 
 for _name, (_pattern, _first) in _SCALARS.items():
@@ -218,9 +254,9 @@ def _parse(text: str, name: str, origins: dict[Location, str]) -> Any:
     """The value of a YAML text; enters the line of every value into `origins`. Raises RecipeError."""
     loader: _Loader | None = None
     try:
-        loader = _Loader(text)
+        loader = _Loader(text, name, origins)
         root = loader.get_single_node()
-        return _Reader(loader, name, origins).read(root, ()) if root is not None else None
+        return loader.read(root, ()) if root is not None else None
     except yaml.reader.ReaderError as error:
         raise RecipeError(f"{name}: not text: character {error.character:#x} at {error.position}") from error
     except yaml.MarkedYAMLError as error:
@@ -231,42 +267,3 @@ def _parse(text: str, name: str, origins: dict[Location, str]) -> Any:
     finally:
         if loader:
             loader.dispose()
-
-
-class _Reader:
-    """Turns YAML nodes into values and enters the line of each into `origins`."""
-
-    def __init__(self, loader: _Loader, name: str, origins: dict[Location, str]) -> None:
-        self.loader, self.name, self.origins = loader, name, origins
-        self.open: list[yaml.Node] = []
-
-    def read(self, node: yaml.Node, location: Location) -> Any:
-        if node in self.open:
-            raise yaml.MarkedYAMLError(problem="an alias within its own anchor", problem_mark=node.start_mark)
-        self.origins.setdefault(location, self._line(node))
-        self.open.append(node)
-        try:
-            if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-                return self._mapping(node, location)
-            if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-                return [self.read(child, (*location, index)) for index, child in enumerate(node.value)]
-            return self.loader.construct_object(node)
-        finally:
-            self.open.pop()
-
-    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
-        mapping: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
-            key, line = key_node.value, self._line(key_node)
-            below = (*location, key)
-            if key in mapping:
-                field = ".".join(map(str, below))
-                raise RecipeError(f"{line}: {field}: given twice (first at {self.origins[below]})")
-            self.origins[below] = line
-            mapping[key] = self.read(value_node, below)
-        return mapping
-
-    def _line(self, node: yaml.Node) -> str:
-        return f"{self.name}:{node.start_mark.line + 1}"
