@@ -91,7 +91,7 @@ def table(first: str, columns: dict[str, str], width: int = 16) -> Callable[...,
 
 
 def finish(name: str, bars: dict[str, Bar], **more: Any) -> int:
-    """Print the result as the last line, with `more` beside the bars; returns the exit code."""
+    """Print the result as the last line, with the fields `more` before the bars; returns the exit code."""
     for title, bar in bars.items():
         if not math.isfinite(bar.value):
             print(f"{name}: `{title}` is {bar.value}: not a measurement, no result", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""WARC to shards: our corpus stages beside datatrove's FineWeb chain, same files, same number of processes.
+"""WARC to shards: our corpus stages against datatrove's FineWeb chain on the same files, with as many processes.
 
 datatrove: WarcReader, Trafilatura, Gopher repetition and quality, C4 (without the terminal-punctuation rule),
 FineWeb's rules, the four MinHash stages, then tokenization of what is left with the same tokenizer. Its LanguageFilter
@@ -24,7 +24,7 @@ BARS = {"fast": 10.0, "trafilatura": 1.5}
 
 
 def archives(pattern, quick, folder):
-    """The WARC files: the given glob, else those beside the checkout, else harvested documentation."""
+    """The WARC files of `pattern` in the real data, else harvested documentation."""
     paths = sorted((DATA / "web").glob(pattern))
     if not paths:
         from data.harvest import harvest

@@ -1,4 +1,4 @@
-"""The whole dedup stage: documents/s and peak memory as the corpus grows tenfold, beside datatrove's four stages.
+"""The dedup stage: documents/s and peak memory as the corpus grows tenfold, against datatrove's four stages.
 
     make bench && python benchmarks/dedup.py [--quick] [--documents 10000 100000 1000000] [--corpora FOLDER]
 

@@ -1,4 +1,4 @@
-"""Whether exported models are the model: formats x checks, on a run's checkpoint.
+"""Exported models against the model itself: every format, every check, on a run's checkpoint.
 
     python benchmarks/export_parity.py [RUN] [--quick]
 

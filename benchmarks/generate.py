@@ -3,8 +3,8 @@
     python benchmarks/generate.py [--quick]
 
 The model has GPT-2's sizes (preset `124m`) and random weights. Without a cache every token needs a pass over the
-whole text; its cost is measured at lengths spread over the 512 and summed, as the whole would take minutes. `--quick`
-takes preset `tiny`. Both ways must write the same tokens where both are run in full (the first 24).
+full text; its cost is measured at nine lengths spread over the 512 and summed, since all would take minutes. `--quick`
+takes preset `tiny`. Both ways must give the same first 24 tokens.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def accuracy(identifier: LanguageIdentifier, data: Path, quick: bool) -> float:
     """Share of UD PUD's sentences whose language is named."""
     with gzip.open(data / "eval/lid/ud-pud.tsv.gz", "rt", encoding="utf-8") as file:
         rows = [line.rstrip("\n").split("\t", 1) for line in file][:: 10 if quick else 1]
-    found = identifier.identify([text for _, text in rows])
-    return sum(normalize_label(truth)[0] == name for (truth, _), (name, _) in zip(rows, found, strict=True)) / len(rows)
+    names = [name for name, _ in identifier.identify([text for _, text in rows])]
+    return sum(normalize_label(truth)[0] == name for (truth, _), name in zip(rows, names, strict=True)) / len(rows)
 
 
 def documents(data: Path, quick: bool) -> list[str]:
@@ -69,8 +69,8 @@ def main() -> int:
     full_seconds = time.process_time() - began
     threshold = LanguageConfig().threshold
     same = [
-        name == normalize_label(label)[0] and (score >= threshold) == (whole >= threshold)
-        for (name, score), (whole, label) in zip(ours, full, strict=True)
+        name == normalize_label(label)[0] and (score >= threshold) == (other >= threshold)
+        for (name, score), (other, label) in zip(ours, full, strict=True)
     ]
     print(f"UD PUD: {right:.4f} right; {len(texts)} documents of {size / len(texts):.0f} bytes on average")
     row = table("", {"MB/s": ".1f"})

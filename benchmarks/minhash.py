@@ -1,4 +1,4 @@
-"""MinHash signatures: MB/s of one core beside datatrove, datasketch and rensa, and the accuracy of the estimate.
+"""MinHash signatures: MB/s of one core against datatrove, datasketch and rensa, and the accuracy of the estimate.
 
     make bench && python benchmarks/minhash.py [--quick]
 

@@ -3,7 +3,7 @@
     python benchmarks/planted_noise.py data/harvest data/noisy
 
 Clean prose: paragraphs of running text in the documentation installed on this machine, each used once, so that nothing
-held out stands in the corpus too. Every tenth page is held out (by a hash of its address). Of the rest:
+held out is in the corpus too. Every tenth page is held out (by a hash of its address). Of the rest:
 
     pages        half prose by text, half junk, one half of which is what else those documentation pages hold (code,
                  signatures, lists, tables), the other invented: keyword lists, menus, rows of numbers, gibberish;
@@ -39,7 +39,7 @@ MAX_DOCUMENT = 600  # words, so that no long page dominates
 LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
 PRODUCTS = ["watches", "shoes", "loans", "casino", "tickets", "insurance", "hotels", "phones", "games", "diets"]
 SITES = ["harbour", "meadow", "lantern", "copper", "willow", "summit", "orchard", "pebble", "falcon", "maple"]
-# What stands on thousands of addresses, almost the same on each.
+# Pages that thousands of sites serve with hardly a change.
 TEMPLATES = [
     "The page that you asked for could not be found on {site}.example. It may have been moved, renamed or "
     "removed, or the address may have been typed wrongly. Please check the address and try again, go back to the "

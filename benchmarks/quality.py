@@ -91,8 +91,8 @@ def pieces(text: str) -> Iterator[str]:
 def english(samples: list[Sample]) -> list[Sample]:
     from pipeline.language import LanguageIdentifier
 
-    found = LanguageIdentifier().identify([sample.text for sample in samples])
-    pairs = zip(samples, found, strict=True)
+    languages = LanguageIdentifier().identify([sample.text for sample in samples])
+    pairs = zip(samples, languages, strict=True)
     return [sample for sample, (language, score) in pairs if language == "en" and score >= 0.65 and sample.text.strip()]
 
 
@@ -108,9 +108,9 @@ def measure_ours(texts: list[str]) -> tuple[dict[str, Any], float]:
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
-        found = signals(texts)
+        values = signals(texts)
         seconds.append(time.perf_counter() - began)
-    return found, sum(len(text.encode()) for text in texts) / 1e6 / min(seconds)
+    return values, sum(len(text.encode()) for text in texts) / 1e6 / min(seconds)
 
 
 # Presets and their peers. The optional rules of `c4` are C4's as published, with the terminal-punctuation rule.
@@ -149,20 +149,22 @@ def measure_peers(samples: list[Sample]) -> tuple[dict[str, list[str | None]], f
     def reason(name: str, sample: Sample) -> str | None:
         document = Document(text=sample.text, id=sample.id)
         began = time.perf_counter()
-        found = peers[name].filter(document)
+        verdict = peers[name].filter(document)
         seconds[name] += time.perf_counter() - began
-        return None if found is True else str(found[1])
+        return None if verdict is True else str(verdict[1])
 
     for name in peers:
         reason(name, samples[0])
     seconds.update(dict.fromkeys(peers, 0.0))
     rows = [{name: reason(name, sample) for name in peers} for sample in samples]
-    found = {preset: [row[preset] for row in rows] for preset in PRESETS if preset != "gopher"}
-    found["gopher"] = [row["repetition"] or row["quality"] for row in rows]
-    return found, megabytes(samples) / (seconds["repetition"] + seconds["quality"] + seconds["c4"])
+    reasons = {preset: [row[preset] for row in rows] for preset in PRESETS if preset != "gopher"}
+    reasons["gopher"] = [row["repetition"] or row["quality"] for row in rows]
+    return reasons, megabytes(samples) / (seconds["repetition"] + seconds["quality"] + seconds["c4"])
 
 
-def agreement(samples: list[Sample], found: dict[str, Any], peers: dict[str, list[str | None]]) -> list[dict[str, Any]]:
+def agreement(
+    samples: list[Sample], values: dict[str, Any], peers: dict[str, list[str | None]]
+) -> list[dict[str, Any]]:
     """Print the table of agreement; return the documents decided differently."""
     from pipeline.config import QualityConfig
     from pipeline.quality.rules import failures
@@ -171,7 +173,7 @@ def agreement(samples: list[Sample], found: dict[str, Any], peers: dict[str, lis
     columns = {"documents": ",d", "peer keeps": ",d", "ours keeps": ",d", "differ": "d", "agree": ".2%"}
     row = table("preset", columns)
     for preset, settings in PRESETS.items():
-        failed = failures(QualityConfig.model_validate(settings), found, ["en"] * len(samples))
+        failed = failures(QualityConfig.model_validate(settings), values, ["en"] * len(samples))
         different = [
             {
                 "preset": preset,
@@ -194,8 +196,10 @@ def agreement(samples: list[Sample], found: dict[str, Any], peers: dict[str, lis
 
 
 def kept_by_source(samples: list[Sample]) -> None:
-    """Print what presets keep of link lists, technical prose and fiction, with Gopher's rule on letters as the peer
-    reads it and over words alone (`strict`)."""
+    """Print the share that presets keep of link lists, technical prose and fiction.
+
+    Gopher's rule on letters is applied as the peer reads it, and (`strict`) over words alone.
+    """
     from pipeline.config import QualityConfig
     from pipeline.kernels.signals.measure import signals
     from pipeline.language import LanguageIdentifier
@@ -216,8 +220,8 @@ def kept_by_source(samples: list[Sample]) -> None:
         chosen = lists if source == "free-programming-books" else [item for item in samples if item.source == source]
         texts = [sample.text for sample in chosen]
         languages = [language for language, _ in LanguageIdentifier().identify(texts)]
-        found = signals(texts, language=languages)
-        failed = [failures(settings, found, languages) for settings in recipes.values()]
+        values = signals(texts, language=languages)
+        failed = [failures(settings, values, languages) for settings in recipes.values()]
         shares = [sum(not names for names in rows) / max(len(chosen), 1) for rows in failed]
         row(source, len(chosen), *shares)
 

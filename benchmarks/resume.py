@@ -1,4 +1,4 @@
-"""Time to the first batch after a resume in mid-epoch beside StreamingDataset; how long training waits to save.
+"""Time to the first batch after a resume in mid-epoch, against StreamingDataset; how long training waits to save.
 
     python benchmarks/resume.py [--quick]
 

@@ -1,4 +1,4 @@
-"""The corpus half at 1, 10 and 100 times the same kind of input: speed a core, peak memory, time by stage.
+"""The corpus half at 1, 10 and 100 times the same kind of input: speed per core, peak memory, time by stage.
 
     python benchmarks/scale.py [--pages 2500] [--factors 1,10,100] [--workers 2] [--quick]
 

@@ -1,4 +1,4 @@
-"""What 10^10 documents would take in deduplication and in the sampler: their own code at sizes that fit, scaled up.
+"""Cost of 10^10 documents in deduplication and in the sampler: the real code at sizes that fit, scaled up.
 
     python benchmarks/ten_billion.py [--quick]
 

@@ -2,7 +2,7 @@
 
 Caches warm up on every other document of a set and the rest is timed (best of three for ours, once for the peers,
 which keep caches of their own). All ids of the timed part are compared.
-Texts: ../shared/data/text in parts of 20,000 characters; without it the documentation installed beside Python.
+Texts: ../shared/data/text in parts of 20,000 characters; without it the documentation that comes with Python.
 
     python benchmarks/tokenizer.py [--quick]
 """

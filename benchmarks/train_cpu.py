@@ -1,4 +1,4 @@
-"""Training speed on a CPU: ours beside a plain PyTorch loop and litgpt, on the same batches in the same run.
+"""Training speed on a CPU: ours against a plain PyTorch loop and litgpt, on the same batches in the same run.
 
     python benchmarks/train_cpu.py [--quick] [--all] [--precision bf16|fp32]
 
@@ -7,7 +7,7 @@ AdamW and gradient clipping for all. Each contender has a process of its own; th
 that a machine that slows down slows all of them; a contender's rate is that of its median step, after three steps of
 warm-up. Data are random tokens: speed does not depend on them.
 
-- `plain fp32`: a GPT-2 as one writes it (LayerNorm, GELU, SDPA, cross-entropy of whole logits), no compilation.
+- `plain fp32`: a GPT-2 as one writes it (LayerNorm, GELU, SDPA, cross-entropy of all logits at once), no compilation.
 - `plain bf16`: the same loop under autocast.
 - `litgpt bf16-true` (with `--all` also `bf16-mixed`), `litgpt 32-true`: litgpt's GPT with Llama's blocks, compiled, its
   chunked loss, as its `pretrain` command runs it. The bar counts against the faster one.
@@ -173,7 +173,7 @@ def ours_with_muon(precision: str) -> Step:
 
 
 def product_rate(dtype: torch.dtype, seconds: float) -> float:
-    """FLOP/s of the best matrix product found: the model's own shapes and large squares."""
+    """FLOP/s of the best matrix product among the model's own shapes and large squares."""
     rows = BATCH * CONTEXT
     best = 0.0
     for m, k, n in ((rows, WIDTH, 1024), (rows, 1024, WIDTH), (2048, 2048, 2048), (4096, 4096, 4096)):

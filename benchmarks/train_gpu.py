@@ -10,7 +10,7 @@ Then the presets, each with Muon, steps of eight micro-batches, after three step
     1b     context 2,048, 8 sequences a micro-batch      bar: 55 %
 
 FLOPs are those of `trainer.shapes.flops_per_token` (PaLM's convention). Data are random tokens in one document a
-sequence, so that attention has the whole context to see; a further row has documents of 400 tokens. `--quick` times
+sequence, so that attention sees the full context; a further row has documents of 400 tokens. `--quick` times
 three steps of 124m and holds it to no bar. Without a GPU it says so and ends with 2.
 """
 
