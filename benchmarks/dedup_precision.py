@@ -2,9 +2,9 @@
 
     python benchmarks/dedup_precision.py [--quick]
 
-Texts: the Kafka documentation (11 versions of the same pages, extracted) and gutenberg (books in several editions), from
-the real data next to the checkout. Truth: Jaccard similarity of the sets of word 5-grams for all pairs, where a word is
-a run of letters, digits and underscores in lower case (`words`), or what white space separates (`spaced`), so that a
+Texts: the Kafka documentation (11 versions of the same pages, extracted) and gutenberg (books in several editions) of
+the real data next to the checkout. Truth: Jaccard similarity of the sets of word 5-grams for all pairs. A word is a
+run of letters, digits and underscores in lower case (`words`), or what white space separates (`spaced`), so that a
 quotation mark or a comma makes another word. Columns:
 
     dropped   share of the texts with an earlier text's label whose similarity to that text reaches the threshold

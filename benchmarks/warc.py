@@ -1,4 +1,4 @@
-"""Reading archives: records a second against warcio and FastWARC alone, and how much each reads of damaged and unusual files.
+"""Reading archives: records a second against warcio and FastWARC alone, and how many records of awkward files are read.
 
 usage: python benchmarks/warc.py [--quick] [--data ../shared/data]
 All three decode the HTTP message of each response (FastWARC with `auto_decode="all"`, which stops at headers that lie)
