@@ -7,20 +7,29 @@ export TOKENIZERS_PARALLELISM := false
 # Keep bytecode: without it every process compiles what it imports, ten seconds for torch alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: audit demo test check format lock clean install real-data bench slurm-test ray-test faults long docs setup-browser
+.PHONY: audit bench check clean demo docs faults format install lint lock long quick ray-test real-data setup-browser \
+  slurm-test test
 
 demo: install
 	@$(BIN)/pretrain harvest data/harvest --limit-mb 24
 	@$(BIN)/pretrain run recipes/demo.yaml
 
 test: check
-	@$(BIN)/python -m pytest -q -n logical --dist loadfile
+	@$(BIN)/python -m pytest -q -n logical --dist loadfile --durations=15
 
-check: install
-	@$(BIN)/ruff check .
+# While working on the code, under a minute on two cores: no test that builds a corpus, trains or starts processes.
+quick: lint
+	@$(BIN)/python -m pytest -q -n logical --dist loadfile -m 'not slow and not cluster and not long'
+
+check: lint
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q -d .site
+
+# Style, types, and which package may import which.
+lint: install
+	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q -d .site
+	@contracts=$$($(BIN)/lint-imports --no-cache --no-logo) || { echo "$$contracts"; exit 1; }
 
 # The documentation as a site, on a local port.
 docs: install

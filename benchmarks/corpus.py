@@ -1,4 +1,4 @@
-"""WARC to shards: our corpus stages beside datatrove's FineWeb chain, same files, same number of processes.
+"""WARC to shards: our corpus stages against datatrove's FineWeb chain on the same files, with as many processes.
 
 datatrove: WarcReader, Trafilatura, Gopher repetition and quality, C4 (without the terminal-punctuation rule),
 FineWeb's rules, the four MinHash stages, then tokenization of what is left with the same tokenizer. Its LanguageFilter
@@ -10,7 +10,6 @@ quality, dedup, tokenize, every response accounted for.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -19,19 +18,20 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from bars import DATA, ROOT, at_least, finish, options, show_machine, table
+
 BARS = {"fast": 10.0, "trafilatura": 1.5}
 
 
 def archives(pattern, quick, folder):
-    """The WARC files: the given glob, else those beside the checkout, else harvested documentation."""
-    found = sorted((ROOT.parent / "shared/data/web").glob(pattern))
-    if not found:
+    """The WARC files of `pattern` in the real data, else harvested documentation."""
+    paths = sorted((DATA / "web").glob(pattern))
+    if not paths:
         from data.harvest import harvest
 
         harvest(folder / "harvest", limit_bytes=10_000_000 if quick else 60_000_000)
-        found = sorted((folder / "harvest").glob("*.warc.gz"))
-    return found[:1] if quick else found
+        paths = sorted((folder / "harvest").glob("*.warc.gz"))
+    return paths[:1] if quick else paths
 
 
 def ours(files, folder, extractor, workers, tokenizer):
@@ -52,8 +52,8 @@ def ours(files, folder, extractor, workers, tokenizer):
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
     run = folder / "runs" / extractor
-    places = [*sorted(run.glob("corpus/*/stats.json")), run / "shards/stats.json"]
-    return seconds, {stats["stage"]: stats for stats in (json.loads(place.read_bytes()) for place in places)}
+    paths = [*sorted(run.glob("corpus/*/stats.json")), run / "shards/stats.json"]
+    return seconds, {stats["stage"]: stats for stats in (json.loads(path.read_bytes()) for path in paths)}
 
 
 PEER = """
@@ -115,17 +115,16 @@ def peer(files, folder, workers, tokenizer):
 
 
 def main():
-    """Print the table and the bars; exit 1 where one falls short."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser = options(__doc__, "one file")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--files", default="*.warc.gz")
+    parser.add_argument("--files", default="*.warc.gz", help="files of ../shared/data/web")
     parser.add_argument("--extractor", choices=BARS, action="append")
     parser.add_argument("--skip-peer", action="store_true", help="time ours alone; no bar can hold then")
     arguments = parser.parse_args()
     from pipeline.read.archives import read_records
     from pipeline.tokenize.tokenizer import train
 
+    show_machine("datatrove", "trafilatura", "resiliparse")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         files = archives(arguments.files, arguments.quick, folder)
@@ -133,24 +132,22 @@ def main():
         tokenizer = folder / "tokenizer.json"
         train([(ROOT / "LICENSE").read_text("utf-8")], 2000, "gpt2").save(str(tokenizer))
         print(f"{len(files)} files, {records:,} responses, {arguments.workers} workers")
+        row = table("", {"seconds": ".1f", "pages/s": ".1f", "read": ",d", "dropped": ",d", "left": ",d"}, 20)
         bars = {}
         theirs = float("inf")
         if not arguments.skip_peer:
             theirs, read, left = peer(files, folder, arguments.workers, tokenizer)
-            print(f"datatrove          {theirs:7.1f} s {records / theirs:8.1f} pages/s, read {read:,}, {left:,} left")
+            row("datatrove", theirs, records / theirs, read, "", left)
         for extractor in arguments.extractor or BARS:
             seconds, stats = ours(files, folder, extractor, arguments.workers, tokenizer)
-            names = list(stats)
+            read = stats["extract"]["documents_in"]
             dropped = sum(stat["documents_dropped"] for stat in stats.values())
-            left = stats[names[-1]]["documents_kept"]
-            whole = stats["extract"]["documents_in"] == records == dropped + left
-            print(f"ours ({extractor:11}) {seconds:7.1f} s {records / seconds:8.1f} pages/s, read"
-                  f" {stats['extract']['documents_in']:,}, {dropped:,} dropped, {left:,} left")  # fmt: skip
-            ratio, bar = round(theirs / seconds, 2) if theirs < float("inf") else 0.0, BARS[extractor]
-            bars[f"times datatrove's pages/s, {extractor}"] = {"value": ratio, "bar": bar, "holds": ratio >= bar}
-            bars[f"responses accounted for, {extractor}"] = {"value": int(whole), "bar": 1, "holds": whole}
-    print(json.dumps({"name": "corpus", "bars": bars}))
-    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+            left = list(stats.values())[-1]["documents_kept"]
+            row(f"ours, {extractor}", seconds, records / seconds, read, dropped, left)
+            ratio = 0.0 if arguments.skip_peer else theirs / seconds
+            bars[f"times datatrove's pages/s, {extractor}"] = at_least(ratio, BARS[extractor])
+            bars[f"responses accounted for, {extractor}"] = at_least(read == records == dropped + left, 1)
+    return finish("corpus", bars)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The whole dedup stage: documents/s and peak memory as the corpus grows tenfold, beside datatrove's four stages.
+"""The dedup stage: documents/s and peak memory as the corpus grows tenfold, against datatrove's four stages.
 
     make bench && python benchmarks/dedup.py [--quick] [--documents 10000 100000 1000000] [--corpora FOLDER]
 
@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from bars import at_least, at_most, finish, options, show_machine
 
 FILE_ROWS = 5_000
 PARTITION_BYTES = 16_000_000
@@ -60,14 +61,13 @@ def write_corpus(folder: Path, count: int) -> None:
 
 
 def make_corpus(folder: Path, count: int) -> Path:
-    """The folder of a corpus of `count` documents, made where it is not there yet."""
-    place = folder / f"in-{count}"
-    if not place.is_dir():
-        making = folder / f".{count}"
-        shutil.rmtree(making, ignore_errors=True)  # of a run that was cut off
-        write_corpus(making, count)
-        making.rename(place)
-    return place
+    """The folder of a corpus of `count` documents, written if it is not there yet."""
+    corpus, unfinished = folder / f"in-{count}", folder / f".{count}"
+    if not corpus.is_dir():
+        shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed run
+        write_corpus(unfinished, count)
+        unfinished.rename(corpus)
+    return corpus
 
 
 def run_ours(inputs: Path, work: Path) -> int:
@@ -133,10 +133,10 @@ def measure(which: str, count: int, folder: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as work:
         command = [sys.executable, __file__, "--child", which, str(inputs), work]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    rate = count / found["seconds"]
-    print(f"{which:<10}{count:>10,} documents{rate:>12,.0f}/s{found['peak_mb']:>8.0f} MB{found['kept']:>10,.0f} kept")
-    return found | {"rate": rate}
+    run: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    rate = count / run["seconds"]
+    print(f"{which:<10}{count:>10,} documents{rate:>12,.0f}/s{run['peak_mb']:>8.0f} MB{run['kept']:>10,.0f} kept")
+    return run | {"rate": rate}
 
 
 def edges_per_second(nodes: int = 2_000_000, edges: int = 10_000_000) -> float:
@@ -154,33 +154,30 @@ def edges_per_second(nodes: int = 2_000_000, edges: int = 10_000_000) -> float:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--quick", action="store_true", help="3,000 and 30,000 documents")
-    arguments.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    arguments.add_argument("--peer", type=int, nargs="*", default=[2_000], help="documents for datatrove")
-    arguments.add_argument("--corpora", type=Path, help="folder of the documents, kept")
-    arguments.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
-    given = arguments.parse_args()
-    if given.child:
-        child(*given.child)
+    parser = options(__doc__, "3,000 and 30,000 documents")
+    parser.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--peer", type=int, nargs="*", default=[2_000], help="documents for datatrove")
+    parser.add_argument("--corpora", type=Path, help="keep the documents in this folder")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(*arguments.child)
         return 0
-    sizes = [3_000, 30_000] if given.quick else given.documents
+    show_machine("datatrove", "numba")
+    sizes = [3_000, 30_000] if arguments.quick else arguments.documents
     with tempfile.TemporaryDirectory() as name:
-        folder = given.corpora or Path(name)
+        folder = arguments.corpora or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         ours = [measure("ours", count, folder) for count in sizes]
-        peers = [measure("datatrove", count, folder) for count in ([500] if given.quick else given.peer)]
+        peers = [measure("datatrove", count, folder) for count in ([500] if arguments.quick else arguments.peer)]
     joined = edges_per_second()
     print(f"union-find {joined / 1e6:.1f} million edges/s")
-    growth = ours[-1]["peak_mb"] / ours[0]["peak_mb"]
-    factor = ours[-1]["rate"] / max(peer["rate"] for peer in peers)
     bars = {
-        "edges_per_s": {"value": joined, "bar": 5e6, "holds": joined >= 5e6},
-        "memory_growth": {"value": growth, "bar": 1.25, "holds": growth <= 1.25},
-        "times_datatrove": {"value": factor, "bar": 10.0, "holds": factor >= 10},
+        "edges_per_s": at_least(joined, 5e6),
+        "memory_growth": at_most(ours[-1]["peak_mb"] / ours[0]["peak_mb"], 1.25),
+        "times_datatrove": at_least(ours[-1]["rate"] / max(peer["rate"] for peer in peers), 10.0),
     }
-    print(json.dumps({"name": "dedup", "bars": bars}))
-    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+    return finish("dedup", bars)
 
 
 if __name__ == "__main__":

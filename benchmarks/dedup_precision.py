@@ -2,10 +2,10 @@
 
     python benchmarks/dedup_precision.py [--quick]
 
-Texts: the Kafka documentation (11 versions of the same pages, extracted) and gutenberg (books in several editions),
-beside the checkout. Truth: Jaccard similarity of the sets of word 5-grams for all pairs, of runs of letters, digits and
-underscores in lower case (`words`), and of what white space separates (`spaced`), where a quotation mark or a comma
-makes another word. Columns:
+Texts: the Kafka documentation (11 versions of the same pages, extracted) and gutenberg (books in several editions) of
+the real data next to the checkout. Truth: Jaccard similarity of the sets of word 5-grams for all pairs. A word is a
+run of letters, digits and underscores in lower case (`words`), or what white space separates (`spaced`), so that a
+quotation mark or a comma makes another word. Columns:
 
     dropped   share of the texts with an earlier text's label whose similarity to that text reaches the threshold
     pairs     the same share over all pairs with one label; two texts may each be like a third and not like each other
@@ -18,7 +18,6 @@ Bars are those of exact verification, the default of `find_duplicates` and of th
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import re
@@ -26,17 +25,16 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from bars import DATA, Bar, at_least, finish, options, table
 from scipy.sparse import csr_matrix
 
 from pipeline.dedup import find_duplicates
 from pipeline.extract.text import extract_text
 from pipeline.read.archives import read_records
 
-DATA = Path("../shared/data")
 NGRAM = 5
 SPLITS: dict[str, Callable[[str], list[str]]] = {"words": re.compile(r"\w+").findall, "spaced": str.split}
 
@@ -56,12 +54,12 @@ def gutenberg() -> list[str]:
 
 def word_sets(texts: list[str], split: Callable[[str], list[str]]) -> csr_matrix:
     numbers: dict[tuple[str, ...], int] = {}
-    found = []
+    sets = []
     for text in texts:
         words = split(text.lower())
         shingles = {tuple(words[i : i + NGRAM]) for i in range(max(len(words) - NGRAM + 1, 1))}
-        found.append([numbers.setdefault(shingle, len(numbers)) for shingle in shingles])
-    columns, offsets = np.concatenate(found), np.cumsum([0, *map(len, found)])
+        sets.append([numbers.setdefault(shingle, len(numbers)) for shingle in shingles])
+    columns, offsets = np.concatenate(sets), np.cumsum([0, *map(len, sets)])
     return csr_matrix((np.ones(len(columns), np.float32), columns, offsets))
 
 
@@ -89,30 +87,26 @@ def scores(similarity: Any, labels: Any, threshold: float) -> dict[str, float]:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--quick", action="store_true", help="one of Kafka's three archives")
-    quick = arguments.parse_args().quick
-    bars: dict[str, Any] = {}
+    quick = options(__doc__, "one of Kafka's three archives").parse_args().quick
+    bars: dict[str, Bar] = {}
     find_duplicates(["a b c d e f"] * 2)
     for name, texts in (("kafka", kafka(1 if quick else 3)), ("gutenberg", gutenberg())):
         truths = {name: jaccard(word_sets(texts, split)) for name, split in SPLITS.items()}
         print(f"\n{name}, {len(texts)} texts")
-        print(f"{'threshold verify_by truth':<31} dropped   pairs  recalltogether     kept seconds")
+        columns = {"verify_by": "", "truth": ""} | dict.fromkeys(("dropped", "pairs", "recall", "together"), ".4f")
+        row = table("threshold", columns | {"kept": "d", "seconds": ".2f"})
         ways: tuple[Literal["estimate", "exact"], ...] = ("estimate", "exact")
         for threshold, way in ((t, w) for t in (0.75, 0.8) for w in ways):
             start = time.perf_counter()
             labels = find_duplicates(texts, threshold=threshold, verify_by=way)
             seconds, kept = time.perf_counter() - start, len(set(labels.tolist()))
             for truth, similarity in truths.items():
-                found = scores(similarity, labels, threshold)
-                row = "".join(f"{value:>8.4f}" for value in found.values())
-                print(f"{threshold:<10}{way:<10}{truth:<11}{row}{kept:>9}{seconds:>8.2f}")
+                shares = scores(similarity, labels, threshold)
+                row(threshold, way, truth, *shares.values(), kept, seconds)
                 if (way, truth) == ("exact", "words"):
                     for kind, bar in (("dropped", 0.99), ("pairs", 0.99), ("recall", 0.97), ("together", 0.97)):
-                        value = float(found[kind])
-                        bars[f"{name}_{threshold}_{kind}"] = {"value": value, "bar": bar, "holds": value >= bar}
-    print(json.dumps({"name": "dedup_precision", "bars": bars}))
-    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+                        bars[f"{name}_{threshold}_{kind}"] = at_least(shares[kind], bar)
+    return finish("dedup_precision", bars)
 
 
 if __name__ == "__main__":

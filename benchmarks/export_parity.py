@@ -1,4 +1,4 @@
-"""Whether exported models are the model: formats x checks, on a run's checkpoint.
+"""Exported models against the model itself: every format, every check, on a run's checkpoint.
 
     python benchmarks/export_parity.py [RUN] [--quick]
 
@@ -10,9 +10,7 @@ perplexity. `--quick` takes fewer texts.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
 import math
 import sys
 import tempfile
@@ -21,19 +19,20 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from bars import ROOT, Bar, at_least, at_most, finish, options, show_machine, table
 
 from trainer.export.gguf import TYPES, export_gguf
 from trainer.export.hf import export_hf
 from trainer.generate import Sampling, continue_tokens, load_model
 from trainer.trained import load_trained
 
-PROSE = {path.stem: path.read_text("utf-8") for path in sorted(Path("data/prose").glob("*.txt"))}
+PROSE = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "data/prose").glob("*.txt"))}
 PROMPTS = ("This function returns", "Die Stadt", "The module provides", "1999 ")
 WRITTEN = 32
 
 
 class Ours:
-    """The model, its tokens and what it makes of them."""
+    """The model, its token ids of the texts, its logits and its greedy continuations."""
 
     def __init__(self, train_dir: Path, texts: list[str]) -> None:
         self.trained = load_trained(train_dir)
@@ -43,8 +42,8 @@ class Ours:
         self.ids = {name: self.encode(PROSE[name])[:length] for name in texts}
         self.logits = {name: self.run(ids) for name, ids in self.ids.items()}
         greedy = Sampling(temperature=0, max_tokens=WRITTEN)
-        found = continue_tokens(self.model, [self.encode(p) for p in PROMPTS], greedy, self.trained.eos_id)
-        self.written = {prompt: tokens for prompt, (tokens, _) in zip(PROMPTS, found, strict=True)}
+        written = continue_tokens(self.model, [self.encode(p) for p in PROMPTS], greedy, self.trained.eos_id)
+        self.written = {prompt: tokens for prompt, (tokens, _) in zip(PROMPTS, written, strict=True)}
 
     def encode(self, text: str) -> list[int]:
         return self.trained.tokenizer.encode(text, add_special_tokens=False).ids
@@ -72,8 +71,8 @@ def compare(ours: Ours, logits, encode, write) -> dict[str, float | bool]:
 def check_hf(ours: Ours, folder: Path) -> dict[str, float | bool]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    place = export_hf(ours.trained, folder / "hf")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(place).eval(), AutoTokenizer.from_pretrained(place)
+    exported = export_hf(ours.trained, folder / "hf")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(exported).eval(), AutoTokenizer.from_pretrained(exported)
 
     @torch.no_grad()
     def logits(ids):
@@ -82,8 +81,8 @@ def check_hf(ours: Ours, folder: Path) -> dict[str, float | bool]:
     def write(prompt):
         inputs = tokenizer(prompt, return_tensors="pt")
         output = model.generate(**inputs, max_new_tokens=WRITTEN, do_sample=False, temperature=None)[0]
-        found = output[inputs.input_ids.shape[1] :].tolist()
-        return found[:-1] if found[-1] == ours.trained.eos_id else found
+        written = output[inputs.input_ids.shape[1] :].tolist()
+        return written[:-1] if written[-1] == ours.trained.eos_id else written
 
     return compare(ours, logits, lambda text: tokenizer(text).input_ids, write)
 
@@ -105,12 +104,12 @@ def check_gguf(ours: Ours, folder: Path, dtype: str) -> dict[str, float | bool]:
 
     def write(prompt):
         llama.reset()
-        found: list[int] = []
+        written: list[int] = []
         for token in llama.generate(ours.encode(prompt), temp=0.0, top_k=1, repeat_penalty=1.0):
-            if token == ours.trained.eos_id or len(found) == WRITTEN:
+            if token == ours.trained.eos_id or len(written) == WRITTEN:
                 break
-            found.append(token)
-        return found
+            written.append(token)
+        return written
 
     checks = compare(ours, logits, lambda text: llama.tokenize(text.encode(), add_bos=True, special=False), write)
     llama.close()
@@ -118,11 +117,13 @@ def check_gguf(ours: Ours, folder: Path, dtype: str) -> dict[str, float | bool]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = options(__doc__, "fewer texts")
     parser.add_argument("run", nargs="?", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
-    ours = Ours(options.run / "train", ["en", "ja"] if options.quick else ["ar", "de", "en", "hi", "ja", "ru", "zh"])
+    arguments = parser.parse_args()
+    show_machine("torch", "transformers", "llama-cpp-python")
+    ours = Ours(
+        arguments.run / "train", ["en", "ja"] if arguments.quick else ["ar", "de", "en", "hi", "ja", "ru", "zh"]
+    )
     rows: dict[str, dict[str, float | bool]] = {}
     with tempfile.TemporaryDirectory() as folder:
         rows["hf f32"] = check_hf(ours, Path(folder))
@@ -130,20 +131,18 @@ def main() -> int:
             rows |= {f"gguf {dtype}": check_gguf(ours, Path(folder), dtype) for dtype in TYPES}
         else:
             print("llama-cpp-python is not installed: GGUF is not checked")
-    print(f"{options.run}, step {ours.trained.step}: {'Qwen3' if ours.trained.shape.qk_norm else 'Llama'}")
-    print(f"{'':10}  {'logits, max':>11}  {'ids':>5}  {'greedy':>6}  {'perplexity':>10}")
-    for name, row in rows.items():
-        print(f"{name:10}  {row['logits']:11.1e}  {row['ids']!s:>5}  {row['greedy']!s:>6}  {row['perplexity']:10.4%}")
-    bars = {"hf_logits": {"value": rows["hf f32"]["logits"], "bar": 1e-4, "holds": rows["hf f32"]["logits"] <= 1e-4}}
-    for name, row in rows.items():
-        bars[f"{name} ids"] = {"value": row["ids"], "bar": True, "holds": bool(row["ids"])}
+    print(f"{arguments.run}, step {ours.trained.step}: {'Qwen3' if ours.trained.shape.qk_norm else 'Llama'}")
+    row = table("", {"logits, max": ".1e", "ids": "", "greedy": "", "perplexity": ".4%"})
+    for name, checks in rows.items():
+        row(name, checks["logits"], str(checks["ids"]), str(checks["greedy"]), checks["perplexity"])
+    bars: dict[str, Bar] = {"hf_logits": at_most(rows["hf f32"]["logits"], 1e-4)}
+    for name, checks in rows.items():
+        bars[f"{name} ids"] = at_least(checks["ids"], 1)
         if name in ("hf f32", "gguf f32", "gguf f16"):
-            bars[f"{name} greedy"] = {"value": row["greedy"], "bar": True, "holds": bool(row["greedy"])}
+            bars[f"{name} greedy"] = at_least(checks["greedy"], 1)
     if "gguf q8_0" in rows:
-        value = rows["gguf q8_0"]["perplexity"]
-        bars["gguf q8_0 perplexity"] = {"value": value, "bar": 0.005, "holds": value <= 0.005}
-    print(json.dumps({"name": "export_parity", "bars": bars}))
-    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+        bars["gguf q8_0 perplexity"] = at_most(rows["gguf q8_0"]["perplexity"], 0.005)
+    return finish("export_parity", bars)
 
 
 if __name__ == "__main__":

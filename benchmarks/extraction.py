@@ -8,14 +8,12 @@ out of training (page_layouts.py). --quick takes a fifth of the pages.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
 
+from bars import DATA, at_least, finish, options, show_machine, table
 from extraction_pages import evaluation_pages, snippet_f1, trained_on
 from made_pages import KINDS, held_out_pages, word_f1
 
@@ -37,40 +35,36 @@ def made_table(count: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Quality and speed of the extractors.")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser = options(__doc__, "a fifth of the pages")
+    parser.add_argument("--data", type=Path, default=DATA)
     arguments = parser.parse_args()
     pages = {name: pair for name, pair in sorted(evaluation_pages(arguments.data).items()) if not trained_on(name)}
     if arguments.quick:
         pages = dict(list(pages.items())[::5])
     golds = {name: gold for name, (_, gold) in pages.items()}
     size = sum(len(body) for body, _ in pages.values())
-    print(f"{len(pages)} pages, {size / 1e6:.1f} MB; trafilatura {version('trafilatura')},"
-          f" resiliparse {version('resiliparse')}")  # fmt: skip
-    print(f"{'extractor':<12} {'pages/s':>8} {'MB/s':>6} {'precision':>9} {'recall':>7} {'F1':>6}")
+    show_machine("trafilatura", "resiliparse")
+    print(f"{len(pages)} pages, {size / 1e6:.1f} MB")
+    row = table("extractor", {"pages/s": ".0f", "MB/s": ".1f", "precision": ".4f", "recall": ".4f", "F1": ".4f"})
     rates, scores = {}, {}
     for extractor in EXTRACTORS:
         extract_text(next(iter(pages.values()))[0], extractor=extractor)
         began = time.process_time()
         texts = {name: extract_text(body, extractor=extractor) for name, (body, _) in pages.items()}
         seconds = time.process_time() - began
-        found = snippet_f1(texts, golds)
-        rates[extractor], scores[extractor] = len(pages) / seconds, found["f1"]
-        print(f"{extractor:<12} {rates[extractor]:>8.0f} {size / seconds / 1e6:>6.1f} {found['precision']:>9.4f}"
-              f" {found['recall']:>7.4f} {found['f1']:>6.4f}")  # fmt: skip
-    made = made_table(MADE_PAGES // 5 if arguments.quick else MADE_PAGES)
-    print(f"\n{'made pages':<16}" + "".join(f"{name:>12}" for name in EXTRACTORS))
-    for kind, row in made.items():
-        print(f"{kind:<16}" + "".join(f"{row[name]:>12.3f}" for name in EXTRACTORS))
-    values = {
-        "f1": (scores["fast"], F1),
-        "pages_per_second": (rates["fast"], RATE),
-        "times_trafilatura": (rates["fast"] / rates["trafilatura"], FACTOR),
+        score = snippet_f1(texts, golds)
+        rates[extractor], scores[extractor] = len(pages) / seconds, score["f1"]
+        row(extractor, rates[extractor], size / seconds / 1e6, score["precision"], score["recall"], score["f1"])
+    print()
+    row = table("made pages", dict.fromkeys(EXTRACTORS, ".3f"))
+    for kind, figures in made_table(MADE_PAGES // 5 if arguments.quick else MADE_PAGES).items():
+        row(kind, *(figures[name] for name in EXTRACTORS))
+    bars = {
+        "f1": at_least(scores["fast"], F1),
+        "pages_per_second": at_least(rates["fast"], RATE),
+        "times_trafilatura": at_least(rates["fast"] / rates["trafilatura"], FACTOR),
     }
-    bars = {name: {"value": round(v, 4), "bar": b, "holds": v >= b} for name, (v, b) in values.items()}
-    print(json.dumps({"name": "extraction", "bars": bars}))
-    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+    return finish("extraction", bars)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ documentation cut to random lengths around 5 kB. Times are CPU seconds of one pr
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import random
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 
 import fasttext
+from bars import DATA, at_least, finish, options, show_machine, table
 from extraction_pages import evaluation_pages
 
 from pipeline.config import LanguageConfig
@@ -33,8 +33,8 @@ def accuracy(identifier: LanguageIdentifier, data: Path, quick: bool) -> float:
     """Share of UD PUD's sentences whose language is named."""
     with gzip.open(data / "eval/lid/ud-pud.tsv.gz", "rt", encoding="utf-8") as file:
         rows = [line.rstrip("\n").split("\t", 1) for line in file][:: 10 if quick else 1]
-    found = identifier.identify([text for _, text in rows])
-    return sum(normalize_label(truth)[0] == name for (truth, _), (name, _) in zip(rows, found, strict=True)) / len(rows)
+    names = [name for name, _ in identifier.identify([text for _, text in rows])]
+    return sum(normalize_label(truth)[0] == name for (truth, _), name in zip(rows, names, strict=True)) / len(rows)
 
 
 def documents(data: Path, quick: bool) -> list[str]:
@@ -51,10 +51,10 @@ def documents(data: Path, quick: bool) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Accuracy and speed of language identification.")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser = options(__doc__)
+    parser.add_argument("--data", type=Path, default=DATA)
     arguments = parser.parse_args()
+    show_machine("fasttext-wheel", "numba")
     identifier = LanguageIdentifier()
     right = accuracy(identifier, arguments.data, arguments.quick)
     texts = documents(arguments.data, arguments.quick)
@@ -69,20 +69,20 @@ def main() -> int:
     full_seconds = time.process_time() - began
     threshold = LanguageConfig().threshold
     same = [
-        name == normalize_label(label)[0] and (score >= threshold) == (whole >= threshold)
-        for (name, score), (whole, label) in zip(ours, full, strict=True)
+        name == normalize_label(label)[0] and (score >= threshold) == (other >= threshold)
+        for (name, score), (other, label) in zip(ours, full, strict=True)
     ]
     print(f"UD PUD: {right:.4f} right; {len(texts)} documents of {size / len(texts):.0f} bytes on average")
-    print(f"{'':<16} {'MB/s':>6}\n{'ours':<16} {size / seconds / 1e6:>6.1f}")
-    print(f"{'fastText, whole':<16} {size / full_seconds / 1e6:>6.1f}\nsame decisions: {sum(same) / len(same):.4f}")
-    values = {
-        "accuracy": (right, ACCURACY),
-        "megabytes_per_second": (size / seconds / 1e6, SPEED),
-        "same_decisions": (sum(same) / len(same), SAME),
+    row = table("", {"MB/s": ".1f"})
+    row("ours", size / seconds / 1e6)
+    row("fastText, all", size / full_seconds / 1e6)
+    print(f"same decisions: {sum(same) / len(same):.4f}")
+    bars = {
+        "accuracy": at_least(right, ACCURACY),
+        "megabytes_per_second": at_least(size / seconds / 1e6, SPEED),
+        "same_decisions": at_least(sum(same) / len(same), SAME),
     }
-    bars = {name: {"value": round(v, 4), "bar": b, "holds": v >= b} for name, (v, b) in values.items()}
-    print(json.dumps({"name": "language", "bars": bars}))
-    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+    return finish("language", bars)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""MinHash signatures: MB/s of one core beside datatrove, datasketch and rensa, and the accuracy of the estimate.
+"""MinHash signatures: MB/s of one core against datatrove, datasketch and rensa, and the accuracy of the estimate.
 
     make bench && python benchmarks/minhash.py [--quick]
 
@@ -10,16 +10,13 @@ words themselves; datasketch and rensa have no word splitter and are given shing
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 
 import numpy as np
+from bars import at_least, at_most, finish, options, show_machine, table
 
 from pipeline.kernels.clusters import find_duplicates
 from pipeline.kernels.minhash import MinHasher
@@ -136,41 +133,33 @@ def start_seconds() -> float:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--quick", action="store_true", help="fewer documents; ends within a minute")
-    quick = arguments.parse_args().quick
+    quick = options(__doc__, "fewer documents, ends within a minute").parse_args().quick
     texts = documents(2_000 if quick else 8_000)
     repeats = 3 if quick else 7
-    names = ("datatrove", "datasketch", "rensa", "numba", "numpy")
-    print(f"{platform.machine()}, Python {platform.python_version()},", *(f"{n} {version(n)}" for n in names))
+    show_machine("datatrove", "datasketch", "rensa", "numba", "numpy")
     ours = speed(MinHasher().signatures, texts, repeats)
     peers = {
         "rensa": speed(rensa_signatures, texts[: len(texts) // 4], repeats),
         "datasketch": speed(datasketch_signatures, texts[:300], repeats),
         "datatrove": speed(datatrove_signatures(), texts[:150], 3),
     }
-    print(f"{'pretrain':<12}{ours:>8.1f} MB/s")
-    for name, rate in peers.items():
-        print(f"{name:<12}{rate:>8.1f} MB/s   {ours / rate:>6.1f} x")
+    row = table("", {"MB/s": ".1f", "ours is": ".1f"})
+    for name, rate in ({"pretrain": ours} | peers).items():
+        row(name, rate, ours / rate)
     error, curve = accuracy(20_000, 8)
     started = start_seconds()
     print(f"error of the estimate / theory {error:.3f}; detection curve within {100 * curve:.2f} points;"
           f" second process {started:.2f} s")  # fmt: skip
     assert find_duplicates(texts[:2] * 2).tolist() == [0, 1, 0, 1]
     bars = {
-        "mb_per_s": {"value": ours, "bar": 150.0, "holds": ours >= 150},
-        "times_datatrove": {
-            "value": ours / peers["datatrove"],
-            "bar": 100.0,
-            "holds": ours >= 100 * peers["datatrove"],
-        },
-        "times_rensa": {"value": ours / peers["rensa"], "bar": 4.0, "holds": ours >= 4 * peers["rensa"]},
-        "error_over_theory": {"value": error, "bar": 1.2, "holds": error <= 1.2},
-        "curve_points": {"value": 100 * curve, "bar": 2.0, "holds": curve <= 0.02},
-        "second_process_s": {"value": started, "bar": 1.0, "holds": started < 1},
+        "mb_per_s": at_least(ours, 150.0),
+        "times_datatrove": at_least(ours / peers["datatrove"], 100.0),
+        "times_rensa": at_least(ours / peers["rensa"], 4.0),
+        "error_over_theory": at_most(error, 1.2),
+        "curve_points": at_most(100 * curve, 2.0),
+        "second_process_s": at_most(started, 1.0),
     }
-    print(json.dumps({"name": "minhash", "bars": bars}))
-    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+    return finish("minhash", bars)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/planted_noise.py data/harvest data/noisy
 
 Clean prose: paragraphs of running text in the documentation installed on this machine, each used once, so that nothing
-held out stands in the corpus too. Every tenth page is held out (by a hash of its address). Of the rest:
+held out is in the corpus too. Every tenth page is held out (by a hash of its address). Of the rest:
 
     pages        half prose by text, half junk, one half of which is what else those documentation pages hold (code,
                  signatures, lists, tables), the other invented: keyword lists, menus, rows of numbers, gibberish;
@@ -18,7 +18,6 @@ Deterministic for given pages. Writes corpus.jsonl and held_out.jsonl; costs a m
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -26,6 +25,8 @@ from collections.abc import Iterator
 from itertools import accumulate, count, cycle
 from pathlib import Path
 from random import Random
+
+from bars import options
 
 from pipeline.extract import extract_text
 from pipeline.read.archives import read_records
@@ -38,7 +39,7 @@ MAX_DOCUMENT = 600  # words, so that no long page dominates
 LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
 PRODUCTS = ["watches", "shoes", "loans", "casino", "tickets", "insurance", "hotels", "phones", "games", "diets"]
 SITES = ["harbour", "meadow", "lantern", "copper", "willow", "summit", "orchard", "pebble", "falcon", "maple"]
-# What stands on thousands of addresses, almost the same on each.
+# Pages that thousands of sites serve with hardly a change.
 TEMPLATES = [
     "The page that you asked for could not be found on {site}.example. It may have been moved, renamed or "
     "removed, or the address may have been typed wrongly. Please check the address and try again, go back to the "
@@ -69,12 +70,12 @@ MENU = ["Home Products", "About us", "Contact", "Next page", "Read more", "Share
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, quick=None)
     parser.add_argument("harvest", type=Path)
     parser.add_argument("output", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     clean, held_out, rest = [], [], []
-    for url, text, other in documents(given.harvest):
+    for url, text, other in documents(arguments.harvest):
         if hashlib.blake2b(url.encode(), digest_size=8).digest()[0] % 10 == 0:
             held_out.append((url, text))
         else:
@@ -88,9 +89,9 @@ def main() -> None:
     random.shuffle(pages)
     corpus = [*pages, *until(mirrors(pages, random), 3 * size), *until(templates(random), 3 * size)]
     random.shuffle(corpus)
-    given.output.mkdir(parents=True, exist_ok=True)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     for name, rows in (("corpus", corpus), ("held_out", held_out)):
-        with (given.output / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+        with (arguments.output / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for url, text in rows:
                 file.write(json.dumps({"url": url, "text": text}, ensure_ascii=False) + "\n")
         print(f"{name}: {len(rows):,} documents, {sum(len(text) for _, text in rows) / 1e6:.2f} MB")

@@ -12,7 +12,6 @@ would (so that its cache of cut words serves). Loading, imports and compilation 
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import sys
@@ -22,9 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-DATA = ROOT.parent / "shared" / "data" / "text"
+from bars import DATA, at_least, finish, options, show_machine, table
+
+TEXTS = DATA / "text"
 PIECE = 8000  # characters
 EVERY = {"python-peps": 3, "react-docs": 2, "learnxinyminutes": 2, "tldr": 2}  # take each n-th: the peer is slow
 
@@ -36,13 +35,13 @@ class Sample(NamedTuple):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the documents, within a minute")
+    parser = options(__doc__, "a tenth of the documents, ends within a minute")
     parser.add_argument("--differences", type=Path, help="write the documents decided differently to this file")
     arguments = parser.parse_args()
-    if not DATA.is_dir():
-        print(f"no data at {DATA}", file=sys.stderr)
+    if not TEXTS.is_dir():
+        print(f"no data at {TEXTS}", file=sys.stderr)
         return 2
+    show_machine("datatrove", "spacy", "numba")
     samples = english(list(documents()))
     if arguments.quick:
         samples = samples[::10]
@@ -53,25 +52,21 @@ def main() -> int:
         arguments.differences.write_text("".join(json.dumps(row) + "\n" for row in differences), "utf-8")
     kept_by_source(samples)
     print(f"\nspeed on one thread, {megabytes(samples):.1f} MB in {len(samples):,} documents")
-    print(f"  all signals, ours                          {ours_rate:8.2f} MB/s")
-    print(f"  Gopher repetition + quality + C4, peer     {peer_rate:8.2f} MB/s")
+    row = table("", {"MB/s": ".2f"}, 40)
+    row("all signals, ours", ours_rate)
+    row("Gopher repetition + quality + C4, peer", peer_rate)
     shares = {preset: 1 - sum(row["preset"] == preset for row in differences) / len(samples) for preset in PRESETS}
     bars = {
-        "signals_mb_per_s": bar(ours_rate, 40),
-        "times_datatrove": bar(ours_rate / peer_rate, 60),
-        **{f"agreement_{preset}": bar(share, 0.99) for preset, share in shares.items()},
+        "signals_mb_per_s": at_least(ours_rate, 40),
+        "times_datatrove": at_least(ours_rate / peer_rate, 60),
+        **{f"agreement_{preset}": at_least(share, 0.99) for preset, share in shares.items()},
     }
-    print(json.dumps({"name": "quality", "documents": len(samples), "bars": bars}))
-    return 0 if all(found["holds"] for found in bars.values()) else 1
-
-
-def bar(value: float, least: float) -> dict[str, Any]:
-    return {"value": round(value, 4), "bar": least, "holds": value >= least}
+    return finish("quality", bars, documents=len(samples))
 
 
 def documents() -> Iterator[Sample]:
     for source in ("python-peps", "react-docs", "learnxinyminutes", "free-programming-books", "gutenberg", "tldr"):
-        with gzip.open(DATA / f"{source}.jsonl.gz", "rt", encoding="utf-8") as file:
+        with gzip.open(TEXTS / f"{source}.jsonl.gz", "rt", encoding="utf-8") as file:
             for number, row in enumerate(map(json.loads, file)):
                 if source == "gutenberg":
                     for k, text in enumerate(pieces(row["text"])):
@@ -96,8 +91,8 @@ def pieces(text: str) -> Iterator[str]:
 def english(samples: list[Sample]) -> list[Sample]:
     from pipeline.language import LanguageIdentifier
 
-    found = LanguageIdentifier().identify([sample.text for sample in samples])
-    pairs = zip(samples, found, strict=True)
+    languages = LanguageIdentifier().identify([sample.text for sample in samples])
+    pairs = zip(samples, languages, strict=True)
     return [sample for sample, (language, score) in pairs if language == "en" and score >= 0.65 and sample.text.strip()]
 
 
@@ -113,9 +108,9 @@ def measure_ours(texts: list[str]) -> tuple[dict[str, Any], float]:
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
-        found = signals(texts)
+        values = signals(texts)
         seconds.append(time.perf_counter() - began)
-    return found, sum(len(text.encode()) for text in texts) / 1e6 / min(seconds)
+    return values, sum(len(text.encode()) for text in texts) / 1e6 / min(seconds)
 
 
 # Presets and their peers. The optional rules of `c4` are C4's as published, with the terminal-punctuation rule.
@@ -154,28 +149,31 @@ def measure_peers(samples: list[Sample]) -> tuple[dict[str, list[str | None]], f
     def reason(name: str, sample: Sample) -> str | None:
         document = Document(text=sample.text, id=sample.id)
         began = time.perf_counter()
-        found = peers[name].filter(document)
+        verdict = peers[name].filter(document)
         seconds[name] += time.perf_counter() - began
-        return None if found is True else str(found[1])
+        return None if verdict is True else str(verdict[1])
 
     for name in peers:
         reason(name, samples[0])
     seconds.update(dict.fromkeys(peers, 0.0))
     rows = [{name: reason(name, sample) for name in peers} for sample in samples]
-    found = {preset: [row[preset] for row in rows] for preset in PRESETS if preset != "gopher"}
-    found["gopher"] = [row["repetition"] or row["quality"] for row in rows]
-    return found, megabytes(samples) / (seconds["repetition"] + seconds["quality"] + seconds["c4"])
+    reasons = {preset: [row[preset] for row in rows] for preset in PRESETS if preset != "gopher"}
+    reasons["gopher"] = [row["repetition"] or row["quality"] for row in rows]
+    return reasons, megabytes(samples) / (seconds["repetition"] + seconds["quality"] + seconds["c4"])
 
 
-def agreement(samples: list[Sample], found: dict[str, Any], peers: dict[str, list[str | None]]) -> list[dict[str, Any]]:
+def agreement(
+    samples: list[Sample], values: dict[str, Any], peers: dict[str, list[str | None]]
+) -> list[dict[str, Any]]:
     """Print the table of agreement; return the documents decided differently."""
     from pipeline.config import QualityConfig
     from pipeline.quality.rules import failures
 
     differences = []
-    print(f"{'preset':<14}{'documents':>10}{'peer keeps':>12}{'ours keeps':>12}{'differ':>8}{'agree %':>9}")
+    columns = {"documents": ",d", "peer keeps": ",d", "ours keeps": ",d", "differ": "d", "agree": ".2%"}
+    row = table("preset", columns)
     for preset, settings in PRESETS.items():
-        failed = failures(QualityConfig.model_validate(settings), found, ["en"] * len(samples))
+        failed = failures(QualityConfig.model_validate(settings), values, ["en"] * len(samples))
         different = [
             {
                 "preset": preset,
@@ -190,8 +188,7 @@ def agreement(samples: list[Sample], found: dict[str, Any], peers: dict[str, lis
         differences += different
         kept, total = sum(not names for names in failed), len(samples)
         theirs = sum(reason is None for reason in peers[preset])
-        share = 100 * (1 - len(different) / total)
-        print(f"{preset:<14}{total:>10,}{theirs:>12,}{kept:>12,}{len(different):>8}{share:>9.2f}")
+        row(preset, total, theirs, kept, len(different), 1 - len(different) / total)
     for (preset, ours, peer), count in Counter((d["preset"], d["ours"], d["peer"]) for d in differences).most_common():
         ids = [d["id"] for d in differences if (d["preset"], d["ours"], d["peer"]) == (preset, ours, peer)]
         print(f"  {preset}: ours {ours}, peer {peer}: {count} ({', '.join(ids[:3])})")
@@ -199,14 +196,16 @@ def agreement(samples: list[Sample], found: dict[str, Any], peers: dict[str, lis
 
 
 def kept_by_source(samples: list[Sample]) -> None:
-    """Print what presets keep of link lists, technical prose and fiction, with Gopher's rule on letters as the peer
-    reads it and over words alone (`strict`)."""
+    """Print the share that presets keep of link lists, technical prose and fiction.
+
+    Gopher's rule on letters is applied as the peer reads it, and (`strict`) over words alone.
+    """
     from pipeline.config import QualityConfig
     from pipeline.kernels.signals.measure import signals
     from pipeline.language import LanguageIdentifier
     from pipeline.quality.rules import failures
 
-    with gzip.open(DATA / "free-programming-books.jsonl.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(TEXTS / "free-programming-books.jsonl.gz", "rt", encoding="utf-8") as file:
         lists = [Sample("free-programming-books", row["id"], row["text"]) for row in map(json.loads, file)]
     strict: dict[str, Any] = {"gopher_alpha_words": False, "gopher_alpha_only_words": True}
     recipes = {
@@ -215,15 +214,16 @@ def kept_by_source(samples: list[Sample]) -> None:
         "strict + fineweb": QualityConfig(presets=["gopher", "fineweb"], rules=strict),
         "strict + fineweb + c4": QualityConfig(rules=strict),
     }
-    print(f"\n{'kept, %':<24}{'documents':>10}" + "".join(f"{name:>23}" for name in recipes))
+    print()
+    row = table("kept", {"documents": ",d"} | dict.fromkeys(recipes, ".1%"), 24)
     for source in ("free-programming-books", "python-peps", "gutenberg"):
         chosen = lists if source == "free-programming-books" else [item for item in samples if item.source == source]
         texts = [sample.text for sample in chosen]
         languages = [language for language, _ in LanguageIdentifier().identify(texts)]
-        found = signals(texts, language=languages)
-        failed = [failures(settings, found, languages) for settings in recipes.values()]
-        shares = [100 * sum(not names for names in rows) / max(len(chosen), 1) for rows in failed]
-        print(f"{source:<24}{len(chosen):>10,}" + "".join(f"{share:>23.1f}" for share in shares))
+        values = signals(texts, language=languages)
+        failed = [failures(settings, values, languages) for settings in recipes.values()]
+        shares = [sum(not names for names in rows) / max(len(chosen), 1) for rows in failed]
+        row(source, len(chosen), *shares)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time to the first batch after a resume in mid-epoch beside StreamingDataset; how long training waits to save.
+"""Time to the first batch after a resume in mid-epoch, against StreamingDataset; how long training waits to save.
 
     python benchmarks/resume.py [--quick]
 
@@ -16,7 +16,6 @@ Bars: ours at 10^10 within 50 ms, ours ten times faster than StreamingDataset at
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bars import at_least, at_most, finish, options, show_machine, table
 from streaming import MDSWriter, StreamingDataset
 from streaming.base.util import clean_stale_shared_memory
 
@@ -106,37 +106,30 @@ def checkpoint_wait(folder: Path, steps: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """Print the tables and the line of JSON."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="10^6 instead of 10^7 samples, a shorter training")
-    quick = parser.parse_args().quick
+    quick = options(__doc__, "10^6 instead of 10^7 samples, a shorter training").parse_args().quick
+    show_machine("mosaicml-streaming", "torch")
     large = 10**6 if quick else 10**7
-    print(
-        f"{'samples':>14}  {'ours':>10}  {'StreamingDataset':>16}  {'order alone':>11}  {'jump':>8}  {'next epoch':>10}"
-    )
+    row = table("samples", dict.fromkeys(("ours", "StreamingDataset", "order alone", "jump", "next epoch"), ""))
     times: dict[int, tuple[float, float]] = {}
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         for samples in (10**4, large):
-            folder = data_set(Path(place) / str(samples), samples)
+            folder = data_set(Path(temporary) / str(samples), samples)
             times[samples] = seconds(ours, folder, samples), seconds(streaming, folder, samples)
         for samples in (10**4, large, 10**10):
             alone = [f"{1e3 * each:.2f} ms" for each in order(samples)]
             both = [f"{each:.3f} s" for each in times[samples]] if samples in times else ["-", "80 GB"]
-            print(f"{samples:>14,}  {both[0]:>10}  {both[1]:>16}  {alone[0]:>11}  {alone[1]:>8}  {alone[2]:>10}")
-        wait = checkpoint_wait(Path(place) / "run", 21 if quick else 41)
+            row(f"{samples:,}", *both, *alone)
+        wait = checkpoint_wait(Path(temporary) / "run", 21 if quick else 41)
     print(
         f"\n{wait['checkpoints']:.0f} checkpoints of {wait['megabytes']:.0f} MB, one every 20 steps: training waited "
         f"{wait['share']:.2%} of the time"
     )
-    jump = 1e3 * max(order(10**10))
-    ratio = times[large][1] / times[large][0]
     bars = {
-        "ms_at_1e10": {"value": round(jump, 2), "bar": 50, "holds": jump <= 50},
-        "faster_than_streaming": {"value": round(ratio, 1), "bar": 10, "holds": ratio >= 10},
-        "checkpoint_wait": {"value": round(wait["share"], 4), "bar": 0.05, "holds": wait["share"] < 0.05},
+        "ms_at_1e10": at_most(1e3 * max(order(10**10)), 50),
+        "faster_than_streaming": at_least(times[large][1] / times[large][0], 10),
+        "checkpoint_wait": at_most(wait["share"], 0.05),
     }
-    print(json.dumps({"name": "resume", "bars": bars}))
-    return int(not all(bar["holds"] for bar in bars.values()))
+    return finish("resume", bars)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The corpus half at 1, 10 and 100 times the same kind of input: speed a core, peak memory, time by stage.
+"""The corpus half at 1, 10 and 100 times the same kind of input: speed per core, peak memory, time by stage.
 
     python benchmarks/scale.py [--pages 2500] [--factors 1,10,100] [--workers 2] [--quick]
 
@@ -12,7 +12,6 @@ smallest spends its time starting processes), and peak memory at most 1.25 times
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import subprocess
@@ -26,39 +25,37 @@ from io import BytesIO
 from pathlib import Path
 
 import psutil
+from bars import ROOT, at_least, at_most, finish, options, show_machine
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES_PER_FILE = 1000
 SENTENCES = 40
 
 
 def main() -> int:
-    """Measure each size and print the table. 1 where a bar falls short."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, "1 and 4 times 100 pages")
     parser.add_argument("--pages", type=int, default=2500, help="pages of the smallest size")
     parser.add_argument("--factors", default="1,10,100")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="1 and 4 times 100 pages")
-    options = parser.parse_args()
-    pages, factors = options.pages, [int(factor) for factor in options.factors.split(",")]
-    if options.quick:
+    arguments = parser.parse_args()
+    pages, factors = arguments.pages, [int(factor) for factor in arguments.factors.split(",")]
+    if arguments.quick:
         pages, factors = 100, [1, 4]
+    show_machine("numba", "pyarrow")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for factor in factors:
-            rows.append(measure(Path(folder) / str(factor), pages * factor, options.workers))
+            rows.append(measure(Path(folder) / str(factor), pages * factor, arguments.workers))
             print(line(rows[-1]), flush=True)
     second, last = rows[-2], rows[-1]
     speed = last["documents_per_cpu_second"] / second["documents_per_cpu_second"]
     memory = last["peak_bytes"] / second["peak_bytes"]
     bars = {
-        "speed_of_largest_to_size_before": {"value": round(speed, 3), "bar": 0.85, "holds": speed >= 0.85},
-        "memory_of_largest_to_size_before": {"value": round(memory, 3), "bar": 1.25, "holds": memory <= 1.25},
+        "speed_of_largest_to_size_before": at_least(speed, 0.85),
+        "memory_of_largest_to_size_before": at_most(memory, 1.25),
     }
-    print(json.dumps({"name": "scale", "bars": bars, "sizes": rows}))
-    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+    return finish("scale", bars, sizes=rows)
 
 
 def measure(folder: Path, pages: int, workers: int) -> dict[str, float]:
@@ -161,7 +158,6 @@ def write_file(folder: Path, pages: int, first: int) -> int:
 @cache
 def prose() -> tuple[list[str], list[str]]:
     """Sentences of the sample corpus's English prose, and its words."""
-    sys.path.insert(0, str(ROOT))
     from data.prose import read_language
 
     paragraphs = [paragraph for page in read_language("en")[1] for paragraph in page.paragraphs()]

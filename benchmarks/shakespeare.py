@@ -14,8 +14,6 @@ run may share the machine; one thread, compute type as `precision: auto` has it,
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -25,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bars import DATA, at_most, finish, options, show_machine
 
 from trainer.config import ModelConfig, OptimizerConfig, ScheduleConfig, parameter_count
 from trainer.loop import Stepper
@@ -32,7 +31,7 @@ from trainer.machine import DTYPES, compile_model, find_precision
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer, rate
 
-TEXT = Path(__file__).parents[2] / "shared/data/corpora/tinyshakespeare/data/tinyshakespeare/input.txt"
+TEXT = DATA / "corpora/tinyshakespeare/data/tinyshakespeare/input.txt"
 STEPS, BATCH, CONTEXT, BAR = 2000, 12, 64, 1.60
 PRECISION = find_precision("auto", torch.device("cpu"))
 
@@ -107,9 +106,7 @@ def held_out_loss(model: Transformer, text: torch.Tensor) -> float:
 
 
 def main() -> int:
-    """Train the seeds, and the ablations where asked, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one seed, 200 steps, no bar")
+    parser = options(__doc__, "one seed, 200 steps, no bar")
     parser.add_argument("--ablations", action="store_true", help="also one seed of every variant")
     parser.add_argument("--only", nargs="*", help="of the ablations, those whose name holds one of these")
     parser.add_argument("--steps", type=int, default=STEPS, help="another budget, held to no bar")
@@ -120,6 +117,7 @@ def main() -> int:
         print(f"{arguments.text} does not exist; name tinyshakespeare's input.txt with --text")
         return 2
     torch.set_num_threads(1)
+    show_machine("torch")
     characters = arguments.text.read_text("utf-8")
     alphabet = sorted(set(characters))
     numbers = {character: number for number, character in enumerate(alphabet)}
@@ -142,11 +140,8 @@ def main() -> int:
         return 0
     mean = statistics.mean(losses)
     if steps != STEPS:
-        print(json.dumps({"name": "shakespeare", "bars": {}, "loss": round(mean, 4)}))
-        return 0
-    bar = {"value": round(mean, 4), "bar": BAR, "holds": mean <= BAR}
-    print(json.dumps({"name": "shakespeare", "bars": {"mean held-out loss": bar}}))
-    return int(not bar["holds"])
+        return finish("shakespeare", {}, loss=round(mean, 4))
+    return finish("shakespeare", {"mean held-out loss": at_most(mean, BAR)})
 
 
 if __name__ == "__main__":

@@ -16,19 +16,20 @@ import time
 import warnings
 from pathlib import Path
 
+from bars import DATA, at_least, finish, options, show_machine, table
+
 from pipeline.build import build_corpus
 from pipeline.config import CorpusConfig
 from pipeline.tokenize.tokenizer import train
 from pipeline.tokenize.verify import verify
 
-ROOT = Path(__file__).resolve().parent.parent
 warnings.simplefilter("ignore")
 
 
 def texts(limit):
     """Real texts up to about `limit` bytes: parts of 20,000 characters, every n-th."""
     parts = []
-    for path in sorted((ROOT.parent / "shared/data/text").glob("*.jsonl.gz")):
+    for path in sorted((DATA / "text").glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for line in lines:
                 text = json.loads(line)["text"]
@@ -41,40 +42,37 @@ def texts(limit):
 
 
 def main():
-    """Print the table; fails only where shards are not what was written."""
-    limit = 8_000_000 if "--quick" in sys.argv[1:] else 60_000_000
+    limit = 8_000_000 if options(__doc__, "8 MB of text instead of 60").parse_args().quick else 60_000_000
+    show_machine("mosaicml-streaming", "tokenizers")
     rows = texts(limit)
     size = sum(len(row.encode()) for row in rows) / 1e6
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        (place / "corpus.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows), "utf-8")
-        train(rows[:: max(1, len(rows) // 200)], 32_000, "cl100k").save(str(place / "tokenizer.json"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "corpus.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows), "utf-8")
+        train(rows[:: max(1, len(rows) // 200)], 32_000, "cl100k").save(str(folder / "tokenizer.json"))
         config = CorpusConfig.model_validate(
             {
                 "name": "shards",
-                "sources": [{"name": "text", "type": "jsonl", "paths": [str(place / "corpus.jsonl")]}],
+                "sources": [{"name": "text", "type": "jsonl", "paths": [str(folder / "corpus.jsonl")]}],
                 "stages": ["extract", "tokenize"],
                 "extract": {"extractor": "none"},
-                "tokenize": {"tokenizer": {"path": str(place / "tokenizer.json")}, "sequence_length": 2048},
+                "tokenize": {"tokenizer": {"path": str(folder / "tokenizer.json")}, "sequence_length": 2048},
             }
         )
-        build_corpus(config, place / "run", Path(), last="extract")
+        build_corpus(config, folder / "run", Path(), last="extract")
         start = time.perf_counter()
-        build_corpus(config, place / "run", Path())
+        build_corpus(config, folder / "run", Path())
         seconds = {"tokenize stage": time.perf_counter() - start}
-        shards = place / "run/shards"
+        shards = folder / "run/shards"
         start = time.perf_counter()
         report = verify(shards)
         seconds["verify"] = time.perf_counter() - start
         seconds["StreamingDataset"] = read_streaming(shards / "train/text")
         print(f"{size:.1f} MB of text, {report.samples:,} samples of 2,049 tokens, {report.tokens:,} tokens")
-        print(f"{'':18} {'seconds':>8} {'MB/s':>8} {'samples/s':>10}")
+        row = table("", {"seconds": ".2f", "MB/s": ".1f", "samples/s": ",.0f"})
         for name, taken in seconds.items():
-            print(f"{name:18} {taken:8.2f} {size / taken:8.1f} {report.samples / taken:10,.0f}")
-    sound = not report.problems
-    bars = {"shards verify": {"value": int(sound), "bar": 1, "holds": sound}}
-    print(json.dumps({"name": "shards", "bars": bars}))
-    return 0 if sound else 1
+            row(name, taken, size / taken, report.samples / taken)
+    return finish("shards", {"shards verify": at_least(not report.problems, 1)})
 
 
 def read_streaming(folder):

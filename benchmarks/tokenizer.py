@@ -2,7 +2,7 @@
 
 Caches warm up on every other document of a set and the rest is timed (best of three for ours, once for the peers,
 which keep caches of their own). All ids of the timed part are compared.
-Texts: ../shared/data/text in parts of 20,000 characters; without it the documentation installed beside Python.
+Texts: ../shared/data/text in parts of 20,000 characters; without it the documentation that comes with Python.
 
     python benchmarks/tokenizer.py [--quick]
 """
@@ -15,17 +15,15 @@ import os
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import tiktoken
+from bars import DATA, at_least, finish, options, show_machine, table
 from tokenizers import Tokenizer
+from vocabularies import FOLDER, cl100k, gpt2
 
-from benchmarks.vocabularies import FOLDER, cl100k, gpt2
 from pipeline.kernels.bpe.patterns import byte_letters
 from pipeline.tokenize.tokenizer import Encoder, train
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)
 os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "NUMBA_NUM_THREADS": "1"}
 
 
@@ -35,9 +33,8 @@ SETS = ("mixed", "english", "european", "unspaced")
 
 def read_sets(limit):
     """(texts to warm up on, texts to time) by set, up to about `limit` bytes together."""
-    folder = ROOT.parent / "shared/data/text"
     sets = defaultdict(list)
-    for path in sorted(folder.glob("*.jsonl.gz")):
+    for path in sorted((DATA / "text").glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
         for row in rows:
@@ -97,25 +94,14 @@ def clock(run, times):
 
 
 def main():
-    """Print the table and the bars; exit 1 where one falls short."""
-    quick = "--quick" in sys.argv[1:]
+    quick = options(__doc__, "2 MB of text, one vocabulary").parse_args().quick
+    show_machine("tokenizers", "tiktoken", "numba")
     sets = read_sets(2_000_000 if quick else 12_000_000)
     tokenizers = vocabularies(sets["mixed"][0])
     if quick:
         tokenizers = dict(list(tokenizers.items())[:1])
-    head = (
-        "vocabulary",
-        "texts",
-        "MB",
-        "cold MB/s",
-        "ours MB/s",
-        "tokenizers",
-        "tiktoken",
-        "ratio",
-        "bytes/token",
-        "ids",
-    )
-    print(" ".join(f"{name:>12}" for name in head))
+    speeds = dict.fromkeys(("MB", "cold MB/s", "ours MB/s", "tokenizers", "tiktoken", "ratio"), ".1f")
+    row = table("vocabulary", {"texts": ""} | speeds | {"bytes/token": ".2f", "ids": ""})
     slowest, worst, same = float("inf"), float("inf"), True
     for vocabulary, tokenizer in tokenizers.items():
         reference = tokenizer
@@ -140,19 +126,17 @@ def main():
             third = as_tiktoken(tokenizer, encoder.pattern)
             _, tik = clock(lambda: [third.encode_ordinary(text) for text in timed], 1)  # noqa: B023
             cold_speed = sum(len(text.encode()) for text in warm) / 1e6 / cold
-            speeds = (size, cold_speed, size / ours, size / theirs, size / tik, theirs / ours)
-            row = [vocabulary, name, *(f"{value:.1f}" for value in speeds), f"{size * 1e6 / sum(map(len, ids)):.2f}"]
-            print(" ".join(f"{value:>12}" for value in [*row, "equal" if identical else "DIFFER"]), flush=True)
+            rates = (size, cold_speed, size / ours, size / theirs, size / tik, theirs / ours)
+            row(vocabulary, name, *rates, size * 1e6 / sum(map(len, ids)), "equal" if identical else "DIFFER")
             same = same and identical
             if name == "mixed":
                 slowest, worst = min(slowest, size / ours), min(worst, theirs / ours)
     bars = {
-        "MB/s on mixed text, slowest vocabulary": {"value": round(slowest, 1), "bar": SPEED, "holds": slowest >= SPEED},
-        "times encode_batch_fast on mixed text": {"value": round(worst, 1), "bar": RATIO, "holds": worst >= RATIO},
-        "ids identical": {"value": int(same), "bar": 1, "holds": same},
+        "MB/s on mixed text, slowest vocabulary": at_least(slowest, SPEED),
+        "times encode_batch_fast on mixed text": at_least(worst, RATIO),
+        "ids identical": at_least(same, 1),
     }
-    print(json.dumps({"name": "tokenizer", "bars": bars}))
-    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+    return finish("tokenizer", bars)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training speed on a CPU: ours beside a plain PyTorch loop and litgpt, on the same batches in the same run.
+"""Training speed on a CPU: ours against a plain PyTorch loop and litgpt, on the same batches in the same run.
 
     python benchmarks/train_cpu.py [--quick] [--all] [--precision bf16|fp32]
 
@@ -7,7 +7,7 @@ AdamW and gradient clipping for all. Each contender has a process of its own; th
 that a machine that slows down slows all of them; a contender's rate is that of its median step, after three steps of
 warm-up. Data are random tokens: speed does not depend on them.
 
-- `plain fp32`: a GPT-2 as one writes it (LayerNorm, GELU, SDPA, cross-entropy of whole logits), no compilation.
+- `plain fp32`: a GPT-2 as one writes it (LayerNorm, GELU, SDPA, cross-entropy of all logits at once), no compilation.
 - `plain bf16`: the same loop under autocast.
 - `litgpt bf16-true` (with `--all` also `bf16-mixed`), `litgpt 32-true`: litgpt's GPT with Llama's blocks, compiled, its
   chunked loss, as its `pretrain` command runs it. The bar counts against the faster one.
@@ -23,10 +23,7 @@ Bars in fp32: 1.3x plain and 1.3x litgpt. They need a plain loop that leaves a q
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
-import platform
 import statistics
 import sys
 import time
@@ -37,6 +34,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from bars import at_least, finish, options, show_machine, table
 from torch import Tensor, nn
 
 from trainer.config import ModelConfig, OptimizerConfig, flops_per_token
@@ -175,7 +173,7 @@ def ours_with_muon(precision: str) -> Step:
 
 
 def product_rate(dtype: torch.dtype, seconds: float) -> float:
-    """FLOP/s of the best matrix product found: the model's own shapes and large squares."""
+    """FLOP/s of the best matrix product among the model's own shapes and large squares."""
     rows = BATCH * CONTEXT
     best = 0.0
     for m, k, n in ((rows, WIDTH, 1024), (rows, 1024, WIDTH), (2048, 2048, 2048), (4096, 4096, 4096)):
@@ -192,23 +190,19 @@ def product_rate(dtype: torch.dtype, seconds: float) -> float:
 
 
 def report(rates: dict[str, float], precision: str, products: dict[str, float]) -> int:
-    """Print the table and the bars; 1 where one falls short. products: FLOP/s of the best one by precision."""
-    print(f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, 2 threads")
+    """Print the table and the bars; returns the exit code. products: best FLOP/s of a product by precision."""
+    show_machine("torch", "litgpt")
+    print(f"torch uses {torch.backends.cpu.get_cpu_capability()}, {THREADS} threads")
     print("best matrix product: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in products.items()))
     peak, per_token = products[precision], flops_per_token(SHAPE)
-    print(f"{'':20}{'tokens/s':>10}{'of ' + precision + ' product':>17}{'ours is':>10}")
+    row = table("", {"tokens/s": ",.0f", f"of {precision} product": ".1%", "ours is": ".2f"}, 20)
     for name, rate in rates.items():
-        print(f"{name:20}{rate:10,.0f}{rate * per_token / peak:17.1%}{rates['ours'] / rate:9.2f}x")
+        row(name, rate, rate * per_token / peak, rates["ours"] / rate)
     rates["litgpt"] = max(rate for name, rate in rates.items() if name.startswith("litgpt"))
-    bars = {
-        f"times {name}": {"value": round(value := rates["ours"] / rates[name], 3), "bar": bar, "holds": value >= bar}
-        for name, bar in BARS[precision].items()
-    }
+    bars = {f"times {name}": at_least(rates["ours"] / rates[name], bar) for name, bar in BARS[precision].items()}
     if precision == "bf16":
-        share = rates["ours"] * per_token / peak
-        bars["share of the bf16 product"] = {"value": round(share, 3), "bar": 0.4, "holds": share >= 0.4}
-    print(json.dumps({"name": "train_cpu", "precision": precision, "bars": bars}))
-    return int(not all(bar["holds"] for bar in bars.values()))
+        bars["share of the bf16 product"] = at_least(rates["ours"] * per_token / peak, 0.4)
+    return finish("train_cpu", bars, precision=precision)
 
 
 def serve(connection: Connection, contender: Callable[[str], Step], argument: str) -> None:
@@ -228,9 +222,8 @@ def serve(connection: Connection, contender: Callable[[str], Step], argument: st
 
 
 def main() -> int:
-    """Time all contenders in turns and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="three rounds instead of eight")
+    """Time all contenders in turns."""
+    parser = options(__doc__, "three rounds instead of eight")
     parser.add_argument("--all", action="store_true", help="also litgpt in bf16-mixed, and ours with Muon")
     parser.add_argument("--precision", choices=["bf16", "fp32"], default=find_precision("auto", torch.device("cpu")))
     arguments = parser.parse_args()

@@ -10,19 +10,18 @@ Then the presets, each with Muon, steps of eight micro-batches, after three step
     1b     context 2,048, 8 sequences a micro-batch      bar: 55 %
 
 FLOPs are those of `trainer.config.flops_per_token` (PaLM's convention). Data are random tokens in one document a
-sequence, so that attention has the whole context to see; a further row has documents of 400 tokens. `--quick` times
+sequence, so that attention sees the full context; a further row has documents of 400 tokens. `--quick` times
 three steps of 124m and holds it to no bar. Without a GPU it says so and ends with 2.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
 
 import torch
+from bars import Bar, at_least, finish, options, show_machine, table
 from torch import Tensor
 
 from trainer.config import PRESETS, ModelConfig, OptimizerConfig, flops_per_token
@@ -96,21 +95,19 @@ def measure(name: str, document: int | None, steps: int) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Check, time, print the table and the bars."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="three steps of 124m, no bar")
-    quick = parser.parse_args().quick
+    quick = options(__doc__, "three steps of 124m, no bar").parse_args().quick
     if not torch.cuda.is_available():
         print("torch sees no GPU: nothing measured")
         return 2
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    print(torch.cuda.get_device_name())
+    show_machine("torch")
     with deterministic(True):  # as `pretrain train` runs by default
         if wrong := check():
             print("not correct, so not timed:\n  " + "\n  ".join(wrong))
             return 1
         print("losses and gradients agree with the plain model's")
-        print(f"{'':24}{'tokens/s':>12}{'of 989 TFLOP/s':>16}{'memory':>10}")
-        bars = {}
+        row = table("", {"tokens/s": ",.0f", "of 989 TFLOP/s": ".1%", "memory, GB": ".1f"}, 24)
+        bars: dict[str, Bar] = {}
         for name in ("124m",) if quick else CASES:
             for document in (None,) if quick else (None, 400):
                 rate, memory = measure(name, document, 3 if quick else 10)
@@ -118,11 +115,10 @@ def main() -> int:
                 shape = PRESETS[name].shape.model_copy(update={"vocab_size": VOCABULARY})
                 share = rate * flops_per_token(shape, context)
                 label = name if document is None else f"{name}, documents of {document}"
-                print(f"{label:24}{rate:12,.0f}{share / PEAK:16.1%}{memory:7.1f} GB", flush=True)
+                row(label, rate, share / PEAK, memory)
                 if document is None and not quick:
-                    bars[name] = {"value": round(share / PEAK, 3), "bar": bar, "holds": share / PEAK >= bar}
-    print(json.dumps({"name": "train_gpu", "bars": bars}))
-    return int(not all(bar["holds"] for bar in bars.values()))
+                    bars[name] = at_least(share / PEAK, bar)
+    return finish("train_gpu", bars)
 
 
 if __name__ == "__main__":

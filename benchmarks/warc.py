@@ -1,4 +1,4 @@
-"""Reading archives: records a second against warcio and FastWARC alone, and what each gets of awkward files.
+"""Reading archives: records a second against warcio and FastWARC alone, and how many records of awkward files are read.
 
 usage: python benchmarks/warc.py [--quick] [--data ../shared/data]
 All three decode the HTTP message of each response (FastWARC with `auto_decode="all"`, which stops at headers that lie)
@@ -9,8 +9,6 @@ Times are CPU seconds of one process.
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import sys
 import time
@@ -19,6 +17,7 @@ from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 
+from bars import DATA, at_least, finish, options, show_machine, table
 from fastwarc.warc import ArchiveIterator as FastIterator
 from fastwarc.warc import WarcRecordType
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
@@ -68,15 +67,15 @@ READERS: dict[str, Callable[[Path], Counts]] = {"ours": ours, "warcio": warcio, 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Speed and coverage of archive readers.")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser = options(__doc__, "one archive of data/web")
+    parser.add_argument("--data", type=Path, default=DATA)
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     archives = sorted((arguments.data / "web").glob("*.warc.gz"))[: 1 if arguments.quick else None]
     awkward = sorted((arguments.data / "eval/warc/files").iterdir())
-    print(f"{'':<10} {'':>9}  {'data/web':>15}  {'eval/warc':>15}")
-    print(f"{'reader':<10} {'records/s':>9}  {'records':>9} {'HTML':>5}  {'records':>9} {'HTML':>5}")
+    show_machine("warcio", "fastwarc")
+    columns = {"records/s": ".0f", "web: records": "d", "HTML": "d", "eval/warc: records": "d", "HTML ": "d"}
+    row = table("reader", columns)
     rates, coverage = {}, {}
     for name, read in READERS.items():
         read(archives[0])
@@ -85,15 +84,12 @@ def main() -> int:
         rates[name] = web[0] / (time.process_time() - began)
         with redirect_stderr(StringIO()):  # warcio reports bad lengths there
             coverage[name] = [sum(part) for part in zip(*map(read, awkward), strict=True)]
-        both = "  ".join(f"{records:>9} {pages:>5}" for records, pages in (web, coverage[name]))
-        print(f"{name:<10} {rates[name]:>9.0f}  {both}")
-    values = {
-        "times_warcio": (rates["ours"] / rates["warcio"], 1.0),
-        "html_responses": (coverage["ours"][1], max(coverage["warcio"][1], coverage["FastWARC"][1])),
+        row(name, rates[name], *web, *coverage[name])
+    bars = {
+        "times_warcio": at_least(rates["ours"] / rates["warcio"], 1.0),
+        "html_responses": at_least(coverage["ours"][1], max(coverage["warcio"][1], coverage["FastWARC"][1])),
     }
-    bars = {name: {"value": round(v, 4), "bar": b, "holds": v >= b} for name, (v, b) in values.items()}
-    print(json.dumps({"name": "warc", "bars": bars}))
-    return 0 if all(bar["holds"] for bar in bars.values()) else 1
+    return finish("warc", bars)
 
 
 if __name__ == "__main__":

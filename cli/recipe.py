@@ -114,13 +114,17 @@ def _plan_training(recipe: Recipe, gpus: int, gpu: str, utilisation: float) -> T
 
 
 def _plan_corpus(loaded: Loaded[Recipe], run: RunFolder) -> CorpusPlan:
+    from pipeline.read import list_inputs
     from recipes.load import load_recipe
     from recipes.plan import plan_corpus
+
+    def stored_bytes(recipe: Loaded[Recipe]) -> int:
+        return sum(item.size for item in list_inputs(list(recipe.recipe.sources), recipe.base))
 
     if not run.recipe.is_file() or not run.log:
         raise RecipeError(f"--from-run {run.path}: not a measured run folder (no recipe.yaml or log.jsonl in it)")
     measured = load_recipe(run.recipe)
-    return plan_corpus(loaded.recipe, loaded.base, measured.recipe, run.path, measured.base)
+    return plan_corpus(loaded.recipe, run, stored_bytes(loaded) / stored_bytes(measured))
 
 
 def _training_lines(plan: TrainingPlan, hardware: str) -> Iterator[str]:

@@ -1,10 +1,9 @@
 """Render the documentation installed on this machine as web pages in WARC files.
 
-Any Python machine carries tens of MB of technical prose: docstrings of the standard library and of every
-installed package, and their text files. Sources are parsed, never imported. Each module becomes a page with
-navigation, sidebar and footer in one of several layouts, so that extraction has something to remove. For given
-package versions the bytes are always the same: sorted order, fixed dates, record ids from content.
-Costs about 20 s for 30 MB of HTML; memory is one page.
+A machine with Python has tens of MB of technical prose: docstrings of the standard library and of every installed
+package, and the packages' text files. Sources are parsed, never imported. Each module becomes a page with navigation
+and footer in one of three layouts, so that extraction has something to remove. The same package versions give the same
+bytes: sorted order, fixed dates, record ids from URLs. Takes about 20 s for 30 MB of HTML, and the memory of one page.
 """
 
 from __future__ import annotations
@@ -28,26 +27,18 @@ from warcio.warcwriter import WARCWriter
 from common.files import atomic_file
 
 FILE_BYTES = 8_000_000
-MIN_PROSE = 400  # characters of documentation below which a module makes no page
+MIN_PROSE = 400  # characters of documentation that make a page
+MAX_TEXT = 500_000  # characters of a text file
 _DATE = "2026-01-01T00:00:00Z"
-_SKIPPED_PARTS = {
-    "tests",
-    "test",
-    "testing",
-    "idlelib",
-    "lib2to3",
-    "_vendor",
-    "vendored",
-    "site-packages",
-    "__pycache__",
-}
+_TESTS, _COPIES = {"tests", "test", "testing"}, {"_vendor", "vendored", "site-packages", "lib2to3"}
+_SKIPPED = _TESTS | _COPIES | {"idlelib", "__pycache__"}
 _TEXT_SUFFIXES = {".rst", ".md", ".txt"}
+
+Section = tuple[int, str, str]  # heading level, title, prose
 
 
 @dataclass(frozen=True)
 class HarvestReport:
-    """What was written."""
-
     files: int
     pages: int
     packages: int
@@ -56,27 +47,25 @@ class HarvestReport:
 
 @dataclass(frozen=True)
 class Page:
-    """A page before rendering: (heading level, title, prose) sections."""
-
     package: str
-    path: str
+    path: str  # in the package, without a suffix for modules
     title: str
-    sections: list[tuple[int, str, str]]
+    sections: list[Section]
 
 
 def harvest(output: Path, *, limit_bytes: int | None = None) -> HarvestReport:
-    """Write `output`/harvest-NNN.warc.gz of at most FILE_BYTES of HTML each.
+    """Write `output`/harvest-NNN.warc.gz, each ended by the page that reaches FILE_BYTES of HTML.
 
-    Pages are taken from the packages in turn, so that a small `limit_bytes` (of HTML) is still diverse.
-    Files of an earlier harvest are replaced.
+    Packages take turns, one page each, so that a small `limit_bytes` (of HTML) is still diverse. Files of an earlier
+    harvest are deleted.
     """
     output.mkdir(parents=True, exist_ok=True)
     for old in output.glob("harvest-*.warc.gz"):
         old.unlink()
-    packages = [_stdlib_pages(), *(_package_pages(found) for found in _installed())]
-    rounds = zip_longest(*packages)
-    pages = (page for turn in rounds for page in turn if page)
-    files, count, size, names = 0, 0, 0, set()
+    turns = zip_longest(_stdlib_pages(), *map(_package_pages, _installed()))
+    pages = (page for turn in turns for page in turn if page)
+    files, count, size = 0, 0, 0
+    names: set[str] = set()
     page = next(pages, None)
     while page and (limit_bytes is None or size < limit_bytes):
         with atomic_file(output / f"harvest-{files:03d}.warc.gz") as file:
@@ -93,18 +82,16 @@ def harvest(output: Path, *, limit_bytes: int | None = None) -> HarvestReport:
 
 def _installed() -> list[Distribution]:
     """Installed distributions by name, each once."""
-    found = {dist.metadata["Name"].lower(): dist for dist in distributions() if dist.metadata["Name"]}
-    return [found[name] for name in sorted(found)]
+    named = {dist.metadata["Name"].lower(): dist for dist in distributions() if dist.metadata["Name"]}
+    return [named[name] for name in sorted(named)]
 
 
 def _stdlib_pages() -> Iterator[Page]:
     root = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
-        if not _SKIPPED_PARTS & set(relative.parts):
-            page = module_page("python", str(relative), path)
-            if page:
-                yield page
+        if not _SKIPPED.intersection(relative.parts) and (page := module_page("python", str(relative), path)):
+            yield page
 
 
 def _package_pages(dist: Distribution) -> Iterator[Page]:
@@ -114,7 +101,7 @@ def _package_pages(dist: Distribution) -> Iterator[Page]:
         yield Page(name, "index", name, [(1, name, description)])
     for file in sorted(dist.files or [], key=str):
         path = Path(str(file.locate()))
-        if _SKIPPED_PARTS & set(file.parts) or not path.is_file():
+        if _SKIPPED.intersection(file.parts) or not path.is_file():
             continue
         page = None
         if file.suffix == ".py":
@@ -126,7 +113,7 @@ def _package_pages(dist: Distribution) -> Iterator[Page]:
 
 
 def module_page(package: str, relative: str, path: Path) -> Page | None:
-    """Page of a module's docstrings, or None where it has too few or cannot be parsed."""
+    """A page of a module's docstrings; None if they are shorter than MIN_PROSE or the module cannot be parsed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's sources
@@ -142,17 +129,17 @@ def module_page(package: str, relative: str, path: Path) -> Page | None:
 
 
 def text_page(package: str, relative: str, path: Path) -> Page | None:
-    """Page of a text file, or None where it is short, huge or not UTF-8."""
+    """A page of a text file; None if it is not UTF-8, shorter than MIN_PROSE or longer than MAX_TEXT."""
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError:
         return None
-    if not MIN_PROSE <= len(text) <= 500_000:
+    if not MIN_PROSE <= len(text) <= MAX_TEXT:
         return None
     return Page(package, relative, relative.rsplit("/", 1)[-1], [(1, relative, text)])
 
 
-def _members(tree: ast.AST, level: int) -> Iterator[tuple[int, str, str]]:
+def _members(tree: ast.AST, level: int) -> Iterator[Section]:
     for node in getattr(tree, "body", []):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
             yield level, node.name, _docstring(node)
@@ -161,12 +148,11 @@ def _members(tree: ast.AST, level: int) -> Iterator[tuple[int, str, str]]:
 
 
 def _docstring(node: ast.AST) -> str:
-    found = ast.get_docstring(node, clean=True)  # type: ignore[arg-type]
-    return inspect.cleandoc(found) if found else ""
+    return inspect.cleandoc(ast.get_docstring(node) or "")  # type: ignore[arg-type]
 
 
 def render(page: Page, number: int) -> str:
-    """HTML of a page in one of three layouts, chosen by its number."""
+    """The page as HTML, in one of three layouts by its number."""
     body = "\n".join(_section(*section) for section in page.sections)
     links = "".join(f'<li><a href="#{escape(title)}">{escape(title)}</a></li>' for _, title, _ in page.sections[:30])
     crumbs = f'<a href="/">Home</a> / <a href="/{page.package}/">{escape(page.package)}</a>'

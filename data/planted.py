@@ -98,7 +98,7 @@ def _host(language: str) -> str:
 def _clean() -> list[Case]:
     pages = {language: read_language(language)[1] for language in languages()}
     encodings = {(language, number): rest for language, number, *rest in ENCODINGS}
-    found = []
+    planted = []
     for language, own in pages.items():
         for number, page in enumerate(own):
             case = Case(page, _host(language), language=language)
@@ -109,8 +109,8 @@ def _clean() -> list[Case]:
                 foreign = re.split(r"(?<=[.?!]) ", pages[MIXED[page.slug]][3].paragraphs()[0])[:2]
                 blocks = (*page.blocks[:1], " ".join(foreign), *page.blocks[1:])
                 case = replace(case, case="mixed", page=page.with_blocks(*blocks))
-            found.append(case)
-    return found
+            planted.append(case)
+    return planted
 
 
 def _plain(clean: list[Case], language: str) -> list[Case]:
@@ -145,7 +145,7 @@ def _near(clean: list[Case], rng: Random) -> list[Case]:
 
 
 def _edit(paragraph: str, rng: Random) -> str:
-    """Leave out one word, or put another one of the paragraph in its place."""
+    """Leave out one word, or replace it by another of the paragraph."""
     words = paragraph.split(" ")
     where = 3 + int(rng.random() * (len(words) - 6))
     words[where : where + 1] = [_pick(rng, words[1:-1]).strip(",.;:!?")] if rng.random() < 0.5 else []
@@ -155,13 +155,13 @@ def _edit(paragraph: str, rng: Random) -> str:
 def _variants(clean: list[Case]) -> list[Case]:
     """Half of one page and half of another: far too different from both to be a duplicate."""
     plain = _plain(clean, "en")[::-1]
-    found = []
+    planted = []
     for number in range(VARIANTS):
         first, second = plain[2 * number].page, plain[2 * number + 1].page
         blocks = (QUOTES[number % 3], *first.blocks[:2], *second.blocks[2:])
         page = first.with_blocks(*blocks, slug=f"{first.slug}-excerpt", title=f"Excerpts, number {number + 1}")
-        found.append(Case(page, "www.excerpts.example", "variant", language="en"))
-    return found
+        planted.append(Case(page, "www.excerpts.example", "variant", language="en"))
+    return planted
 
 
 def _unwanted(rng: Random) -> list[Case]:
@@ -221,13 +221,13 @@ def _personal() -> list[Case]:
 
 def _other_responses() -> list[Case]:
     """Pages that are not there, and responses that are no pages."""
-    found = []
+    planted = []
     for number, language in enumerate(("en", "en", "de", "fr", "es", "ru", "ja", "en")):
         page = Page(f"missing-{number}", language, "error", "404", ("The page that you asked for is not here.",))
         status = "410 Gone" if number == 7 else "404 Not Found"
-        found.append(Case(page, _host(language), "not_found", "extract", status=status))
+        planted.append(Case(page, _host(language), "not_found", "extract", status=status))
     types = ["image/png"] * 4 + ["application/json"] * 4 + ["text/css"] * 2
     for number, media_type in enumerate(types):
         page = Page(f"file-{number}.{media_type.split('/')[1]}", "en", "file", f"File {number}", ())
-        found.append(Case(page, "static.example", "media_type", "extract", media_type=media_type, header=""))
-    return found
+        planted.append(Case(page, "static.example", "media_type", "extract", media_type=media_type, header=""))
+    return planted

@@ -50,7 +50,7 @@ def read_language(language: str) -> tuple[dict[str, str], list[Page]]:
 
 
 def read_planted(name: str) -> list[Page]:
-    """Pages of planted/<name>.txt, where the language stands in place of the kind."""
+    """Pages of planted/<name>.txt, whose head names a language instead of a kind."""
     parts = _PAGE.split((FOLDER / "planted" / f"{name}.txt").read_text("utf-8"))[1:]
     return [replace(page, language=page.kind, kind=name) for page in (_page(part, "") for part in parts)]
 

@@ -1,24 +1,23 @@
-"""Turn pydantic's errors into lines for the person who wrote the recipe.
+"""Turn pydantic's errors into messages for the author of a recipe.
 
     FILE:LINE: FIELD: got VALUE, allowed: ..., did you mean `X`?
 
-Each line says where the value stands, what it is and what may stand there. A value that fits no member of a
-union (`0.3`, `false` or `{threshold, enabled}`) gives one line with all that is allowed, not one per member.
+Each message names the line, the field, the value and what is allowed. A value that fits no member of a union
+(`0.3`, `false` or `{threshold, enabled}`) gives one message with all that is allowed, not one per member.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from recipes.schema import Location
+from recipes.schema import ITEM, KEY, Location, walk
 
 _KINDS = {
     "int": "a whole number",
@@ -31,107 +30,110 @@ _KINDS = {
     "model": "a mapping (`key: value`)",
     "none": "nothing",
 }
-_BOUNDS = {"greater_than": "above {gt}", "greater_than_equal": "at least {ge}"} | {
+_BOUNDS = {
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
     "less_than": "below {lt}",
     "less_than_equal": "at most {le}",
 }
-
-# Patterns of pipeline.config and recipes.schema in words.
-PATTERNS = {
-    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters of a to z, digits, `.`, `_` and `-`, no sign first, e.g. my-run",
-    r"^[a-z][a-z0-9_]*$": "small letters of a to z, digits and `_`, a letter first",
+# The patterns of pipeline.config and recipes.schema in words.
+_PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters a to z, digits, `.`, `_` and `-`, a letter or digit first, e.g. my-run",
+    r"^[a-z][a-z0-9_]*$": "lower-case letters a to z, digits and `_`, a letter first",
 }
 
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed recipe: plain values, and for each location where it was said (`FILE:LINE` or `--set ...`)."""
+    """A parsed recipe: plain values, and where each was given (`FILE:LINE` or `--set ...`)."""
 
     data: dict[str, Any]
     origins: dict[Location, str]
 
     def nearest(self, location: Location) -> Location:
-        """`location`, or the innermost thing around it that was written down."""
+        """`location`, or the innermost mapping or list around it that was given."""
         while location and location not in self.origins:
             location = location[:-1]
         return location
 
     def origin(self, location: Location) -> str:
-        """Where `location`, or the innermost thing around it, was said."""
+        """Where `location`, or the innermost mapping or list around it, was given."""
         return self.origins.get(self.nearest(location), "--set")
 
 
 def explain(error: ValidationError, document: Document, schema: type[BaseModel]) -> list[str]:
-    """One message per wrong field, in the order in which the fields stand in the recipe."""
-    groups: dict[Location, list[ErrorDetails]] = {}
+    """One message per wrong field, in the recipe's order."""
+    errors: dict[Location, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
-        groups.setdefault(_written(details, document.data), []).append(details)
-    order = {place: number for number, place in enumerate(document.origins)}
-    wrong = [place for place in groups if not _told_deeper(place, groups)]
-    wrong.sort(key=lambda place: order.get(document.nearest(place), 0))
-    return [_message(place, groups[place], document, schema) for place in wrong]
+        errors.setdefault(_location(details, document.data), []).append(details)
+    order = {location: number for number, location in enumerate(document.origins)}
+    wrong = [location for location in errors if not _explained_below(location, errors)]
+    wrong.sort(key=lambda location: order.get(document.nearest(location), 0))
+    return [_message(location, errors[location], document, schema) for location in wrong]
 
 
 def similar(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
-    """`; did you mean ...?` for the nearest candidate, or nothing."""
+    """`; did you mean ...?` with the nearest candidate, or nothing."""
     nearest = get_close_matches(word, list(candidates), n=1, cutoff=cutoff)
     return f"; did you mean `{nearest[0]}`?" if nearest else ""
 
 
 def show(value: Any) -> str:
-    """A value as one would write it, cut to 60 characters."""
+    """A value for a message, cut to 60 characters."""
     if value is None:
         return "nothing"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _written(details: ErrorDetails, data: Any) -> Location:
-    """Where in the recipe an error is: its location without the names that pydantic gives to union members."""
-    place: list[str | int] = []
+def _location(details: ErrorDetails, data: Any) -> Location:
+    """An error's location in the recipe: pydantic's, without the names that it gives to members of a union."""
+    location: list[str | int] = []
     for key in details["loc"]:
         children = dict(enumerate(data)) if isinstance(data, list) else data
         if isinstance(children, dict) and key in children:
-            place.append(key)
+            location.append(key)
             data = children[key]
     if details["type"] == "missing":
-        place.append(details["loc"][-1])
-    return tuple(place)
+        location.append(details["loc"][-1])
+    return tuple(location)
 
 
-def _told_deeper(place: Location, groups: dict[Location, list[ErrorDetails]]) -> bool:
-    """Whether a deeper error already tells what is wrong with the mapping at `place`."""
-    is_mapping = all(isinstance(details["input"], dict) for details in groups[place])
-    own_rule = any(details["type"] == "value_error" for details in groups[place])
-    return is_mapping and not own_rule and any(other[: len(place)] == place and other != place for other in groups)
+def _explained_below(location: Location, errors: dict[Location, list[ErrorDetails]]) -> bool:
+    """Whether an error further inside already explains what is wrong with the mapping at `location`."""
+    is_mapping = all(isinstance(details["input"], dict) for details in errors[location])
+    own_rule = any(details["type"] == "value_error" for details in errors[location])
+    inside = (other for other in errors if other[: len(location)] == location and other != location)
+    return is_mapping and not own_rule and any(inside)
 
 
-def _message(place: Location, group: list[ErrorDetails], document: Document, schema: type[BaseModel]) -> str:
-    field = ".".join(map(str, place))
+def _message(location: Location, group: list[ErrorDetails], document: Document, schema: type[BaseModel]) -> str:
     first = group[0]
+    origin, value = document.origin(location), first["input"]
     if first["type"] == "extra_forbidden":
-        return f"{document.origin(place)}: {field}: unknown key{_unknown_key(place, schema)}"
-    if first["type"] == "missing":
-        return f"{document.origin(place[:-1])}: {field}: missing; it must be given"
-    if first["type"] == "value_error":
+        text = f"unknown key{_allowed_keys(location, schema)}"
+    elif first["type"] == "missing":
+        origin, text = document.origin(location[:-1]), "missing; it must be given"
+    elif first["type"] == "value_error":
         text = str(first["ctx"]["error"])
         named = re.search(r"`(\w+)`", text)
-        place += _find(named.group(1), first["input"]) if named else ()
-        return f"{document.origin(place)}: {'.'.join(map(str, place)) or 'recipe'}: {text}"
-    value = first["input"]
-    allowed = " or ".join(dict.fromkeys(_allowed(details) for details in group))
-    hint = "; remove the key to keep its default" if value is None else _nearest_choice(first)
-    return f"{document.origin(place)}: {field}: got {show(value)}, allowed: {allowed}{hint}"
+        location += _find(named[1], value) if named else ()
+        origin = document.origin(location)
+    else:
+        allowed = " or ".join(dict.fromkeys(_allowed(details) for details in group))
+        hint = "; remove the key to keep its default" if value is None else _nearest_choice(first)
+        text = f"got {show(value)}, allowed: {allowed}{hint}"
+    return f"{origin}: {'.'.join(map(str, location)) or 'recipe'}: {text}"
 
 
 def _find(key: str, data: Any) -> Location:
-    """Where `key` stands in `data`, at any depth; () where it does not."""
+    """Location of `key` in `data`, at any depth; () where it is absent."""
     if not isinstance(data, dict):
         return ()
     if key in data:
         return (key,)
     below = ((name, *_find(key, value)) for name, value in data.items())
-    return next((place for place in below if len(place) > 1), ())
+    return next((location for location in below if len(location) > 1), ())
 
 
 def _allowed(details: ErrorDetails) -> str:
@@ -143,7 +145,7 @@ def _allowed(details: ErrorDetails) -> str:
     if kind == "int_from_float":
         return _KINDS["int"]
     if kind == "string_pattern_mismatch":
-        return PATTERNS.get(context["pattern"], f"text that matches {context['pattern']}")
+        return _PATTERNS.get(context["pattern"], f"text that matches {context['pattern']}")
     if kind == "too_short":
         return f"at least {context['min_length']} item"
     name, _, reason = kind.partition("_")
@@ -162,55 +164,18 @@ def _nearest_choice(details: ErrorDetails) -> str:
     return similar(details["input"], _choices(details))
 
 
-def _unknown_key(place: Location, schema: type[BaseModel]) -> str:
-    """What is allowed beside an unknown key, and the nearest spelling there or elsewhere in the schema."""
-    key = str(place[-1])
-    siblings = [name for model in _models_at(place[:-1], schema) for name in model.model_fields]
-    elsewhere = [field for field in _fields(schema) if field.rpartition(".")[2] == key]
-    # A near spelling here, then the same word elsewhere, then a faint resemblance here.
-    hint = similar(key, siblings, 0.8)
+def _allowed_keys(location: Location, schema: type[BaseModel]) -> str:
+    """The keys allowed where an unknown one is, and the nearest spelling there or elsewhere in the schema."""
+    *parent, key = location
+    siblings: list[str] = []
+    elsewhere: list[str] = []
+    for path, model in walk(schema):
+        fits = len(path) == len(parent) and all(a in (b, ITEM, KEY) for a, b in zip(path, parent, strict=True))
+        siblings += model.model_fields if fits else ()
+        if key in model.model_fields and KEY not in path:
+            elsewhere.append(".".join(map(str, (*path, key))))
+    # First a near spelling here, then the same key elsewhere, then a faint resemblance here.
+    hint = similar(str(key), siblings, 0.8)
     if not hint:
-        hint = f"; did you mean `{elsewhere[0]}`?" if elsewhere else similar(key, siblings)
+        hint = f"; did you mean `{elsewhere[0]}`?" if elsewhere else similar(str(key), siblings)
     return f", allowed: {', '.join(siblings)}{hint}"
-
-
-def _models_at(place: Location, schema: type[BaseModel]) -> list[type[BaseModel]]:
-    """The models that the mapping at `place` may be."""
-    types: list[Any] = [schema]
-    for key in place:
-        types = [inner for outer in types for inner in _step(outer, key)]
-    return [kind for kind in types if _is_model(kind)]
-
-
-def _step(kind: Any, key: str | int) -> Iterator[Any]:
-    """Types of what stands under `key` in a value of type `kind`."""
-    if _is_model(kind) and key in kind.model_fields:
-        yield from _members(kind.model_fields[key].annotation)
-    elif get_origin(kind) in (list, dict):
-        yield from _members(get_args(kind)[-1])
-
-
-def _members(annotation: Any) -> Iterator[Any]:
-    """Members of a union, without `Annotated`."""
-    if get_origin(annotation) is Annotated:
-        yield from _members(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _members(member)
-    else:
-        yield annotation
-
-
-def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every field of a schema as the path that `--set` takes, `0` standing for a list's items."""
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        for kind in _members(field.annotation):
-            is_list = get_origin(kind) is list
-            for member in _members(get_args(kind)[0] if is_list else kind):
-                if _is_model(member):
-                    yield from _fields(member, f"{prefix}{name}.{'0.' if is_list else ''}")
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -1,32 +1,49 @@
-"""A corpus's yield, time and storage, scaled up from a measured run of the same stages.
+"""Plan a recipe before it runs: a corpus's yield, time and storage; a model's size, memory, time and likely loss.
 
-Each stage's survivors and its core-seconds are taken per byte of stored input, which is what a recipe knows before
-it runs. Deduplication finds more the larger a corpus is, so yields are upper bounds for a larger one.
+The corpus is scaled up from a measured run of the same stages, by bytes of stored input, which is all that a recipe
+knows in advance. A larger corpus holds more duplicates, so its planned yield is an upper bound.
 
-A training run's size, memory, time and likely loss, from the recipe alone. Pure arithmetic, no torch.
-
-Operations per token are the trainer's own count (6 a matrix parameter, and attention: PaLM's convention), so the
-utilisation to give is the one that is published and that `metrics.jsonl` logs. Memory adds up what the trainer holds;
-activations are those that eager PyTorch saves for the backward pass, which `compile` undercuts. The loss is
-Chinchilla's law, E + A / N^a + B / D^b nats a token, in Hoffmann et al.'s fit (2022, arXiv:2203.15556) and in
-Besiroglu et al.'s correction of it (2024, arXiv:2404.10102): their data and tokenizer, so an order, not a promise, and
-none at all outside of the sizes that the law was fitted on.
+Training is arithmetic on the recipe alone. Operations per token are the trainer's own count (PaLM's convention: 6 a
+matrix parameter, plus attention), so `utilisation` is the share of peak that papers publish and `metrics.jsonl` logs.
+Memory adds up the trainer's tensors; activations are those that eager PyTorch saves, an upper bound under `compile`.
+The loss follows Chinchilla's law, E + A / N^a + B / D^b nats a token, in the fits of Hoffmann et al. (2022,
+arXiv:2203.15556) and Besiroglu et al. (2024, arXiv:2404.10102): on their data and tokenizer, so an estimate of the
+order only, and none below the sizes that the law was fitted on.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.files import read_manifest
+from common.runfolder import RunFolder
 from pipeline.config import CorpusConfig
 from trainer.config import ModelConfig, TrainConfig, flops_per_token, matrix_parameters, parameter_count
+
+# Peak dense bf16 operations per second and memory in bytes, by the vendors' data sheets.
+GPUS: dict[str, tuple[float, float]] = {
+    "a100": (312e12, 80e9),
+    "h100": (989e12, 80e9),
+    "h200": (989e12, 141e9),
+    "b200": (2250e12, 180e9),
+    "l40s": (362e12, 48e9),
+    "4090": (165e12, 24e9),
+}
+LOSS_FITS = (  # E, A, a, B, b
+    (1.69, 406.4, 0.34, 410.7, 0.28),  # Hoffmann et al., approach 3
+    (1.8172, 482.01, 0.3478, 2085.43, 0.3658),  # Besiroglu et al.
+)
+FITTED_PARAMETERS, FITTED_TOKENS = 70e6, 5e9  # smallest of Hoffmann et al.'s runs
+OPTIMAL_TOKENS_PER_PARAMETER = 20.0  # Hoffmann et al.
+OVERHEAD_BYTES = 1.5e9  # CUDA context, kernels' workspaces, fragmentation
+LOGIT_ROWS_ELEMENTS = 1 << 22  # trainer.loss.CHUNK_ELEMENTS, which cannot be imported without torch
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Expected survivors of a stage, their text in bytes, and its time in core-seconds."""
+    """Expected kept documents of a stage, bytes of their text, and the stage's core-seconds."""
 
     stage: str
     documents: float
@@ -36,7 +53,10 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class CorpusPlan:
-    """Stages in order; tokens, and bytes of shards on disk, where the measured run made them."""
+    """Stages in order; tokens and bytes of the shards, 0 where the measured run made none.
+
+    scale: planned input bytes over measured ones.
+    """
 
     scale: float
     stages: list[StagePlan]
@@ -44,47 +64,39 @@ class CorpusPlan:
     shard_bytes: float
 
 
-def stored_bytes(config: CorpusConfig, base: Path) -> int:
-    """Stored size of all inputs in bytes. Raises PipelineError where a pattern matches nothing."""
-    from pipeline.read import list_inputs
-
-    return sum(item.size for item in list_inputs(list(config.sources), base))
-
-
-def plan_corpus(config: CorpusConfig, base: Path, measured: CorpusConfig, run: Path, measured_base: Path) -> CorpusPlan:
-    """What `config` will give, from what `measured` gave in the run folder `run`."""
-    from pipeline.build import stage_stats
-
-    scale = stored_bytes(config, base) / stored_bytes(measured, measured_base)
-    stats = stage_stats(measured, run)
-    seconds = core_seconds(run)
+def plan_corpus(config: CorpusConfig, measured: RunFolder, scale: float) -> CorpusPlan:
+    """Plan `config` from a measured run of the same stages, on `scale` times that run's input."""
+    seconds = core_seconds(measured)
     stages = [
-        StagePlan(name, counts["documents_kept"] * scale, counts["bytes_kept"] * scale, seconds.get(name, 0.0) * scale)
-        for name, counts in stats.items()
+        StagePlan(
+            name,
+            documents=stage.stats["documents_kept"] * scale,
+            bytes=stage.stats["bytes_kept"] * scale,
+            core_seconds=seconds.get(name, 0.0) * scale,
+        )
+        for name, stage in measured.stages.items()
         if name in config.stages
     ]
-    shards = _manifest(run / "shards")
-    size = sum(entry["bytes"] for entry in shards["files"].values()) if shards else 0
-    return CorpusPlan(scale, stages, stats.get("tokenize", {}).get("tokens", 0) * scale, size * scale)
+    shards = measured.stages.get("tokenize")
+    if shards is None:
+        return CorpusPlan(scale, stages, tokens=0, shard_bytes=0)
+    size = sum(entry["bytes"] for entry in shards.manifest["files"].values())
+    return CorpusPlan(scale, stages, tokens=shards.stats.get("tokens", 0) * scale, shard_bytes=size * scale)
 
 
-def core_seconds(run: Path) -> dict[str, float]:
-    """Seconds times workers of each stage's last complete building, from the run's log.jsonl."""
-    seconds: dict[str, float] = {}
-    for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if entry.get("event") == "stage":
-            seconds[entry["stage"]] = entry["seconds"] * min(entry["workers"], entry["tasks"])
-    return seconds
+def core_seconds(run: RunFolder) -> dict[str, float]:
+    """Seconds times workers of each stage the last time it was built, from the run's log."""
+    built = (entry for entry in run.log if entry.get("event") == "stage")
+    return {entry["stage"]: entry["seconds"] * min(entry["workers"], entry["tasks"]) for entry in built}
 
 
 def mixture(shards: Path, tokens: int) -> list[dict[str, Any]]:
     """Tokens and epochs of each training stream in a run of `tokens`, from the shards' manifest.
 
-    A phase holds from its `start` (a share of the run) to the next one's; a stream's share in it is its samples
-    times its weight (docs/format.md).
+    A phase lasts from its `start` (a share of the run) to the next phase's; a stream's share of it is its number of
+    samples times its weight (docs/format.md).
     """
-    manifest = _manifest(shards)
+    manifest = read_manifest(shards)
     if manifest is None:
         return []
     streams = {name: entry for name, entry in manifest["streams"].items() if name.startswith("train/")}
@@ -102,36 +114,11 @@ def mixture(shards: Path, tokens: int) -> list[dict[str, Any]]:
     ]
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
-    path = folder / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-# Peak dense bf16 operations per second and memory in bytes, by the vendors' data sheets.
-GPUS: dict[str, tuple[float, float]] = {
-    "a100": (312e12, 80e9),
-    "h100": (989e12, 80e9),
-    "h200": (989e12, 141e9),
-    "b200": (2250e12, 180e9),
-    "l40s": (362e12, 48e9),
-    "4090": (165e12, 24e9),
-}
-LOSS_FITS = (
-    (1.69, 406.4, 0.34, 410.7, 0.28),  # Hoffmann et al., approach 3
-    (1.8172, 482.01, 0.3478, 2085.43, 0.3658),  # Besiroglu et al.
-)
-FITTED_PARAMETERS, FITTED_TOKENS = 70e6, 5e9  # smallest of Hoffmann et al.'s runs
-OPTIMAL_TOKENS_PER_PARAMETER = 20.0  # Hoffmann et al.
-# The framework's own: context, kernels' workspaces, fragmentation.
-OVERHEAD_BYTES = 1.5e9
-LOGIT_ROWS_ELEMENTS = 1 << 22  # trainer.loss.CHUNK_ELEMENTS, which cannot be imported without torch
-
-
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Sizes in parameters and tokens, memory of one GPU in bytes by part, time in seconds.
+    """Memory of one GPU in bytes by part; times in seconds.
 
-    loss: lowest and highest expectation in nats a token, None where the run is smaller than any the law was fitted on.
+    loss: lowest and highest estimate in nats a token; None below the sizes that the law was fitted on.
     """
 
     parameters: int
@@ -148,7 +135,7 @@ class TrainingPlan:
 
 
 def plan_training(config: TrainConfig, shape: ModelConfig, *, gpus: int, gpu: str, utilisation: float) -> TrainingPlan:
-    """Plan a run of `config` on `gpus` GPUs of a kind in GPUS at a share `utilisation` of their peak."""
+    """Plan a run of `config` on `gpus` GPUs of the kind `gpu` (in GPUS) at the share `utilisation` of their peak."""
     peak, capacity = GPUS[gpu]
     parameters = parameter_count(shape)
     tokens = config.steps * config.global_batch_tokens
@@ -172,7 +159,7 @@ def plan_training(config: TrainConfig, shape: ModelConfig, *, gpus: int, gpu: st
 
 
 def gpu_memory(config: TrainConfig, shape: ModelConfig, gpus: int) -> dict[str, float]:
-    """Bytes on one GPU by part. Under FSDP2 the state is divided by the GPUs; under DDP each holds all of it."""
+    """Bytes on one GPU by part. FSDP2 divides the state among the GPUs; under DDP each holds all of it."""
     parameters = parameter_count(shape)
     width = 4 if config.precision == "fp32" else 2
     shares = gpus if config.parallel == "fsdp" else 1
@@ -197,11 +184,11 @@ def optimizer_bytes(config: TrainConfig, shape: ModelConfig) -> float:
 
 
 def activation_bytes_per_token(shape: ModelConfig, width: int, *, recompute: bool = False) -> float:
-    """Bytes saved for the backward pass for one token: what the model's operations keep, in `width` bytes a value.
+    """Bytes per token that autograd saves for the backward pass, at `width` bytes a value.
 
-    A block keeps its two inputs and their normalized forms, queries and keys before and after normalization and
-    values, attention's result twice (the kernel's and, transposed, the projection's), and four feed-forward
-    vectors (gate, its SiLU, up, their product). With `recompute` only one block does at a time, and each its input.
+    A block saves its two inputs and their normalized forms, queries and keys before and after normalization, values,
+    attention's result twice (once transposed for the projection), and four feed-forward vectors (gate, its SiLU, up,
+    their product). With `recompute` each block saves only its input, and one block at a time all of the above.
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     before_norm = (queries + keys) * shape.qk_norm

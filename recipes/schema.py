@@ -1,28 +1,28 @@
-"""What a recipe may say: one typed schema over both packages' settings, and nothing heavy behind it.
+"""The schema of recipes: the settings of `pipeline` and `trainer` in one typed model, without a heavy import.
 
-Corpus settings stand at the top level beside `train`, so `quality.rules.gopher_stop_words` and `train.steps`
-are the paths that `--set` takes. `pretrain schema` prints it as JSON Schema, from which editors complete
-recipes.
+Corpus settings are at the top level, training settings under `train`: `quality.rules.gopher_stop_words` and
+`train.steps` are the paths that `--set` takes. `pretrain schema` prints it as JSON Schema, for editors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from pipeline.config import CorpusConfig, Model
 from pipeline.quality.presets import PRESETS
 from trainer.config import TrainConfig
 
 Location = tuple[str | int, ...]
+ITEM, KEY = 0, "NAME"  # in a path of `walk`: any item of a list, any key of a mapping
 
 RUNS = Field("runs", description="folder of the run folders, relative to the current directory, or an fsspec URL")
 
 
 class Recipe(CorpusConfig):
-    """A corpus and, where `train` is given, a model trained on it."""
+    """A corpus and, if `train` is given, a model trained on it."""
 
     runs: str = RUNS
     train: TrainConfig | None = Field(None, description="settings of the training run; absent: corpus only")
@@ -51,9 +51,9 @@ class Training(Model):
 
 
 def local_paths(recipe: Recipe) -> Iterator[tuple[Location, str, bool]]:
-    """(field, path, whether it is a glob) of every file of the user's that the recipe names.
+    """(field, path, whether it may be a glob or a folder) of every local file that the recipe names.
 
-    Addresses with a scheme (`s3://...`) and data set names are left out.
+    URLs (`s3://...`) and names of data sets are left out.
     """
     named: list[tuple[Location, str | None, bool]] = [
         (("sources", number, "paths", index), path, True)
@@ -77,6 +77,25 @@ def local_paths(recipe: Recipe) -> Iterator[tuple[Location, str, bool]]:
     for location, path, is_glob in named:
         if path is not None and "://" not in path:
             yield location, path, is_glob
+
+
+def walk(schema: type[BaseModel]) -> Iterator[tuple[Location, type[BaseModel]]]:
+    """(path, model) of every model in a schema, outermost first, with ITEM and KEY for list items and mapping keys."""
+    waiting: list[tuple[Location, type[BaseModel]]] = [((), schema)]
+    for path, model in waiting:
+        yield path, model
+        for name, field in model.model_fields.items():
+            waiting += _models(field.annotation, (*path, name))
+
+
+def _models(annotation: Any, path: Location) -> Iterator[tuple[Location, type[BaseModel]]]:
+    """Models in an annotation: itself, members of a union, items of a list, values of a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield path, annotation
+    origin = get_origin(annotation)
+    below = (ITEM,) if origin is list else (KEY,) if origin is dict else ()
+    for part in get_args(annotation):
+        yield from _models(part, (*path, *below))
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What all tests share: real documents, small archives written with warcio, and the library's own import noise."""
+"""Shared by all tests: real documents, small archives written with warcio, and the list of slow files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,39 @@ import pytest
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+TESTS = Path(__file__).parent
+SHARED = TESTS.parent.parent / "shared" / "data"
+
+# Left out of `make quick`: files and folders that take more than 7 seconds of a core. They build corpora, train, or
+# start processes.
+SLOW = (
+    "cli/report",
+    "cli/test_ablate.py",
+    "cli/test_cli.py",
+    "cli/test_inspect.py",
+    "cli/test_model_commands.py",
+    "cli/test_status.py",
+    "faults",
+    "pipeline/dedup/test_dedup_stage.py",
+    "pipeline/kernels/test_bpe.py",
+    "pipeline/language",
+    "pipeline/test_build.py",
+    "pipeline/test_crashes.py",
+    "pipeline/test_executors.py",
+    "pipeline/tokenize/test_pack.py",
+    "recipes/test_plan.py",
+    "scale",
+    "test_end_to_end.py",
+    "test_golden.py",
+    "trainer/export",
+    "trainer/test_anomalies.py",
+    "trainer/test_cache.py",
+    "trainer/test_generate.py",
+    "trainer/test_loop.py",
+    "trainer/test_parallel.py",
+    "trainer/test_sampler.py",
+    "trainer/test_score.py",
+)
 
 PROSE = {
     "river": """The river rises in a bog above the village, and for the first mile it is hardly wider than a step.
@@ -33,6 +65,13 @@ the weather.""",
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow files."""
+    for item in items:
+        if any(item.path.is_relative_to(TESTS / slow) for slow in SLOW):
+            item.add_marker("slow")
+
+
 def page(text: str, title: str = "A page") -> bytes:
     """An HTML page with the text in paragraphs, and chrome around it."""
     paragraphs = "".join(f"<p>{part}</p>" for part in text.split("\n\n"))
@@ -44,7 +83,7 @@ def page(text: str, title: str = "A page") -> bytes:
 
 
 def write_warc(path: Path, pages: dict[str, bytes], *, status: str = "200 OK", media: str = "text/html") -> Path:
-    """A WARC with one response per URL, gzip members, fixed date."""
+    """A WARC with one response per URL, fixed date; `.gz`: a gzip member per record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         writer = WARCWriter(file, gzip=path.suffix == ".gz")
@@ -64,7 +103,7 @@ def write_warc(path: Path, pages: dict[str, bytes], *, status: str = "200 OK", m
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of real data beside the checkout; the test is skipped where it is absent."""
+    """The folder of real data next to the checkout; skips the test if there is none."""
     if not SHARED.is_dir():
-        pytest.skip("no real data beside this checkout")
+        pytest.skip("no real data next to this checkout (../shared/data)")
     return SHARED

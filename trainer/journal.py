@@ -136,7 +136,7 @@ class Tracker(NamedTuple):
     close: Callable[[], Any]
 
 
-def _tensorboard(output: Path, config: Row) -> Tracker:
+def _tensorboard(output: Path, _config: Row) -> Tracker:
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(output / "tensorboard"))

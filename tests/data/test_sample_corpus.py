@@ -45,14 +45,14 @@ def _labels() -> list[dict[str, Any]]:
 
 def _responses() -> dict[str, tuple[str, str, bytes]]:
     """{url: (status, content type, payload)} of the committed WARC."""
-    found = {}
+    responses = {}
     with (DATA / "sample.warc.gz").open("rb") as file:
         for record in ArchiveIterator(file):
             if record.rec_type == "response":
                 http, body = record.http_headers, record.content_stream().read()
                 url = record.rec_headers.get_header("WARC-Target-URI")
-                found[url] = (http.get_statuscode(), http.get_header("Content-Type"), body)
-    return found
+                responses[url] = (http.get_statuscode(), http.get_header("Content-Type"), body)
+    return responses
 
 
 def _rebuild(folder: Path, hash_seed: str) -> dict[str, bytes]:
@@ -115,8 +115,8 @@ def test_duplicates_name_a_kept_original() -> None:
 
 
 def test_originals_come_before_their_copies() -> None:
-    place = {url: number for number, url in enumerate(_responses())}
-    assert all(place[label["of"]] < place[label["url"]] for label in _labels() if label["of"])
+    position = {url: number for number, url in enumerate(_responses())}
+    assert all(position[label["of"]] < position[label["url"]] for label in _labels() if label["of"])
 
 
 def test_snippets_are_in_the_page_and_apart() -> None:

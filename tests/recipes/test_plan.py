@@ -50,11 +50,11 @@ def test_activations_are_what_autograd_keeps(qk_norm: bool) -> None:
 
 def test_recomputed_activations_are_the_blocks_inputs_and_one_block() -> None:
     tokens = torch.zeros(4, SHAPE.context, dtype=torch.int64)
-    whole = Transformer(SHAPE)
+    model = Transformer(SHAPE)
     shorter = Transformer(SHAPE.model_copy(update={"layers": SHAPE.layers - 1}))
-    block = saved_bytes(whole, tokens) - saved_bytes(shorter, tokens)
-    whole.recompute = True
-    measured = (saved_bytes(whole, tokens) + block) / tokens.numel()
+    block = saved_bytes(model, tokens) - saved_bytes(shorter, tokens)
+    model.recompute = True
+    measured = (saved_bytes(model, tokens) + block) / tokens.numel()
     assert activation_bytes_per_token(SHAPE, 4, recompute=True) == pytest.approx(measured, rel=0.15)
 
 
@@ -81,8 +81,8 @@ def test_time_follows_from_operations() -> None:
 def test_gpt2_124m_takes_what_llm_c_took() -> None:
     """90 minutes on 8 A100 at 60 % of their peak (llm.c, discussion 481): 10 G tokens of FineWeb, 124 M parameters."""
     recipe = str(Path(__file__).parents[2] / "recipes/gpt2-124m.yaml")
-    place = ["--gpus", "8", "--gpu", "a100", "--utilisation", "0.6", "--json"]
-    done = json.loads(CliRunner().invoke(app, ["plan", recipe, *place]).stdout)
+    options = ["--gpus", "8", "--gpu", "a100", "--utilisation", "0.6", "--json"]
+    done = json.loads(CliRunner().invoke(app, ["plan", recipe, *options]).stdout)
     assert done["training"]["seconds"] == pytest.approx(90 * 60, rel=0.15)
     assert 2.5 < done["training"]["loss"][0] < done["training"]["loss"][1] < 3.5
 
