@@ -81,21 +81,23 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def hash_file(path: Path) -> str:
-    """xxh3-128 of a file's content, 32 hexadecimal digits: what manifests and shards are checked by."""
-    return _digest(path, xxhash.xxh3_128())
+def new_hash(algorithm: str) -> Any:
+    """An empty hash of xxhash or hashlib. Raises ValueError for a name that neither knows."""
+    return getattr(xxhash, algorithm)() if algorithm in xxhash.algorithms_available else hashlib.new(algorithm)
+
+
+def hash_file(path: Path, algorithm: str = "xxh3_128") -> str:
+    """Hash of a file's content in hexadecimal digits; manifests and shards are checked by xxh3-128."""
+    state = new_hash(algorithm)
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            state.update(piece)
+    return str(state.hexdigest())
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal digits: what checkpoints and tokenizers are named by."""
-    return _digest(path, hashlib.sha256())
-
-
-def _digest(path: Path, digest: Any) -> str:
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return str(digest.hexdigest())
+    """SHA-256 of a file's content in hexadecimal digits; checkpoints and tokenizers are identified by it."""
+    return hash_file(path, "sha256")
 
 
 def list_names(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from common.errors import TrainerError
 from tests.trainer.corpus import EOS, byte_tokenizer, copy_shards, pack, write_manifest, write_mds, write_shards
+from trainer.cache import Cache
 from trainer.dataset import MdsDataset
 from trainer.sampler import Phase
 from trainer.shards import Shards, open_shards
@@ -69,7 +70,7 @@ def test_a_flipped_bit_in_a_shard_is_found_and_named(tmp_path: Path, shards: Pat
     folder = write_shards(tmp_path / "shards", {"train/a": (TEXTS, 1.0)}, length=16, compression=compression)
     (shard,) = folder.rglob("shard.*")
     flip(shard)
-    with pytest.raises(TrainerError, match=rf"{shard.name} is corrupted: its xxh3-128"):
+    with pytest.raises(TrainerError, match=rf"{shard.name} is corrupted: its xxh3_128"):
         all_of(open_shards(folder, tmp_path / "cache"))
 
 
@@ -230,4 +231,4 @@ def test_other_formats_and_broken_indexes_are_refused(tmp_path: Path) -> None:
     ):
         (folder / "index.json").write_text(content)
         with pytest.raises(TrainerError, match=message):
-            MdsDataset(folder, tmp_path / "cache", {})
+            MdsDataset(folder, Cache(tmp_path / "cache", 10**6))
