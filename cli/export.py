@@ -84,7 +84,7 @@ def import_model(
     Example: pretrain import models/smol --hf downloads/SmolLM2-135M
     """
     from cli.terminal import print_json
-    from trainer.export.from_hf import import_hf
+    from trainer.export.hf import import_hf
 
     shape = import_hf(hf, output)
     if json_output:

@@ -100,6 +100,35 @@ def sha256(path: Path) -> str:
     return hash_file(path, "sha256")
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden path to fill with a file or a folder, which replaces `path` at the end of the `with` block.
+
+    An error leaves the old file or folder as it was.
+    """
+    building = path.with_name(f".{path.name}.partial")
+    remove(building)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield building
+        for part in [building, *building.rglob("*")]:
+            sync(part)
+        if path.is_dir():
+            remove(path)
+        building.replace(path)
+        sync(path.parent)
+    finally:
+        remove(building)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def list_names(folder: Path) -> list[str]:
     """Relative paths of every file below `folder` but its manifest and hidden ones, sorted."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
