@@ -1,8 +1,8 @@
-"""Publish files and folders atomically, hold them for one process, and prove later what was published.
+"""Publish files and folders atomically, lock folders for one process, and check later what was published.
 
-A file is written under a hidden name, flushed to the disk and renamed into place; a folder is built under a hidden
-name and renamed as a whole once its manifest, written last, lists every file with size and xxh3-128. A crash leaves
-either the old state or the new one. Hashing runs at memory speed (xxh3, over 5 GB/s) in pieces of 8 MB.
+A file is written under a hidden name, flushed to the disk and renamed; a folder is built under a hidden name and
+renamed once its manifest, written last, lists every file with size and xxh3-128. A crash leaves either the old state or
+the new one. Hashing runs at memory speed (xxh3, over 5 GB/s) in pieces of 8 MB.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def to_json(value: Any) -> bytes:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Binary file that appears at `path` complete and durable, or not at all."""
+    """A binary file that appears at `path` complete and flushed to the disk, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -54,13 +54,12 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the content of `path`: afterwards it holds the old bytes or the new ones, never a part."""
+    """Replace the content of `path`; a crash leaves the old bytes or the new ones, never a part."""
     with atomic_file(path) as file:
         file.write(data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write canonical JSON atomically."""
     write_atomically(path, dump_json(value).encode())
 
 
@@ -130,13 +129,13 @@ def remove(path: Path) -> None:
 
 
 def list_names(folder: Path) -> list[str]:
-    """Relative paths of every file below `folder` but its manifest and hidden ones, sorted."""
+    """Relative paths of every file below `folder`, sorted, without its manifest and hidden files."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     return sorted(str(name) for name in names if not any(part.startswith(".") for part in name.parts))
 
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every file below `folder` but its manifest and hidden ones: {relative path: {bytes, xxh3}}, sorted."""
+    """{relative path: {bytes, xxh3}} of the files that `list_names` lists."""
     return {
         name: {"bytes": (folder / name).stat().st_size, "xxh3": hash_file(folder / name)} for name in list_names(folder)
     }
@@ -191,9 +190,9 @@ def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def locked(folder: Path, advice: str) -> Iterator[None]:
-    """Hold a folder for this process; the lock of a killed process is free.
+    """Lock a folder for this process until the `with` block or the process ends.
 
-    advice: what to do instead of waiting. Raises PretrainError that names the process which holds the folder.
+    advice: what to do instead of waiting. Raises PretrainError that names the process which holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+") as lock:
@@ -212,7 +211,7 @@ def locked(folder: Path, advice: str) -> Iterator[None]:
 
 
 def lock_holder(folder: Path) -> str | None:
-    """The process that holds a folder (`locked`); None where there is none."""
+    """The process that holds the lock of a folder (`locked`), if any."""
     path = folder / LOCK
     if not path.is_file():
         return None
