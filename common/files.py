@@ -38,19 +38,35 @@ def to_json(value: Any) -> bytes:
 
 
 @contextmanager
+def replacing(path: Path, mark: str = "partial") -> Iterator[Path]:
+    """A hidden path to fill with a file or a folder, which replaces `path` at the end of the `with` block.
+
+    An error or a crash leaves the old file or folder as it was.
+    """
+    building = path.with_name(f".{path.name}.{mark}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove(building)
+    try:
+        yield building
+        for part in [building, *building.rglob("*")]:
+            sync(part)
+        swap_in(building, path)
+    finally:
+        _remove(building)
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` complete and flushed to the disk, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, f"{os.getpid()}.tmp") as building, building.open("wb") as file:
+        yield file
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -99,35 +115,6 @@ def sha256(path: Path) -> str:
     return hash_file(path, "sha256")
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A hidden path to fill with a file or a folder, which replaces `path` at the end of the `with` block.
-
-    An error leaves the old file or folder as it was.
-    """
-    building = path.with_name(f".{path.name}.partial")
-    remove(building)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield building
-        for part in [building, *building.rglob("*")]:
-            sync(part)
-        if path.is_dir():
-            remove(path)
-        building.replace(path)
-        sync(path.parent)
-    finally:
-        remove(building)
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def list_names(folder: Path) -> list[str]:
     """Relative paths of every file below `folder`, sorted, without its manifest and hidden files."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
@@ -155,16 +142,16 @@ def publish_folder(building: Path, published: Path, manifest: dict[str, Any]) ->
 
 
 def swap_in(building: Path, published: Path) -> None:
-    """Rename a finished folder to its published name; an earlier folder of that name is removed."""
+    """Rename a finished file or folder to its published name; an earlier one of that name is removed."""
     published.parent.mkdir(parents=True, exist_ok=True)
-    if published.exists():
+    if published.is_dir():
         old = published.with_name(f".{published.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
         published.rename(old)
         building.rename(published)
-        shutil.rmtree(old)
+        _remove(old)
     else:
-        building.rename(published)
+        building.replace(published)
     sync(published.parent)
 
 

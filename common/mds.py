@@ -1,9 +1,8 @@
 """MDS shards, the format of mosaicml-streaming, written and read without importing it.
 
-Importing streaming loads torch, torchvision, transformers and the clouds' clients: seconds and a gigabyte for each
-process. Tests compare every byte with what `MDSWriter` writes and every value with what `MDSReader` reads, and
-`StreamingDataset` opens the folders. Two differences: gzip files carry no time stamp, so that the same samples give
-the same bytes; pickled columns are refused, because reading them would run code.
+Importing streaming loads torch, torchvision, transformers and the clouds' clients: seconds and a gigabyte a process.
+Tests compare bytes with `MDSWriter` and values with `MDSReader`, and `StreamingDataset` opens the folders. Differences:
+gzip files carry no time stamp, so the same samples give the same bytes; pickled columns are refused, as code.
 
 A shard is: uint32 number of samples, uint32 offsets (one more than samples), JSON of the columns, samples. A sample
 is: uint32 size of each column of no fixed size, then the columns. An array is: a byte for its type, a byte
@@ -20,7 +19,6 @@ import gzip
 import json
 import mmap
 import shutil
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from functools import cache, partial
@@ -33,7 +31,7 @@ from common.files import new_hash
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
 # What reading a damaged shard raises.
-BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zlib.error)
+BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError)
 LEVELS = {"zstd": 3, "br": 11, "bz2": 9, "gz": 9, "snappy": 0}  # MDSWriter's default levels
 _LENGTHS = (np.uint8, np.uint16, np.uint32, np.uint64)
 _TYPES = {
@@ -43,14 +41,9 @@ _TYPES = {
 
 
 def write_shards(
-    folder: Path,
-    samples: Iterable[Sample],
-    columns: Mapping[str, np.dtype[Any]],
-    *,
-    compression: str | None = None,
-    hashes: Iterable[str] = (),
-    size_limit: int,
-) -> list[Path]:
+    folder: Path, samples: Iterable[Sample], columns: Mapping[str, np.dtype[Any]],
+    *, compression: str | None = None, hashes: Iterable[str] = (), size_limit: int,
+) -> list[Path]:  # fmt: skip
     """Write samples of arrays to `folder`, index.json included. Returns the files.
 
     columns: element type of each array; size_limit: largest shard in bytes before compression; compression: `zstd`,
@@ -237,48 +230,43 @@ def _decode_array(data: memoryview, dtype: np.dtype[Any] | None, shape: tuple[in
 
 def compress(compression: str, data: bytes) -> bytes:
     """Compress as MDSWriter does by the same name, with `:LEVEL` or its default level."""
-    name, _, given = compression.partition(":")
-    level = int(given) if given else LEVELS[name]
-    if name == "zstd":
-        import zstandard
-
-        return zstandard.ZstdCompressor(level).compress(data)
-    if name == "br":
-        import brotli
-
-        return bytes(brotli.compress(data, quality=level))
-    if name == "bz2":
-        return bz2.compress(data, level)
-    if name == "gz":
-        return gzip.compress(data, level, mtime=0)
-    import pyarrow
-
-    return bytes(pyarrow.compress(data, "snappy", asbytes=True))
+    name, _, level = compression.partition(":")
+    return _codec(name)[0](data, int(level or LEVELS[name]))
 
 
 def decompress(compression: str, data: bytes, size: int) -> bytes:
-    """Unpack to `size` bytes. Raises one of BROKEN."""
-    name = compression.partition(":")[0]
+    """Unpack to `size` bytes. Raises ValueError."""
+    try:
+        return _codec(compression.partition(":")[0])[1](data, size)
+    except Exception as error:  # each library has its own
+        raise ValueError(f"{compression}: {error}") from error
+
+
+Codec = Callable[[bytes, int], bytes]
+
+
+def _codec(name: str) -> tuple[Codec, Codec]:
+    """Functions of (bytes, level) and of (bytes, size unpacked)."""
     if name == "zstd":
         import zstandard
 
-        try:
-            return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
-        except zstandard.ZstdError as error:
-            raise ValueError(str(error)) from None
+        return (
+            lambda data, level: zstandard.ZstdCompressor(level).compress(data),
+            lambda data, size: zstandard.ZstdDecompressor().decompress(data, max_output_size=size),
+        )
     if name == "br":
         import brotli
 
-        try:
-            return bytes(brotli.decompress(data))
-        except brotli.error as error:
-            raise ValueError(str(error)) from None
+        return lambda data, level: brotli.compress(data, quality=level), lambda data, size: brotli.decompress(data)
     if name == "bz2":
-        return bz2.decompress(data)
+        return bz2.compress, lambda data, size: bz2.decompress(data)
     if name == "gz":
-        return gzip.decompress(data)
+        return lambda data, level: gzip.compress(data, level, mtime=0), lambda data, size: gzip.decompress(data)
     if name == "snappy":
         import pyarrow
 
-        return bytes(pyarrow.decompress(data, size, "snappy", asbytes=True))
-    raise ValueError(f"a compression {compression!r}, expected one of {', '.join(LEVELS)}")
+        return (
+            lambda data, level: bytes(pyarrow.compress(data, "snappy", asbytes=True)),
+            lambda data, size: bytes(pyarrow.decompress(data, size, "snappy", asbytes=True)),
+        )
+    raise ValueError(f"a compression {name!r}, expected one of {', '.join(LEVELS)}")

@@ -149,7 +149,7 @@ class MdsDataset:
         stored, size = self.folder / entry["zip_data"]["basename"], entry["raw_data"]["bytes"]
         try:
             data = decompress(entry["compression"], stored.read_bytes(), size)
-        except (*BROKEN, ImportError) as error:
+        except (OSError, ValueError) as error:
             raise TrainerError(f"{stored} cannot be decompressed ({error}); {AGAIN}") from None
         if len(data) != size:
             raise TrainerError(f"{stored} holds {len(data)} bytes, but index.json lists {size}; {AGAIN}")
