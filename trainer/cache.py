@@ -104,6 +104,8 @@ class Remote:
             return retry(what, call)
         except FileNotFoundError:
             raise TrainerError(f"{what} does not exist; copy or build the shards again") from None
+        except PermissionError as error:
+            raise TrainerError(f"{what} cannot be read: {error}; check the credentials") from None
         except OSError as error:
             raise TrainerError(
                 f"{error}. Once that is repaired, the same command resumes from the last checkpoint"

@@ -100,8 +100,8 @@ class MdsDataset:
         path = self._paths.get(number)
         shard = None if path is None else self.cache.shard(path)
         while shard is None:
-            path = self.open(number)
             try:
+                path = self.open(number)
                 shard = Shard(self.folder, self.shards[number], path)
             except FileNotFoundError:  # another thread or process made room
                 continue

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from common.errors import TrainerError
-from common.files import sha256
+from common.files import read_json, sha256
 from trainer.cache import Cache, Needed, Prefetcher, Remote
 from trainer.dataset import AGAIN, Array, MdsDataset, hash_error, read_index
 from trainer.loss import IGNORE
@@ -97,13 +97,14 @@ class Shards:
     def prefetcher(self, sampler: Sampler) -> Prefetcher:
         """Prefetcher for the shards of upcoming steps."""
 
+        def needed(stream: int, shard: int) -> Needed:
+            data = self.train[stream].data
+            return Needed((stream, shard), data.shard_bytes(shard), partial(data.open, shard))
+
         def shards(step: int) -> list[Needed]:
             ids = sampler.batch(step).tolist()
-            keys = sorted({(stream, self.train[stream].data.shard_of(index)) for stream, index in ids})
-            sets = [self.train[stream].data for stream, _ in keys]
             return [
-                Needed(key, data.shard_bytes(key[1]), partial(data.open, key[1]))
-                for key, data in zip(keys, sets, strict=True)
+                needed(*key) for key in sorted({(stream, self.train[stream].data.shard_of(i)) for stream, i in ids})
             ]
 
         return Prefetcher(self.cache, shards)
@@ -195,10 +196,10 @@ def _open_remote(remote: Remote, cache: Cache) -> Shards:
 
 def _open_manifest(folder: Path, cache: Cache, remote: Remote | None = None) -> Shards:
     path = folder / "manifest.json"
-    manifest = _json_object(path)
-    if manifest.get("format") != FORMAT:
-        raise TrainerError(f"{path}: format {manifest.get('format')!r}, this version reads {FORMAT}")
+    manifest = read_json(path)
     try:
+        if manifest["format"] != FORMAT:
+            raise TrainerError(f"{path}: format {manifest['format']!r}, this version reads {FORMAT}")
         files = {name: (int(entry["bytes"]), str(entry["xxh3"])) for name, entry in manifest["files"].items()}
         known = {key: int(manifest[key]) for key in ("sequence_length", "vocab_size", "eos_id")}
         listed = {name: (int(entry["samples"]), float(entry["weight"])) for name, entry in manifest["streams"].items()}
@@ -293,13 +294,3 @@ def _vocab_size(tokenizer: Path | None, streams: tuple[Stream, ...]) -> int:
             f"the largest token is {largest}: `tokens` of type bytes must hold int64 ids; write them as an ndarray"
         )
     return largest + 1
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise TrainerError(f"{path} is not JSON ({error}); {AGAIN}") from None
-    if not isinstance(value, dict):
-        raise TrainerError(f"{path} is not a JSON object; {AGAIN}")
-    return value
