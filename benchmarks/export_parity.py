@@ -23,8 +23,8 @@ from bars import ROOT, Bar, at_least, at_most, finish, options, show_machine, ta
 
 from trainer.export.gguf import TYPES, export_gguf
 from trainer.export.hf import export_hf
-from trainer.generate import Sampling, continue_tokens, load_model
-from trainer.trained import load_trained
+from trainer.generate import Sampling, stream_tokens
+from trainer.trained import load_model, load_trained
 
 PROSE = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "data/prose").glob("*.txt"))}
 PROMPTS = ("This function returns", "Die Stadt", "The module provides", "1999 ")
@@ -42,8 +42,11 @@ class Ours:
         self.ids = {name: self.encode(PROSE[name])[:length] for name in texts}
         self.logits = {name: self.run(ids) for name, ids in self.ids.items()}
         greedy = Sampling(temperature=0, max_tokens=WRITTEN)
-        written = continue_tokens(self.model, [self.encode(p) for p in PROMPTS], greedy, self.trained.eos_id)
-        self.written = {prompt: tokens for prompt, (tokens, _) in zip(PROMPTS, written, strict=True)}
+        self.written: dict[str, list[int]] = {prompt: [] for prompt in PROMPTS}
+        prompts = [self.encode(prompt) for prompt in PROMPTS]
+        for row, token, _ in stream_tokens(self.model, prompts, greedy, self.trained.eos_id):
+            if token is not None:
+                self.written[PROMPTS[row]].append(token)
 
     def encode(self, text: str) -> list[int]:
         return self.trained.tokenizer.encode(text, add_special_tokens=False).ids

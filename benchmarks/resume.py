@@ -30,6 +30,7 @@ from bars import at_least, at_most, finish, options, show_machine, table
 from streaming import MDSWriter, StreamingDataset
 from streaming.base.util import clean_stale_shared_memory
 
+from trainer.cache import Cache
 from trainer.config import TrainConfig
 from trainer.dataset import MdsDataset
 from trainer.loop import train
@@ -57,7 +58,7 @@ def data_set(folder: Path, samples: int) -> Path:
 
 def ours(folder: Path, samples: int) -> int:
     """Open, jump to the middle of the epoch, read a batch."""
-    data = MdsDataset(folder, folder / "cache", {})
+    data = MdsDataset(folder, Cache(folder / "cache", 10**9))
     sampler = Sampler([data.shard_sizes], [Phase(0, [1.0])], BATCH, seed=1)
     return len([data.sample(index) for _, index in sampler.batch(samples // 2 // BATCH).tolist()])
 

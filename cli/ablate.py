@@ -119,8 +119,8 @@ def measure(
 
 def bits_per_byte(train_dir: Path, texts: Sequence[Text]) -> float:
     """Bits that the newest checkpoint needs per UTF-8 byte of the texts."""
-    from trainer.generate import load_model, load_tokenizer
     from trainer.score import score, text_batches
+    from trainer.trained import load_model, load_tokenizer
 
     model, meta = load_model(train_dir, "auto")
     codec, masked = load_tokenizer(train_dir, meta), bool(meta["settings"].get("document_mask", True))

@@ -75,8 +75,8 @@ def _score(
     folder: Path, step: int | None, shards: Shards | None, texts: list[Text], limit: int | None
 ) -> dict[str, Any]:
     """Scores of one checkpoint: {step, tokens, warnings, sets: {held-out or file: scores}}."""
-    from trainer.generate import load_model, load_tokenizer
     from trainer.score import score, shard_batches, text_batches
+    from trainer.trained import load_model, load_tokenizer
 
     model, meta = load_model(folder, "auto", step)
     masked = bool(meta["settings"].get("document_mask", True))

@@ -77,7 +77,7 @@ def import_model(
 
     Example: pretrain import models/smol --hf downloads/SmolLM2-135M
     """
-    from trainer.export.from_hf import import_hf
+    from trainer.export.hf import import_hf
 
     shape = import_hf(hf, output)
     kind = "Qwen3" if shape.qk_norm else "Llama"

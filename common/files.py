@@ -1,8 +1,8 @@
-"""Publish files and folders atomically, hold them for one process, and prove later what was published.
+"""Publish files and folders atomically, lock folders for one process, and check later what was published.
 
-A file is written under a hidden name, flushed to the disk and renamed into place; a folder is built under a hidden
-name and renamed as a whole once its manifest, written last, lists every file with size and xxh3-128. A crash leaves
-either the old state or the new one. Hashing runs at memory speed (xxh3, over 5 GB/s) in pieces of 8 MB.
+A file is written under a hidden name, flushed to the disk and renamed; a folder is built under a hidden name and
+renamed once its manifest, written last, lists every file with size and xxh3-128. A crash leaves either the old state or
+the new one. Hashing runs at memory speed (xxh3, over 5 GB/s) in pieces of 8 MB.
 """
 
 from __future__ import annotations
@@ -38,29 +38,44 @@ def to_json(value: Any) -> bytes:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Binary file that appears at `path` complete and durable, or not at all."""
+def replacing(path: Path, mark: str = "partial") -> Iterator[Path]:
+    """A hidden path to fill with a file or a folder, which replaces `path` at the end of the `with` block.
+
+    An error or a crash leaves the old file or folder as it was.
+    """
+    building = path.with_name(f".{path.name}.{mark}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(building)
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
+        yield building
+        for part in [building, *building.rglob("*")]:
+            sync(part)
+        swap_in(building, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(building)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears at `path` complete and flushed to the disk, or not at all."""
+    with replacing(path, f"{os.getpid()}.tmp") as building, building.open("wb") as file:
+        yield file
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the content of `path`: afterwards it holds the old bytes or the new ones, never a part."""
+    """Replace the content of `path`; a crash leaves the old bytes or the new ones, never a part."""
     with atomic_file(path) as file:
         file.write(data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write canonical JSON atomically."""
     write_atomically(path, dump_json(value).encode())
 
 
@@ -81,31 +96,33 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def hash_file(path: Path) -> str:
-    """xxh3-128 of a file's content, 32 hexadecimal digits: what manifests and shards are checked by."""
-    return _digest(path, xxhash.xxh3_128())
+def new_hash(algorithm: str) -> Any:
+    """An empty hash of xxhash or hashlib. Raises ValueError for a name that neither knows."""
+    return getattr(xxhash, algorithm)() if algorithm in xxhash.algorithms_available else hashlib.new(algorithm)
+
+
+def hash_file(path: Path, algorithm: str = "xxh3_128") -> str:
+    """Hash of a file's content in hexadecimal digits; manifests and shards are checked by xxh3-128."""
+    state = new_hash(algorithm)
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            state.update(piece)
+    return str(state.hexdigest())
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal digits: what checkpoints and tokenizers are named by."""
-    return _digest(path, hashlib.sha256())
-
-
-def _digest(path: Path, digest: Any) -> str:
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return str(digest.hexdigest())
+    """SHA-256 of a file's content in hexadecimal digits; checkpoints and tokenizers are identified by it."""
+    return hash_file(path, "sha256")
 
 
 def list_names(folder: Path) -> list[str]:
-    """Relative paths of every file below `folder` but its manifest and hidden ones, sorted."""
+    """Relative paths of every file below `folder`, sorted, without its manifest and hidden files."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     return sorted(str(name) for name in names if not any(part.startswith(".") for part in name.parts))
 
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every file below `folder` but its manifest and hidden ones: {relative path: {bytes, xxh3}}, sorted."""
+    """{relative path: {bytes, xxh3}} of the files that `list_names` lists."""
     return {
         name: {"bytes": (folder / name).stat().st_size, "xxh3": hash_file(folder / name)} for name in list_names(folder)
     }
@@ -125,16 +142,16 @@ def publish_folder(building: Path, published: Path, manifest: dict[str, Any]) ->
 
 
 def swap_in(building: Path, published: Path) -> None:
-    """Rename a finished folder to its published name; an earlier folder of that name is removed."""
+    """Rename a finished file or folder to its published name; an earlier one of that name is removed."""
     published.parent.mkdir(parents=True, exist_ok=True)
-    if published.exists():
+    if published.is_dir():
         old = published.with_name(f".{published.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
         published.rename(old)
         building.rename(published)
-        shutil.rmtree(old)
+        _remove(old)
     else:
-        building.rename(published)
+        building.replace(published)
     sync(published.parent)
 
 
@@ -160,9 +177,9 @@ def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def locked(folder: Path, advice: str) -> Iterator[None]:
-    """Hold a folder for this process; the lock of a killed process is free.
+    """Lock a folder for this process until the `with` block or the process ends.
 
-    advice: what to do instead of waiting. Raises PretrainError that names the process which holds the folder.
+    advice: what to do instead of waiting. Raises PretrainError that names the process which holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+") as lock:
@@ -181,7 +198,7 @@ def locked(folder: Path, advice: str) -> Iterator[None]:
 
 
 def lock_holder(folder: Path) -> str | None:
-    """The process that holds a folder (`locked`); None where there is none."""
+    """The process that holds the lock of a folder (`locked`), if any."""
     path = folder / LOCK
     if not path.is_file():
         return None

@@ -1,49 +1,51 @@
-"""MDS shards, the format of mosaicml-streaming, written and read without it.
+"""MDS shards, the format of mosaicml-streaming, written and read without importing it.
 
-Importing streaming takes torch, torchvision, transformers and the clouds' clients along: seconds and a gigabyte for
-each process. What a shard of arrays needs of it is this page. A test compares every byte with what `MDSWriter` writes,
-and `StreamingDataset` reads the folders. One difference: gzip files carry no time stamp, to be the same each time.
+Importing streaming loads torch, torchvision, transformers and the clouds' clients: seconds and a gigabyte a process.
+Tests compare bytes with `MDSWriter` and values with `MDSReader`, and `StreamingDataset` opens the folders. Differences:
+gzip files carry no time stamp, so the same samples give the same bytes; pickled columns are refused, since reading them
+runs code; images stay the bytes that are stored.
 
-A shard is: uint32 number of samples, uint32 offsets (one more), JSON of the columns, samples. A sample is: uint32
-size of each column, then the columns by name, each a byte (dimensions << 2 | log2 of the bytes of a length), the
-lengths and the values.
+A shard is: uint32 number of samples, uint32 offsets (one more than samples), JSON of the columns, samples. A sample
+is: uint32 size of each column of no fixed size, then the columns. An array is: a byte for its type, a byte
+(dimensions << 2 | log2 of the bytes of a length) with the lengths, the values; type and lengths are left out where the
+encoding names them.
+
+An uncompressed shard is mapped into memory, so a sample costs two slices; a compressed one is unpacked in memory.
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
 import json
+import mmap
 import shutil
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import brotli
 import numpy as np
-import pyarrow as pa
-import xxhash
-import zstandard
+
+from common.files import new_hash
 
 Sample = Mapping[str, np.ndarray[Any, Any]]
 # What reading a damaged shard raises.
-BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zlib.error, zstandard.ZstdError, brotli.error)
-_EXTENSIONS = {"zstd": 3, "br": 11, "bz2": 9, "gz": 9, "snappy": 0}  # with MDSWriter's default levels
+BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, ArithmeticError)
+LEVELS = {"zstd": 3, "br": 11, "bz2": 9, "gz": 9, "snappy": 0}  # MDSWriter's default levels
 _LENGTHS = (np.uint8, np.uint16, np.uint32, np.uint64)
+_TYPES = {
+    8: "uint8", 9: "int8", 16: "uint16", 17: "int16", 18: "float16", 32: "uint32", 33: "int32", 34: "float32",
+    64: "uint64", 65: "int64", 66: "float64",
+}  # fmt: skip
 
 
 def write_shards(
-    folder: Path,
-    samples: Iterable[Sample],
-    columns: Mapping[str, np.dtype[Any]],
-    *,
-    compression: str | None = None,
-    hashes: Iterable[str] = (),
-    size_limit: int,
-) -> list[Path]:
-    """Write samples to `folder`, index.json included. Returns the files.
+    folder: Path, samples: Iterable[Sample], columns: Mapping[str, np.dtype[Any]],
+    *, compression: str | None = None, hashes: Iterable[str] = (), size_limit: int,
+) -> list[Path]:  # fmt: skip
+    """Write samples of arrays to `folder`, index.json included. Returns the files.
 
     columns: element type of each array; size_limit: largest shard in bytes before compression; compression: `zstd`,
     `br`, `bz2`, `gz` (with `:LEVEL`) or `snappy`; hashes: names of hashlib and xxhash.
@@ -106,6 +108,13 @@ def _describe(path: Path, data: bytes, hashes: list[str]) -> dict[str, Any]:
     return {"basename": path.name, "bytes": len(data), "hashes": {name: digest(name, data) for name in hashes}}
 
 
+def digest(algorithm: str, data: bytes) -> str:
+    """Hash in hexadecimal digits by the name that index.json gives it. Raises ValueError for an unknown name."""
+    state = new_hash(algorithm)
+    state.update(data)
+    return str(state.hexdigest())
+
+
 def _encode_sample(sample: Sample, names: list[str], columns: Mapping[str, np.dtype[Any]]) -> bytes:
     parts = [_encode_array(sample[name], columns[name]) for name in names]
     return b"".join([np.array([len(part) for part in parts], np.uint32).tobytes(), *parts])
@@ -120,87 +129,145 @@ def _encode_array(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bytes:
 
 
 class Shard:
-    """The samples of one entry of index.json, unpacked in memory."""
+    """The samples of one entry of index.json."""
 
-    def __init__(self, folder: Path, entry: dict[str, Any]) -> None:
-        """Raises one of BROKEN where entry or file are not what MDS prescribes."""
-        self.dtypes = dict(zip(entry["column_names"], map(_dtype, entry["column_encodings"]), strict=True))
-        packed = entry["zip_data"]
-        self.data = (folder / (packed or entry["raw_data"])["basename"]).read_bytes()
-        if packed:
-            self.data = decompress(entry["compression"], self.data, entry["raw_data"]["bytes"])
-        if len(self.data) != entry["raw_data"]["bytes"]:
-            raise ValueError(f"{len(self.data)} bytes, index.json lists {entry['raw_data']['bytes']}")
+    def __init__(self, folder: Path, entry: Mapping[str, Any], unpacked: Path | None = None) -> None:
+        """unpacked: a file of the shard's bytes without compression, where there is one.
+
+        Raises one of BROKEN where entry or file are not what MDS prescribes.
+        """
+        self.columns = read_columns(entry)
+        self.free = [size for _, size in self.columns.values()].count(None)  # columns of no fixed size
+        packed, size = entry["zip_data"], entry["raw_data"]["bytes"]
+        self.data: bytes | mmap.mmap
+        if packed and unpacked is None:
+            self.data = decompress(entry["compression"], (folder / packed["basename"]).read_bytes(), size)
+        else:
+            with (unpacked or folder / entry["raw_data"]["basename"]).open("rb") as file:
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if len(self.data) != size:
+            raise ValueError(f"{len(self.data)} bytes, index.json lists {size}")
         count = int(np.frombuffer(self.data, np.uint32, 1)[0])
         if count != entry["samples"]:
             raise ValueError(f"{count} samples, index.json lists {entry['samples']}")
-        self.offsets = np.frombuffer(self.data, np.uint32, count + 1, 4).tolist()
+        self.offsets = np.frombuffer(self.data, np.uint32, count + 1, 4)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, number: int) -> dict[str, np.ndarray[Any, Any]]:
-        """Column name to array, read-only. Raises one of BROKEN."""
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Column name to value; arrays are read-only. Raises one of BROKEN."""
         if not 0 <= number < len(self):
             raise IndexError(f"no sample {number} of {len(self)}")
-        start, end = self.offsets[number : number + 2]
-        sizes = np.frombuffer(self.data, np.uint32, len(self.dtypes), start).tolist()
-        at = start + 4 * len(sizes)
-        if at + sum(sizes) != end:
-            raise ValueError(f"sample {number} has {end - at} bytes of columns, which list {sum(sizes)}")
-        sample = {}
-        for (name, dtype), size in zip(self.dtypes.items(), sizes, strict=True):
-            sample[name] = _decode_array(self.data[at : at + size], dtype)
+        start, end = self.offsets[number : number + 2].tolist()
+        data = memoryview(self.data[start:end])
+        sizes = iter(np.frombuffer(data, np.uint32, self.free).tolist())
+        sample, at = {}, 4 * self.free
+        for name, (decode, fixed) in self.columns.items():
+            size = fixed or next(sizes)
+            sample[name] = decode(data[at : at + size])
             at += size
+        if at != len(data):
+            raise ValueError(f"sample {number} has {len(data)} bytes, but its columns have {at}")
         return sample
 
 
-def _decode_array(data: bytes, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    axes, kind = data[0] >> 2, _LENGTHS[data[0] & 3]
-    shape = np.frombuffer(data, kind, axes, 1).tolist()
-    return np.frombuffer(data, dtype, -1, 1 + axes * np.dtype(kind).itemsize).reshape(shape)
+Decoder = Callable[[memoryview], Any]
 
 
-def _dtype(encoding: str) -> np.dtype[Any]:
-    kind, _, name = encoding.partition(":")
-    if kind != "ndarray" or not name or ":" in name:
-        raise ValueError(f"a column of encoding {encoding!r}, expected ndarray:TYPE")
-    return np.dtype(name)
+def read_columns(entry: Mapping[str, Any]) -> dict[str, tuple[Decoder, int | None]]:
+    """Decoder and fixed size in bytes, if any, of each column of an index.json's entry.
+
+    Raises ValueError, KeyError or TypeError where it is no MDS shard or a column cannot be read.
+    """
+    if (entry["format"], entry["version"]) != ("mds", 2):
+        raise ValueError(f"format {entry['format']!r} of version {entry['version']!r}, expected 'mds' of version 2")
+    decoders = [decoder(encoding) for encoding in entry["column_encodings"]]
+    sizes = [int(size) if size else None for size in entry["column_sizes"]]
+    return dict(zip(entry["column_names"], zip(decoders, sizes, strict=True), strict=True))
+
+
+@cache
+def decoder(encoding: str) -> Decoder:
+    """From bytes to the value of a column; images come as their stored bytes. Raises ValueError for other encodings."""
+    kind, _, rest = encoding.partition(":")
+    if kind == "ndarray":
+        dtype, _, shape = rest.partition(":")
+        if not dtype or dtype in _TYPES.values():
+            lengths = tuple(map(int, shape.split(","))) if shape else None
+            return partial(_decode_array, dtype=np.dtype(dtype) if dtype else None, shape=lengths)
+    if encoding in _TYPES.values():
+        return lambda data: np.frombuffer(data, encoding)[0]
+    if encoding == "pkl":
+        raise ValueError("a column of encoding 'pkl', an unsafe type: reading it would run code")
+    if encoding not in _DECODERS:
+        known = ", ".join([*_DECODERS, *_TYPES.values()])
+        raise ValueError(f"a column of encoding {encoding!r}; expected ndarray[:TYPE[:SHAPE]], {known}")
+    return _DECODERS[encoding]
+
+
+_DECODERS: dict[str, Decoder] = {
+    "str": lambda data: str(data, "utf-8"),
+    "int": lambda data: int(np.frombuffer(data, np.int64)[0]),
+    "json": lambda data: json.loads(bytes(data)),
+    "str_int": lambda data: int(bytes(data)),
+    "str_float": lambda data: float(bytes(data)),
+    "str_decimal": lambda data: Decimal(str(data, "utf-8")),
+} | dict.fromkeys(
+    ("bytes", "pil", "jpeg", "png", "list[pil]", "list[jpeg]", "list[png]", "jpeg_array", "jpegarray"), bytes
+)
+
+
+def _decode_array(data: memoryview, dtype: np.dtype[Any] | None, shape: tuple[int, ...] | None) -> np.ndarray[Any, Any]:
+    at = 0
+    if dtype is None:
+        dtype, at = np.dtype(_TYPES[data[0]]), 1
+    if shape is None:
+        axes, length = data[at] >> 2, np.dtype(_LENGTHS[data[at] & 3])
+        shape = tuple(np.frombuffer(data, length, axes, at + 1).tolist())
+        at += 1 + axes * length.itemsize
+    return np.frombuffer(data, dtype, -1, at).reshape(shape)
 
 
 def compress(compression: str, data: bytes) -> bytes:
-    """Compress as MDSWriter does by the same name."""
-    name, _, given = compression.partition(":")
-    level = int(given) if given else _EXTENSIONS[name]
-    if name == "zstd":
-        return zstandard.ZstdCompressor(level).compress(data)
-    if name == "br":
-        return bytes(brotli.compress(data, quality=level))
-    if name == "bz2":
-        return bz2.compress(data, level)
-    if name == "gz":
-        return gzip.compress(data, level, mtime=0)
-    return bytes(pa.compress(data, "snappy", asbytes=True))
+    """Compress as MDSWriter does by the same name, with `:LEVEL` or its default level."""
+    name, _, level = compression.partition(":")
+    return _codec(name)[0](data, int(level or LEVELS[name]))
 
 
 def decompress(compression: str, data: bytes, size: int) -> bytes:
-    """Unpack to `size` bytes. Raises one of BROKEN."""
-    name = compression.partition(":")[0]
+    """Unpack to `size` bytes. Raises ValueError."""
+    try:
+        return _codec(compression.partition(":")[0])[1](data, size)
+    except Exception as error:  # each library has its own
+        raise ValueError(f"{compression}: {error}") from error
+
+
+Codec = Callable[[bytes, int], bytes]
+
+
+def _codec(name: str) -> tuple[Codec, Codec]:
+    """Functions of (bytes, level) and of (bytes, size unpacked)."""
     if name == "zstd":
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+        import zstandard
+
+        return (
+            lambda data, level: zstandard.ZstdCompressor(level).compress(data),
+            lambda data, size: zstandard.ZstdDecompressor().decompress(data, max_output_size=size),
+        )
     if name == "br":
-        return bytes(brotli.decompress(data))
+        import brotli
+
+        return lambda data, level: brotli.compress(data, quality=level), lambda data, size: brotli.decompress(data)
     if name == "bz2":
-        return bz2.decompress(data)
+        return bz2.compress, lambda data, size: bz2.decompress(data)
     if name == "gz":
-        return gzip.decompress(data)
+        return lambda data, level: gzip.compress(data, level, mtime=0), lambda data, size: gzip.decompress(data)
     if name == "snappy":
-        return bytes(pa.decompress(data, size, "snappy", asbytes=True))
-    raise ValueError(f"a compression {compression!r}, expected one of {', '.join(_EXTENSIONS)}")
+        import pyarrow
 
-
-def digest(algorithm: str, data: bytes) -> str:
-    """Hash in hexadecimal by the name that index.json gives it. Raises ValueError for an unknown name."""
-    if algorithm in xxhash.algorithms_available:
-        return str(getattr(xxhash, algorithm)(data).hexdigest())
-    return hashlib.new(algorithm, data).hexdigest()
+        return (
+            lambda data, level: bytes(pyarrow.compress(data, "snappy", asbytes=True)),
+            lambda data, size: bytes(pyarrow.decompress(data, size, "snappy", asbytes=True)),
+        )
+    raise ValueError(f"a compression {name!r}, expected one of {', '.join(LEVELS)}")

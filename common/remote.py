@@ -1,22 +1,45 @@
-"""Open input files wherever fsspec reaches, with retries.
+"""Open files wherever fsspec reaches, with retries.
 
-A read that fails on the way (connection lost, time-out, 5xx) is tried again from the same position on a fresh file,
-TRIES times with growing pauses; what is really not there (no such file, no permission) raises at once. Local files
-are opened as they are.
+What fails on the way (connection lost, time-out, 5xx) is tried TRIES times with doubling pauses, a read from the same
+position on a fresh file. What will fail again (no such file, no permission) raises at once. Local files are opened as
+they are.
 """
 
 from __future__ import annotations
 
 import io
+import sys
 import time
-from typing import IO, Any, cast
+from collections.abc import Callable
+from typing import IO, Any, TypeVar, cast
 
 import fsspec
 
 TRIES = 4
-FIRST_PAUSE = 0.25  # seconds, doubled with each try
+FIRST_PAUSE = 0.5  # seconds, doubled with each try
 BUFFER = 1 << 20
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError)
+T = TypeVar("T")
+
+
+def retry(what: str, call: Callable[[], T]) -> T:
+    """The result of `call`, tried again where the network fails. Raises OSError, which names `what` after TRIES."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return call()
+        except _FINAL:
+            raise
+        except _passing() as error:
+            if attempt == TRIES:
+                raise OSError(f"{what} cannot be read, tried {TRIES} times: {error}") from error
+            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
+    raise AssertionError("unreachable")
+
+
+def _passing() -> tuple[type[Exception], ...]:
+    """Errors that may not come again; aiohttp's only where something imported it (it takes a fifth of a second)."""
+    aiohttp = sys.modules.get("aiohttp")
+    return (OSError, aiohttp.ClientError) if aiohttp else (OSError,)
 
 
 def open_input(path: str) -> IO[bytes]:
@@ -33,7 +56,7 @@ class _Retrying(io.RawIOBase):
         self.path = path
         self.position = 0
         self._file: Any = None
-        self._try(lambda: None)
+        retry(path, lambda: self._read(0))
 
     def readable(self) -> bool:
         return True
@@ -47,7 +70,7 @@ class _Retrying(io.RawIOBase):
         return self.position
 
     def readinto(self, buffer: Any) -> int:
-        data: bytes = self._try(lambda: self._file.read(len(buffer)))
+        data = retry(f"{self.path} at byte {self.position}", lambda: self._read(len(buffer)))
         buffer[: len(data)] = data
         self.position += len(data)
         return len(data)
@@ -57,28 +80,11 @@ class _Retrying(io.RawIOBase):
             self._file.close()
         super().close()
 
-    def _try(self, action: Any) -> Any:
-        for attempt in range(TRIES):
-            try:
-                if self._file is None:
-                    self._file = fsspec.open(self.path, "rb").open()
-                if self._file.tell() != self.position:
-                    self._file.seek(self.position)
-                return action()
-            except _FINAL:
-                raise
-            except _passing() as error:
-                self._file = None
-                if attempt == TRIES - 1:
-                    raise OSError(
-                        f"{self.path}: given up after {TRIES} tries at byte {self.position}: {error}"
-                    ) from error
-                time.sleep(FIRST_PAUSE * 2**attempt)
-        return None
-
-
-def _passing() -> tuple[type[Exception], ...]:
-    """Errors that may not come again. aiohttp, a fifth of a second to import, is asked only when one is at hand."""
-    import aiohttp
-
-    return OSError, aiohttp.ClientError
+    def _read(self, size: int) -> bytes:
+        """Read at `position`; the file is kept only if that works."""
+        file, self._file = self._file or fsspec.open(self.path, "rb").open(), None
+        if file.tell() != self.position:
+            file.seek(self.position)
+        data: bytes = file.read(size) if size else b""
+        self._file = file
+        return data

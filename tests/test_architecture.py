@@ -101,6 +101,12 @@ def test_the_ban_is_real():
     assert load(["trainer.config"], ("pydantic",)) == "pydantic was imported while loading trainer.config"
 
 
+def test_a_trainer_loads_no_streaming():
+    modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in sources("trainer")]
+    assert "trainer.loop" in modules
+    assert load(modules, ("streaming", "torchvision", "pyarrow")) == ""
+
+
 def test_a_pipeline_loads_no_torch():
     # The trees of the extractor are trained with libraries of the extra `bench`.
     paths = [path for path in sources("pipeline") if "training" not in path.parts]

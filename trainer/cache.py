@@ -1,47 +1,49 @@
-"""Remote shards on this machine: fetched when first needed or a little before, checked, and bounded in size.
+"""Shards on this machine: those that are open, and those fetched from a remote folder or unpacked, bounded in size.
 
 A remote shards folder (any address that fsspec opens: `s3://`, `gs://`, `hf://`, `https://`) is mirrored under the
-run's cache folder: its small files at once, a shard when it is first read. Since the sampler visits a shard during one
-block and then not again in that epoch, a cache that holds two blocks fetches every shard once an epoch. `Prefetcher`
-walks the sampler ahead of the training as far as the cache allows. Where room is needed, the least recently read file
-that no coming step needs is deleted first.
+run's cache folder: its small files at once, a shard when it is first read. The sampler visits a shard during one block
+and then not again in that epoch, so a cache that holds two blocks fetches every shard once an epoch. `Prefetcher`
+walks the sampler ahead of the training as far as the cache allows. To make room, the least recently opened file that
+no coming step needs is deleted first.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import fsspec
 
 from common.errors import TrainerError
 from common.files import sync
+from common.mds import Shard
+from common.remote import retry
 
-TRIES = 4
-FIRST_PAUSE = 0.5  # seconds before the second try; each further pause is twice as long
+T = TypeVar("T")
+OPEN = 256  # most shards that are mapped at a time; each holds a file descriptor
 
 
 class Cache:
-    """Shard files below a folder, at most `limit` bytes of them."""
+    """Shard files below a folder, at most `limit` bytes of them, and the shards that are open."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         """Files of an earlier run count from the start."""
         self.folder, self.limit = folder, limit
         self.needed: frozenset[Path] = frozenset()
         self._lock = threading.Lock()
-        found = [path for path in folder.rglob("*.mds") if path.is_file()]
-        self._sizes = OrderedDict(
-            (path, path.stat().st_size) for path in sorted(found, key=lambda path: path.stat().st_mtime)
+        self._open: OrderedDict[Path, Shard] = OrderedDict()
+        files = sorted(
+            (path for path in folder.rglob("*.mds") if path.is_file()), key=lambda path: path.stat().st_mtime
         )
+        self._sizes = OrderedDict((path, path.stat().st_size) for path in files)
 
     def add(self, path: Path) -> None:
-        """Count a file that was just written or read, and make room for it."""
+        """Count a file that was just written or opened, and make room for it."""
         with self._lock:
             self._sizes[path] = path.stat().st_size
             self._sizes.move_to_end(path)
@@ -50,6 +52,22 @@ class Cache:
                 victim = next((other for other in others if other not in self.needed), others[0])
                 victim.unlink(missing_ok=True)
                 del self._sizes[victim]
+                self._open.pop(victim, None)
+
+    def shard(self, path: Path) -> Shard | None:
+        """The shard of a file, if it is open."""
+        with self._lock:
+            shard = self._open.get(path)
+            if shard is not None:
+                self._open.move_to_end(path)
+            return shard
+
+    def keep_open(self, path: Path, shard: Shard) -> None:
+        """Keep a shard open until OPEN others were used after it, or its file is deleted."""
+        with self._lock:
+            self._open[path] = shard
+            if len(self._open) > OPEN:
+                self._open.popitem(last=False)
 
 
 class Remote:
@@ -65,8 +83,8 @@ class Remote:
 
     def names(self) -> list[str]:
         """Every file below the folder, by its path relative to it."""
-        found = self._tried(self.location, lambda: self.files.find(self.root))
-        return [name[len(self.root) :].lstrip("/") for name in found]
+        names = self._tried(self.location, lambda: list(self.files.find(self.root)))
+        return [name[len(self.root) :].lstrip("/") for name in names]
 
     def fetch(self, name: str) -> Path:
         """Copy a file into the mirror, where it appears complete or not at all. Raises TrainerError."""
@@ -81,26 +99,22 @@ class Remote:
             partial.unlink(missing_ok=True)
         return path
 
-    def _tried(self, what: str, call: Callable[[], Any]) -> Any:
-        """The result of a call, tried again where the network fails."""
-        for number in range(TRIES):
-            try:
-                return call()
-            except FileNotFoundError:
-                raise TrainerError(f"{what} does not exist; copy or build the shards again") from None
-            except OSError as error:
-                if number + 1 == TRIES:
-                    raise TrainerError(
-                        f"{what} cannot be read, tried {TRIES} times: {error}. Once that is mended, the same command "
-                        "goes on from the last checkpoint"
-                    ) from error
-                time.sleep(FIRST_PAUSE * 2**number)
-        return None
+    def _tried(self, what: str, call: Callable[[], T]) -> T:
+        try:
+            return retry(what, call)
+        except FileNotFoundError:
+            raise TrainerError(f"{what} does not exist; copy or build the shards again") from None
+        except PermissionError as error:
+            raise TrainerError(f"{what} cannot be read: {error}; check the credentials") from None
+        except OSError as error:
+            raise TrainerError(
+                f"{error}. Once that is repaired, the same command resumes from the last checkpoint"
+            ) from error
 
 
 @dataclass(frozen=True)
 class Needed:
-    """A shard that a step reads: its number within stream and data set, its bytes, and what brings it here."""
+    """A shard that a step reads: (stream, shard) number, bytes without compression; `fetch` makes it a local file."""
 
     key: tuple[int, int]
     bytes: int
@@ -108,13 +122,13 @@ class Needed:
 
 
 class Prefetcher:
-    """Fetches, in a thread, the shards that the coming steps read."""
+    """A thread that fetches the shards of the coming steps."""
 
     def __init__(self, cache: Cache, shards: Callable[[int], list[Needed]]) -> None:
-        """shards: those that a step reads."""
+        """shards: the shards that a step reads."""
         self.cache, self.shards = cache, shards
         self.step = 0
-        self._wanted: dict[tuple[int, int], tuple[int, int, Path]] = {}  # last step that needs it, bytes, place
+        self._wanted: dict[tuple[int, int], tuple[int, int, Path]] = {}  # last step that needs it, bytes, file
         self._moved = threading.Condition()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
@@ -131,7 +145,7 @@ class Prefetcher:
             self._moved.notify()
 
     def close(self) -> None:
-        """End the thread once the file that it fetches is there."""
+        """End the thread, after the file that it is fetching."""
         with self._moved:
             self._ended = True
             self._moved.notify()
@@ -151,13 +165,13 @@ class Prefetcher:
                 try:
                     path = shard.fetch()
                 except TrainerError:
-                    return  # the training meets it too, and says so
+                    return  # training meets the same error and reports it
                 self._wanted[shard.key] = (ahead, shard.bytes, path)
                 self.cache.needed = frozenset(path for _, _, path in self._wanted.values())
             ahead += 1
 
     def _fits(self, shards: list[Needed]) -> bool:
-        """Whether a step's shards fit into the cache beside those of the steps before it; forgets what is behind."""
+        """Whether a step's shards fit into the cache with those of the steps before it; forgets steps already read."""
         self._wanted = {key: value for key, value in self._wanted.items() if value[0] >= self.step}
         self.cache.needed = frozenset(path for _, _, path in self._wanted.values())
         new = sum(shard.bytes for shard in shards if shard.key not in self._wanted)

@@ -1,10 +1,9 @@
 """Random access to one MDS data set: sample number to arrays, from shard files that were checked.
 
-`streaming`'s own reader decodes the samples; what it leaves out is added here. A shard file is hashed when it is
-first touched (against docs/format.md's manifest, else against the hashes that its writer put into index.json),
-and a compressed one is decompressed once into a cache folder, under a name made of both hashes, so that a later
-run neither trusts nor repeats that work. Shards of a remote folder are fetched when first touched (trainer.cache).
-Costs: one pass over each file per run and process, then one open and two reads a sample.
+A shard file is hashed when it is first touched (against docs/format.md's manifest, else against the hashes that its
+writer put into index.json). A compressed one is unpacked once into a cache folder, under a name made of both hashes, so
+that a later run neither trusts nor repeats that work. Shards of a remote folder are fetched when first touched
+(trainer.cache). Costs: one pass over each file per run and process, then two slices of a mapped file a sample.
 """
 
 from __future__ import annotations
@@ -13,49 +12,46 @@ import bisect
 import json
 import os
 import threading
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import brotli
 import numpy as np
 import xxhash
-import zstd
-from streaming.base.compression import decompress
-from streaming.base.format import reader_from_json
-from streaming.base.format.mds.reader import MDSReader
-from streaming.base.hashing import get_hash, is_hash
 
 from common.errors import TrainerError
 from common.files import hash_file, sync
-from trainer.cache import Cache
+from common.mds import BROKEN, Shard, decompress, read_columns
+from trainer.cache import Cache, Remote
 
 Array = np.ndarray[Any, np.dtype[Any]]
-BROKEN_STREAM = (OSError, EOFError, ValueError, zlib.error, zstd.Error, brotli.error)
+Entry = dict[str, Any]  # a shard as index.json describes it; `raw_data` and `zip_data` describe its files
+AGAIN = "copy or build the shards again"
 
 
 class MdsDataset:
     """The samples of one folder with an index.json.
 
-    Raises TrainerError, naming the file, where the index is missing or malformed, a column is missing or would
-    run code, a shard is missing or not what its hash says, or there are no samples.
+    Raises TrainerError, naming the file, where the index is missing or malformed, a column is missing, cannot be read
+    or would run code, a shard is missing or differs from its hash, or there are no samples.
     """
 
     def __init__(
-        self, folder: Path, unpacked: Path, hashes: Mapping[str, str], cache: Cache | None = None,
-        fetch: Callable[[str], Path] | None = None,
+        self, folder: Path, cache: Cache, *, name: str = "", hashes: Mapping[str, str] | None = None,
+        remote: Remote | None = None,
     ) -> None:  # fmt: skip
-        """hashes: XXH3-128 by file path relative to `folder`, for the files that have one; unpacked: folder for
-        decompressed shards. cache bounds what lies there and, where `fetch` brings shards into `folder`, here.
+        """name: subfolder of the cache for unpacked shards, and of `remote`, from which shards are fetched into
+        `folder`; hashes: XXH3-128 by file path relative to `folder`, for the files that have one.
         """
-        self.folder, self.unpacked, self.hashes, self.cache, self.fetch = folder, unpacked, hashes, cache, fetch
-        self.shards = [self._shard(number, entry) for number, entry in enumerate(read_index(folder))]
-        self.ends = list(accumulate(len(shard) for shard in self.shards))
+        self.folder, self.cache, self.name, self.hashes, self.remote = folder, cache, name, hashes or {}, remote
+        self.shards = read_index(folder)
+        for number, entry in enumerate(self.shards):
+            self._check(number, entry)
+        self.ends = list(accumulate(self.shard_sizes))
         if not self.ends or not self.ends[-1]:
             raise TrainerError(f"{folder}: the data set has no samples; nothing can be trained on it")
-        self.opened: dict[int, Path] = {}
+        self._paths: dict[int, Path] = {}  # checked, unpacked files by shard
         self._locks = [threading.Lock() for _ in self.shards]
 
     def __len__(self) -> int:
@@ -64,138 +60,134 @@ class MdsDataset:
     @property
     def shard_sizes(self) -> list[int]:
         """Samples of each shard, in order."""
-        return [len(shard) for shard in self.shards]
+        return [entry["samples"] for entry in self.shards]
 
     @property
     def columns(self) -> dict[str, str]:
         """Column name to MDS encoding."""
         first = self.shards[0]
-        return dict(zip(first.column_names, first.column_encodings, strict=True))
+        return dict(zip(first["column_names"], first["column_encodings"], strict=True))
 
     def sample(self, index: int) -> dict[str, Any]:
         """Sample `index`, 0 <= index < len(self): column name to value; arrays are read-only."""
         number = self.shard_of(index)
-        shard = self.shards[number]
-        while True:
-            self.open(number)
-            try:
-                sample: dict[str, Any] = shard.get_item(index - self.ends[number] + len(shard))
-            except FileNotFoundError:  # another thread or process made room
-                if self.cache is None:
-                    raise
-                continue
-            return sample
+        try:
+            return self._shard(number)[index - self.ends[number] + self.shards[number]["samples"]]
+        except BROKEN as error:
+            name = self.shards[number]["raw_data"]["basename"]
+            raise TrainerError(f"{self.folder / name}: sample {index} cannot be decoded ({error}); {AGAIN}") from error
 
     def shard_of(self, index: int) -> int:
         """The number of the shard that holds a sample."""
         return bisect.bisect_right(self.ends, index)
 
+    def shard_bytes(self, number: int) -> int:
+        """Size of a shard, unpacked."""
+        return int(self.shards[number]["raw_data"]["bytes"])
+
     def open(self, number: int) -> Path:
-        """Bring a shard here, check it and unpack it, unless that was done; returns the file that samples come from."""
+        """Fetch, check and unpack a shard, unless that was done. Returns the file that its samples are read from."""
         with self._locks[number]:
-            path = self.opened.get(number)
-            if path is None or (self.cache is not None and not path.exists()):
-                path = self.opened[number] = self._open(self.shards[number])
-                if self.cache is not None and (self.fetch or self.shards[number].zip_data):
+            path = self._paths.get(number)
+            if path is None or not path.exists():
+                entry = self.shards[number]
+                path = self._paths[number] = self._open(entry)
+                if self.remote or entry["zip_data"]:
                     self.cache.add(path)
             return path
 
-    def shard_bytes(self, number: int) -> int:
-        """Size of a shard, unpacked."""
-        return int(self.shards[number].raw_data.bytes)
-
-    def _shard(self, number: int, entry: dict[str, Any]) -> MDSReader:
-        place = f"{self.folder / 'index.json'}: shard {number}"
-        try:
-            shard = reader_from_json(str(self.folder), None, entry)
-            shard.validate(allow_unsafe_types=False)
-        except (KeyError, TypeError, ValueError, AssertionError) as error:
-            raise TrainerError(f"{place} cannot be read as MDS: {error!r}") from None
-        if not isinstance(shard, MDSReader):
-            raise TrainerError(f"{place} has format {entry.get('format')!r}; only MDS shards can be trained on")
-        if "tokens" not in shard.column_names:
-            raise TrainerError(
-                f"{place} has columns {', '.join(shard.column_names)}; a `tokens` column of token ids is needed"
-            )
-        if self.fetch is not None:
-            return shard
-        stored = shard.zip_data or shard.raw_data
-        path = self.folder / stored.basename
-        size = path.stat().st_size if path.is_file() else None
-        if size != stored.bytes:
-            found = "is missing" if size is None else f"has {size} bytes"
-            raise TrainerError(
-                f"{path} {found}, but index.json lists it with {stored.bytes} bytes; copy or build the shards again"
-            )
+    def _shard(self, number: int) -> Shard:
+        path = self._paths.get(number)
+        shard = None if path is None else self.cache.shard(path)
+        while shard is None:
+            try:
+                path = self.open(number)
+                shard = Shard(self.folder, self.shards[number], path)
+            except FileNotFoundError:  # another thread or process made room
+                continue
+            self.cache.keep_open(path, shard)
         return shard
 
-    def _open(self, shard: MDSReader) -> Path:
-        """Check the shard's file and leave the reader pointing at uncompressed bytes."""
-        if shard.zip_data is None:
-            self._verify(shard.raw_data)
-            return self.folder / str(shard.raw_data.basename)
-        digest = self.hashes.get(shard.zip_data.basename)
+    def _check(self, number: int, entry: Entry) -> None:
+        """Check an entry of the index and, where the shard is a local file, its size."""
+        where = f"{self.folder / 'index.json'}: shard {number}"
+        try:
+            columns, stored = read_columns(entry), entry["zip_data"] or entry["raw_data"]
+            path, size = self.folder / stored["basename"], int(stored["bytes"])
+            entry["samples"], entry["raw_data"]["bytes"] = int(entry["samples"]), int(entry["raw_data"]["bytes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainerError(f"{where} cannot be read as MDS: {error!r}") from None
+        if "tokens" not in columns:
+            raise TrainerError(f"{where} has columns {', '.join(columns)}; a `tokens` column of token ids is needed")
+        if self.remote is None and (problem := _size_error(path, size)) is not None:
+            raise problem
+
+    def _open(self, entry: Entry) -> Path:
+        packed, raw = entry["zip_data"], entry["raw_data"]
+        if not packed:
+            self._verify(raw)
+            return self.folder / str(raw["basename"])
+        digest = self.hashes.get(packed["basename"])
         if digest is None:
-            self._verify(shard.zip_data)
-            digest = hash_file(self.folder / shard.zip_data.basename)
-        raw = self._cached(digest) or self._decompress(shard, digest)
-        if self.fetch is not None:
-            (self.folder / shard.zip_data.basename).unlink(missing_ok=True)
-        shard.dirname, shard.raw_data.basename = str(raw.parent), raw.name
-        return raw
+            self._verify(packed)
+            digest = hash_file(self.folder / packed["basename"])
+        path = self._cached(digest) or self._unpack(entry, digest)
+        if self.remote is not None:
+            (self.folder / packed["basename"]).unlink(missing_ok=True)
+        return path
 
     def _cached(self, digest: str) -> Path | None:
-        """The decompressed shard from an earlier run, if its bytes are still what its name says."""
-        for path in sorted(self.unpacked.glob(f"{digest}-*.mds")):
+        """The unpacked shard of an earlier run, if its bytes still have the hash in its name."""
+        for path in sorted((self.cache.folder / self.name).glob(f"{digest}-*.mds")):
             if hash_file(path) == path.stem.partition("-")[2]:
                 return path
             path.unlink()
         return None
 
-    def _decompress(self, shard: MDSReader, digest: str) -> Path:
-        self._verify(shard.zip_data)
-        stored = self.folder / shard.zip_data.basename
+    def _unpack(self, entry: Entry, digest: str) -> Path:
+        self._verify(entry["zip_data"])
+        stored, size = self.folder / entry["zip_data"]["basename"], entry["raw_data"]["bytes"]
         try:
-            data = decompress(shard.compression, stored.read_bytes())
-        except BROKEN_STREAM as error:
-            raise TrainerError(f"{stored} cannot be decompressed ({error}); copy or build the shards again") from None
-        if len(data) != shard.raw_data.bytes:
-            raise TrainerError(
-                f"{stored} holds {len(data)} bytes, but index.json lists {shard.raw_data.bytes}; "
-                "copy or build the shards again"
-            )
-        self.unpacked.mkdir(parents=True, exist_ok=True)
-        path = self.unpacked / f"{digest}-{xxhash.xxh3_128_hexdigest(data)}.mds"
+            data = decompress(entry["compression"], stored.read_bytes(), size)
+        except (OSError, ValueError) as error:
+            raise TrainerError(f"{stored} cannot be decompressed ({error}); {AGAIN}") from None
+        if len(data) != size:
+            raise TrainerError(f"{stored} holds {len(data)} bytes, but index.json lists {size}; {AGAIN}")
+        path = self.cache.folder / self.name / f"{digest}-{xxhash.xxh3_128_hexdigest(data)}.mds"
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         partial.write_bytes(data)
         sync(partial)
         partial.replace(path)
         return path
 
-    def _verify(self, stored: Any) -> None:
+    def _verify(self, stored: Entry) -> None:
         """Compare a shard file with its hash from the manifest, else with those its writer left in the index.
 
-        A remote one is fetched where it is not here, or not whole.
+        A remote one is fetched where it is missing or differs.
         """
-        path = self.folder / stored.basename
-        if self.fetch is not None and not (path.is_file() and self._mismatch(path, stored) is None):
-            self.fetch(stored.basename)
-        if (error := self._mismatch(path, stored)) is not None:
+        path = self.folder / stored["basename"]
+        if self.remote is not None and self._difference(path, stored) is not None:
+            self.remote.fetch((PurePosixPath(self.name) / stored["basename"]).as_posix())
+        if (error := self._difference(path, stored)) is not None:
             raise error
 
-    def _mismatch(self, path: Path, stored: Any) -> TrainerError | None:
-        if (size := path.stat().st_size) != stored.bytes:
-            return TrainerError(f"{path} has {size} bytes, but index.json lists it with {stored.bytes} bytes")
-        if stored.basename in self.hashes:
-            found, expected = hash_file(path), self.hashes[stored.basename]
-            return None if found == expected else corrupted(path, "xxh3-128", found, expected)
-        for algorithm, expected in stored.hashes.items():
-            if is_hash(algorithm) and (found := get_hash(algorithm, path.read_bytes())) != expected:
-                return corrupted(path, algorithm, found, expected)
+    def _difference(self, path: Path, stored: Entry) -> TrainerError | None:
+        if (error := _size_error(path, int(stored["bytes"]))) is not None:
+            return error
+        if (expected := self.hashes.get(stored["basename"])) is not None:
+            return hash_error(path, expected)
+        for algorithm, expected in stored["hashes"].items():
+            try:
+                error = hash_error(path, expected, algorithm)
+            except (ValueError, TypeError):  # an algorithm that this Python does not have
+                continue
+            if error is not None:
+                return error
         return None
 
 
-def read_index(folder: Path) -> list[dict[str, Any]]:
+def read_index(folder: Path) -> list[Entry]:
     """The shard entries of `folder/index.json`. Raises TrainerError where it is not an MDS index."""
     path = folder / "index.json"
     try:
@@ -204,21 +196,24 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         raise TrainerError(f"{path} does not exist: {folder} is not an MDS data set") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise TrainerError(f"{path} is not an MDS index ({error!r}); copy or build the shards again") from None
+        raise TrainerError(f"{path} is not an MDS index ({error!r}); {AGAIN}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise TrainerError(f"{path} is not an MDS index: `shards` must be a list of objects")
     return entries
 
 
-def check_hash(path: Path, expected: str) -> None:
-    """Raise TrainerError where the file's XXH3-128 is another."""
-    if (found := hash_file(path)) != expected:
-        raise corrupted(path, "xxh3-128", found, expected)
-
-
-def corrupted(path: Path, algorithm: str, found: str, expected: str) -> TrainerError:
-    """The error for a file whose content changed after it was written."""
+def hash_error(path: Path, expected: str, algorithm: str = "xxh3_128") -> TrainerError | None:
+    """The error for a file whose hash is not the expected one; None where it is. Raises ValueError as `new_hash`."""
+    if (actual := hash_file(path, algorithm)) == expected:
+        return None
     return TrainerError(
-        f"{path} is corrupted: its {algorithm} is {found}, but {expected} was recorded when it was written; "
-        "copy or build the shards again"
+        f"{path} is corrupted: its {algorithm} is {actual}, but {expected} was recorded when it was written; {AGAIN}"
     )
+
+
+def _size_error(path: Path, expected: int) -> TrainerError | None:
+    size = path.stat().st_size if path.is_file() else None
+    if size == expected:
+        return None
+    state = "is missing" if size is None else f"has {size} bytes"
+    return TrainerError(f"{path} {state}, but index.json lists it with {expected} bytes; {AGAIN}")

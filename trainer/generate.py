@@ -1,12 +1,12 @@
 """Continue prompts with a trained model.
 
-The prompts run as one batch over a key-value cache: one pass over the prompts, then one token a step for each that is
-not finished. Every sequence has its own random stream (seed, row), so a sample does not depend on what it is batched
-with, up to the rounding of differently shaped matrix products. Choosing happens on the CPU in float64, in the order
-and by the definitions of `transformers`: repetition penalty, temperature, top-k, top-p, min-p.
+The prompts run as one batch over a key-value cache: one pass over the prompts, then one pass a token for those that are
+not finished. Every sequence has its own random stream (seed, row), so a sample does not depend on the other prompts of
+its batch, up to the rounding of differently shaped matrix products. Tokens are chosen on the CPU in float64, in the
+order and by the definitions of `transformers`: repetition penalty, temperature, top-k, top-p, min-p.
 
-Costs: a token's pass reads every weight and the cache once, where generation without a cache would pass over the
-whole text again. `benchmarks/generate.py` measures the difference.
+Costs: a token's pass reads every weight and the cache once (`benchmarks/generate.py` compares it with generation
+without a cache).
 """
 
 from __future__ import annotations
@@ -22,11 +22,8 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from common.errors import TrainerError
-from common.files import sha256
-from trainer.checkpoint import load_newest, load_step
-from trainer.config import ModelConfig
-from trainer.machine import find_device
 from trainer.model import Cache, Transformer
+from trainer.trained import load_model, load_tokenizer
 
 Scores = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -49,7 +46,7 @@ class Sampling:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        """Raises TrainerError for a value that means nothing."""
+        """Raises TrainerError for a value out of bounds."""
         allowed = {
             "max_tokens": (self.max_tokens > 0, "at least 1"),
             "temperature": (self.temperature >= 0, "0 (greedy) or more"),
@@ -65,49 +62,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """A prompt and what the model wrote after it; `finish` says why it stopped: eos, length or context."""
+    """A prompt and the model's continuation; `finish` is the reason it stopped: eos, length or context."""
 
     prompt: str
     text: str
     tokens: int
     finish: str
-
-
-def load_model(train_dir: Path, device: str = "cpu", step: int | None = None) -> tuple[Transformer, dict[str, Any]]:
-    """The newest whole checkpoint of a training folder as a model in its training precision, and its state.json.
-
-    step: that checkpoint instead. Raises TrainerError where there is no checkpoint, or none that is whole.
-    """
-    folder, damage = train_dir / "checkpoints", list[str]()
-    if step is None:
-        checkpoint, damage = load_newest(folder)
-    else:
-        checkpoint = load_step(folder, step)
-    if checkpoint is None:
-        raise TrainerError(f"{train_dir} holds no checkpoint; train first, or give the folder of a training run")
-    meta = checkpoint.state | {"warnings": damage}
-    dtype = torch.bfloat16 if meta["settings"]["precision"] == "bf16" else torch.float32
-    model = Transformer(ModelConfig(**meta["model"]), compute_dtype=dtype)
-    model.load_weights(checkpoint.model)
-    return model.to(find_device(device)), meta
-
-
-def load_tokenizer(train_dir: Path, meta: dict[str, Any], path: Path | None = None) -> Tokenizer:
-    """The run's tokenizer: `path`, by default the copy in its folder. Raises TrainerError where it is another's."""
-    path = path or train_dir / "tokenizer.json"
-    if not path.is_file():
-        raise TrainerError(f"{path} does not exist; name the tokenizer.json that the shards were made with")
-    expected = meta["identity"]["tokenizer"]
-    if expected is not None and (found := sha256(path)) != expected:
-        raise TrainerError(
-            f"{path} is not the tokenizer that the model was trained with: its SHA-256 is {found}, expected {expected}"
-        )
-    tokenizer = Tokenizer.from_file(str(path))
-    if tokenizer.get_vocab_size() > meta["model"]["vocab_size"]:
-        raise TrainerError(
-            f"{path} has {tokenizer.get_vocab_size()} tokens, but the model knows {meta['model']['vocab_size']}"
-        )
-    return tokenizer
 
 
 def generate(
@@ -122,7 +82,7 @@ def generate(
     """Continue each prompt with the newest checkpoint of a training folder.
 
     An empty prompt starts a new document. `on_text` is called with a prompt's number and each piece of text as it is
-    written; the pieces make up the completion's text. Raises TrainerError where checkpoint or tokenizer is missing or
+    written; together they are the completion's text. Raises TrainerError where checkpoint or tokenizer is missing or
     wrong, or a prompt leaves no room in the model's context.
     """
     model, meta = load_model(train_dir, device)
@@ -138,7 +98,7 @@ def complete(
     sampling: Sampling,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Completion]:
-    """Continue each prompt with a model at hand, which is left as it was; arguments and errors as in `generate`."""
+    """Continue each prompt with a loaded model, which is not changed; arguments and errors as in `generate`."""
     encoded = encode_prompts(prompts, codec, eos, model.config.context)
     written: list[list[int]] = [[] for _ in prompts]
     finishes = [""] * len(prompts)
@@ -154,7 +114,7 @@ def complete(
     texts = [codec.decode(tokens) for tokens in written]
     for row, text in enumerate(texts):
         if on_text and len(text) > len(sent[row]):
-            on_text(row, text[len(sent[row]) :])  # a character of which only the first bytes were written
+            on_text(row, text[len(sent[row]) :])  # a last character of which only some bytes were written
     return [Completion(*parts) for parts in zip(prompts, texts, map(len, written), finishes, strict=True)]
 
 
@@ -163,7 +123,7 @@ def encode_prompts(prompts: Sequence[str], codec: Tokenizer, eos: int | None, co
     encoded = [codec.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
     for row, ids in enumerate(encoded):
         if not ids and eos is None:
-            raise TrainerError("a prompt is empty, and without an end-of-document token there is nothing to start from")
+            raise TrainerError("an empty prompt starts from the end-of-document token, but the model has none")
         encoded[row] = ids or [eos]
         if len(ids) >= context:
             raise TrainerError(
@@ -172,26 +132,13 @@ def encode_prompts(prompts: Sequence[str], codec: Tokenizer, eos: int | None, co
     return encoded
 
 
-def continue_tokens(
-    model: Transformer, prompts: list[list[int]], sampling: Sampling, eos: int | None
-) -> list[tuple[list[int], str]]:
-    """Tokens after each (non-empty) prompt, without EOS, and why each stopped: eos, length or context."""
-    written: list[list[int]] = [[] for _ in prompts]
-    finishes = [""] * len(prompts)
-    for row, token, finish in stream_tokens(model, prompts, sampling, eos):
-        if token is not None:
-            written[row].append(token)
-        finishes[row] = finish or ""
-    return list(zip(written, finishes, strict=True))
-
-
 @torch.no_grad()
 def stream_tokens(
     model: Transformer, prompts: list[list[int]], sampling: Sampling, eos: int | None
 ) -> Iterator[tuple[int, int | None, str | None]]:
-    """(prompt's number, token, None or why it ends) as tokens are written; the token is None where EOS ends it.
+    """(number of the prompt, token, reason where it ends here) as tokens are written; EOS comes as token None.
 
-    The prompts are shorter than the model's context, and none is empty.
+    The prompts are not empty and shorter than the model's context.
     """
     context = model.config.context
     if not prompts:
@@ -205,12 +152,12 @@ def stream_tokens(
     hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
     draws = [np.random.default_rng([sampling.seed, row]) for row in range(len(prompts))]
     texts = [list(prompt) for prompt in prompts]
-    rows = list(range(len(prompts)))  # those that are not finished, in the order of the cache
+    rows = list(range(len(prompts)))  # unfinished prompts, in the order of the cache
     while True:
         scores = model.logits(hidden).double().cpu().numpy()
-        going = []
-        for place, row in enumerate(rows):
-            token = choose(scores[place], sampling, draws[row], texts[row])
+        unfinished = []
+        for slot, row in enumerate(rows):
+            token = choose(scores[slot], sampling, draws[row], texts[row])
             if token == eos:
                 yield row, None, "eos"
                 continue
@@ -222,16 +169,16 @@ def stream_tokens(
                 finish = "context"
             yield row, token, finish
             if finish is None:
-                going.append(place)
-        if not going:
+                unfinished.append(slot)
+        if not unfinished:
             return
-        if len(going) < len(rows):
-            kept = torch.tensor(going, device=device)
+        if len(unfinished) < len(rows):
+            kept = torch.tensor(unfinished, device=device)
             cache.layers = [(keys[kept], values[kept]) for keys, values in cache.layers]
-            rows = [rows[place] for place in going]
+            rows = [rows[slot] for slot in unfinished]
         latest = torch.tensor([[texts[row][-1]] for row in rows], device=device)
-        places = torch.tensor([[len(texts[row]) - 1] for row in rows], device=device)
-        hidden = model.extend(latest, places, cache)[:, 0]
+        positions = torch.tensor([[len(texts[row]) - 1] for row in rows], device=device)
+        hidden = model.extend(latest, positions, cache)[:, 0]
 
 
 def choose(scores: Scores, sampling: Sampling, draw: np.random.Generator, seen: Sequence[int] = ()) -> int:
@@ -257,7 +204,7 @@ def candidates(scores: Scores, sampling: Sampling) -> tuple[np.ndarray[Any, np.d
     scaled = scores[order] / sampling.temperature
     mass = np.exp(scaled - scaled.max())
     if sampling.top_p is not None:
-        # the token that crosses the bound is kept, so at least one always is
+        # the token that crosses the bound is kept, so there is at least one
         kept = int(np.searchsorted(np.cumsum(mass), sampling.top_p * mass.sum())) + 1
         order, mass = order[:kept], mass[:kept]
     if sampling.min_p is not None:

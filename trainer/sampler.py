@@ -1,24 +1,24 @@
-"""Which samples a step trains on: a pure function of (seed, step), with nothing to save and O(1) to jump to.
+"""The samples that a step trains on: a pure function of (seed, step), with nothing to save and O(1) to jump to.
 
-Draws are numbered 0, 1, 2, ... over the whole run; step s takes draws s * batch to (s + 1) * batch - 1. A draw
-becomes a (stream, sample) pair in three moves:
+Draws are numbered 0, 1, 2, ... over the run; step s takes draws s * batch to (s + 1) * batch - 1. A draw becomes a
+(stream, sample) pair in three steps:
 
 1. *Stream*: each phase of the run has a fixed cycle of up to 65,536 slots over which the streams are spread evenly
-   (slot j of a stream with q slots stands at (j + 1/2) / q of the cycle), so every window holds each stream's share
-   to within a slot or so; no luck of the draw for small streams. The cycle also says how many draws of that stream
-   came before, and so what its epoch and its place in the epoch are.
-2. *Block*: the epoch's places are cut into blocks of equal size, and a keyed permutation (a Feistel network with
-   cycle walking; Black and Rogaway 2002) shuffles the places within each block.
-3. *Shard*: the stream's shards stand in an order that the epoch's key gives them; the shuffled place counts along
-   them. So a block holds the samples of a few shards from anywhere in the stream, a shard is visited during one
-   block (two, where it lies across their border) and then not again in that epoch.
+   (slot j of a stream with q slots is at (j + 1/2) / q of the cycle), so every window holds each stream's share to
+   within a slot or so, also for small streams. The cycle also gives the number of earlier draws of that stream, hence
+   its epoch and its position in the epoch.
+2. *Block*: the epoch's positions are cut into blocks of equal size, and a keyed permutation (a Feistel network with
+   cycle walking; Black and Rogaway 2002) shuffles the positions within each block.
+3. *Shard*: the epoch's key orders the stream's shards; the shuffled position counts along them. So a block holds the
+   samples of a few shards from anywhere in the stream, and a shard is read during one block (two, where it crosses
+   their border) and then not again in that epoch.
 
 Each sample comes exactly once per epoch of its stream, in an order that every epoch shuffles anew. A stream that is
 no larger than a block is shuffled perfectly.
 
 Costs: O(batch) numpy work per step, whatever the number of samples. Memory and the first step of an epoch: tables
-of at most 65,536 entries per stream (more shards than that are shuffled in runs of neighbours). All of it happens
-before ranks and micro-batches slice the batch, so every world size trains on the same samples in the same steps.
+of at most 65,536 entries per stream (more shards than that are shuffled in runs of neighbours). Ranks and
+micro-batches slice the batch afterwards, so every world size trains on the same samples in the same steps.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Words = np.ndarray[Any, np.dtype[np.uint64]]
 CYCLE = 1 << 16  # most slots of a phase's cycle
 RUNS = 1 << 16  # most entries of a stream's table of shards
 BLOCK = 1 << 16  # samples that are shuffled together
-ROUNDS = 6
+ROUNDS = 6  # of the Feistel network
 
 
 @dataclass(frozen=True)
 class Phase:
-    """From step `start` on, `weights[i]` multiplies stream i's natural share (by samples); 0 leaves it out."""
+    """From step `start` on, `weights[i]` multiplies stream i's share of all samples; 0 leaves it out."""
 
     start: int
     weights: Sequence[float]
@@ -55,10 +55,9 @@ class Sampler:
         self, shards: Sequence[Sequence[int] | Ints], phases: Sequence[Phase], batch_size: int, seed: int,
         block: int = BLOCK, ramp: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """shards: for each stream, the samples of each of its shards in storage order; phases: by start, from 0 on.
-
-        ramp: batch sizes of the first steps, where they differ from `batch_size`.
-        A stream of weight 2 is read at twice its share by size, so its epochs pass twice as fast.
+        """shards: for each stream, the number of samples of each of its shards in storage order; phases: by start,
+        from 0 on; block: samples that are shuffled together; ramp: batch sizes of the first steps, where they differ
+        from `batch_size`. A stream of weight 2 is read at twice its share by size, so its epochs pass twice as fast.
         Raises TrainerError for an empty stream, a phase whose weights cannot be mixed, or too many streams.
         """
         self.streams = [_Stream(sizes, seed, number, block) for number, sizes in enumerate(shards)]
@@ -93,21 +92,14 @@ class Sampler:
                 batch[rows[chosen], 1] = self.streams[stream].samples(counts[chosen])
         return batch
 
-    def epochs(self, step: int) -> list[float]:
-        """How many times each stream has been read before `step`."""
-        draw = self.before(step)
-        phase = int(np.searchsorted(self.starts, draw, side="right")) - 1
-        drawn = self.cycles[phase].drawn_after(draw - int(self.starts[phase]))
-        return [count / stream.size for count, stream in zip(drawn.tolist(), self.streams, strict=True)]
-
 
 class _Cycle:
-    """The mixture of one phase: which stream a draw belongs to, and how many of that stream came before."""
+    """The mixture of one phase: the stream of each draw, and the number of that stream's earlier draws."""
 
     def __init__(self, sizes: Ints, weights: Sequence[float], drawn: Ints) -> None:
         total = int(sizes.sum())
-        whole = len(set(weights)) == 1 and total <= CYCLE  # then one cycle is one epoch of everything
-        self.slots = sizes if whole else quotas(sizes * np.array(weights, np.float64), CYCLE)
+        is_epoch = len(set(weights)) == 1 and total <= CYCLE  # one cycle is then one epoch of every stream
+        self.slots = sizes if is_epoch else quotas(sizes * np.array(weights, np.float64), CYCLE)
         self.stream, self.before = interleave(self.slots)
         self.drawn = drawn
 
@@ -139,20 +131,20 @@ class _Stream:
         self.table = lru_cache(maxsize=2)(self._table)  # a batch may lie across an epoch's end
 
     def samples(self, counts: Ints) -> Ints:
-        """The samples that the draws number `counts` of this stream take."""
-        epochs, places = np.divmod(counts, self.size)
-        samples = np.empty_like(places)
+        """The samples of this stream's draws number `counts`."""
+        epochs, positions = np.divmod(counts, self.size)
+        samples = np.empty_like(positions)
         for epoch in np.unique(epochs).tolist():
             rows = epochs == epoch
             key, ends, shift = self.table(epoch)
-            blocks, inside = np.divmod(places[rows], self.block)
+            blocks, inside = np.divmod(positions[rows], self.block)
             sizes = np.minimum(self.block, self.size - blocks * self.block)
-            places_there = blocks * self.block + permute(inside, sizes, mix(key ^ (blocks + 1).astype(np.uint64)))
-            samples[rows] = places_there + shift[np.searchsorted(ends, places_there, side="right")]
+            shuffled = blocks * self.block + permute(inside, sizes, mix(key ^ (blocks + 1).astype(np.uint64)))
+            samples[rows] = shuffled + shift[np.searchsorted(ends, shuffled, side="right")]
         return samples
 
     def _table(self, epoch: int) -> tuple[Any, Ints, Ints]:
-        """The epoch's key and, in its order of shards, where each ends and what takes its places to its samples."""
+        """The epoch's key and, in its order of shards, the end of each and the shift from position to sample."""
         key = mix(self.key ^ np.uint64(epoch))
         order = np.argsort(mix(key ^ mix(np.arange(len(self.sizes), dtype=np.uint64))), kind="stable")
         ends = np.cumsum(self.sizes[order])
@@ -161,7 +153,7 @@ class _Stream:
 
 def _check(sizes: Ints, phases: Sequence[Phase]) -> None:
     if not len(sizes) or sizes.min() < 1:
-        raise TrainerError(f"streams of {sizes.tolist()} samples cannot be mixed: there must be some, none empty")
+        raise TrainerError(f"streams of {sizes.tolist()} samples cannot be mixed: expected at least one, none empty")
     if len(sizes) > CYCLE:
         raise TrainerError(f"{len(sizes)} streams are more than the {CYCLE} that can be mixed")
     starts = [phase.start for phase in phases]
@@ -171,7 +163,7 @@ def _check(sizes: Ints, phases: Sequence[Phase]) -> None:
         weights = list(phase.weights)
         if len(weights) != len(sizes) or not all(0 <= weight < np.inf for weight in weights) or not any(weights):
             raise TrainerError(
-                f"weights {weights} from step {phase.start} cannot mix {len(sizes)} streams: "
+                f"weights {weights} from step {phase.start} cannot mix {len(sizes)} streams: expected "
                 "one finite weight each, none negative, at least one above 0"
             )
 
@@ -189,25 +181,22 @@ def quotas(shares: np.ndarray[Any, np.dtype[np.float64]], slots: int) -> Ints:
 
 
 def interleave(slots: Ints) -> tuple[Ints, Ints]:
-    """Spread streams with `slots` slots each over one cycle.
-
-    Returns, for each slot of the cycle, its stream and the number of that stream's slots before it.
-    """
+    """Spread streams over one cycle: for each slot its stream, and the number of that stream's slots before it."""
     stream = np.repeat(np.arange(len(slots)), slots)
     ordinal = np.concatenate([np.arange(count) for count in slots])
     order = np.argsort((ordinal + 0.5) / slots[stream], kind="stable")
     return stream[order], ordinal[order]
 
 
-def permute(places: Ints, sizes: Ints, keys: Words) -> Ints:
-    """Send each place, 0 <= place < size, to its image under the permutation of range(size) that its key picks.
+def permute(positions: Ints, sizes: Ints, keys: Words) -> Ints:
+    """Map each position, 0 <= position < size, by the permutation of range(size) that its key selects.
 
-    A Feistel network permutes the next power of four; images outside the range are sent through again until they
-    fall inside (fewer than four passes on average).
+    A Feistel network permutes the next power of four; images outside the range are mapped again until they fall
+    inside (fewer than four passes on average).
     """
     distinct, which = np.unique(sizes, return_inverse=True)
     bits = np.array([max(1, ((size - 1).bit_length() + 1) // 2) for size in distinct.tolist()], np.uint64)[which]
-    images = _feistel(places.astype(np.uint64), bits, keys)
+    images = _feistel(positions.astype(np.uint64), bits, keys)
     while (outside := np.flatnonzero(images >= sizes.astype(np.uint64))).size:
         images[outside] = _feistel(images[outside], bits[outside], keys[outside])
     return images.astype(np.int64)

@@ -1,24 +1,17 @@
-"""Losses of a model document by document and position by position: on the shards' held-out samples and on any text.
+"""Losses by document and by position: of held-out samples, of any text; and the overlap of texts with the corpus.
 
-Held-out samples are scored as they were packed; `trainer.score` does so during the training. A text is scored
-from an end-of-document token on, in windows of the model's context that do not overlap (as lm-eval's rolling
-log-likelihood does); what a tokenizer makes of it is no matter, for bits are set against the text's own UTF-8 bytes.
+Held-out samples are scored as they were packed (`evaluate` does so during the training). A text is scored from an
+end-of-document token on, in windows of the model's context that do not overlap (as lm-eval's rolling log-likelihood).
+Bits per byte divide by the text's UTF-8 size, so models with different tokenizers compare. Costs: forward passes.
 
 In-context learning (Olsson et al. 2022, arXiv:2209.11895): how much better a model predicts late in a document than
 early, the mean loss of tokens 450 to 549 minus that of tokens 40 to 59. Only documents with 550 tokens in one window
-count, so that both means are over the same documents. Costs: forward passes only.
+count, so both means are over the same documents.
 
-Held-out scores during a training: loss, bits per byte, in-context learning; per stream, per language, over all.
-
-The definitions are those of `trainer.score`. Languages are those of documents.parquet. The first
-`batches * micro_batch` samples of each stream are used, always the same ones; costs forward passes only.
-
-Whether evaluation texts stand in the training samples: n-grams of tokens that occur in both.
-
-A run of 13 tokens that a text shares with a training sample counts as seen (GPT-3 took 13 words, arXiv:2005.14165,
-C; Llama 2 more than 10 tokens, arXiv:2307.09288, A.6). The texts' n-grams are hashed to 64 bits and looked up for
-every position of the corpus; a run that packing cut in two is missed where it lies across the cut.
-Costs: one pass over the training samples, memory of the evaluation texts.
+Overlap: a run of 13 tokens that a text shares with a training sample counts as seen (GPT-3 took 13 words,
+arXiv:2005.14165, C; Llama 2 more than 10 tokens, arXiv:2307.09288, A.6). The texts' n-grams are hashed to 64 bits and
+looked up at every position of the corpus; a run that packing cut in two is missed there. Costs: one pass over the
+training samples, memory of the evaluation texts.
 """
 
 from __future__ import annotations
@@ -40,17 +33,21 @@ from trainer.model import Transformer
 from trainer.shards import Shards, Stream, sample_tokens
 
 EARLY, LATE = slice(40, 60), slice(450, 550)
+BINS = 32  # most points of the curve over positions
+NGRAM = 13
+BATCH = 256  # samples looked up at once
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that every token changes every later bit
 Item = TypeVar("Item")
 Losses = np.ndarray[Any, np.dtype[np.float64]]
-BINS = 32  # points of the curve over positions, at most
+Scores = dict[str, Any]
 
 
 @dataclass
 class Sums:
-    """Additive totals: nats and number of all targets, nats of those that stand for text, and the text's bytes.
+    """Additive totals: nats and number of all targets, nats of the targets that are text, and the text's bytes.
 
-    Bits per byte = loss in bits of the tokens that stand for text / the bytes they stand for; unlike the loss per token
-    it can be compared across tokenizers. Tokens of no bytes (EOS) count to the loss only.
+    Bits per byte = loss in bits of the targets that are text / their bytes. Tokens of no bytes (EOS) count in the loss
+    only.
     """
 
     nats: float = 0.0
@@ -63,9 +60,9 @@ class Sums:
             setattr(self, name, getattr(self, name) + value)
         return self
 
-    def scores(self) -> dict[str, Any]:
+    def scores(self) -> Scores:
         """Loss in nats a token, bits per byte where bytes are known, the number of tokens."""
-        scores: dict[str, Any] = {"loss": self.nats / max(1, self.tokens)}
+        scores: Scores = {"loss": self.nats / max(1, self.tokens)}
         if self.bytes:
             scores["bits_per_byte"] = self.text_nats / math.log(2) / self.bytes
         return scores | {"tokens": self.tokens}
@@ -75,9 +72,9 @@ class Sums:
 class Batch:
     """Rows to score, all (rows, length): tokens, targets (IGNORE where none), documents for the attention or None.
 
-    keys: names of the documents; bytes: what the row's targets of each stand for in UTF-8; owners: for each target,
-    its document's place in `keys`; places: how many tokens of its document stand before it in the row; text: whether
-    a target stands for text (an end-of-document token does not, and counts to the loss only).
+    keys: names of the documents; bytes: UTF-8 bytes of each document's targets; owners: for each target, the index of
+    its document in `keys`; positions: number of tokens of its document before it in the row; text: whether a target is
+    text (an end-of-document token is not, and counts in the loss only).
     """
 
     tokens: Array
@@ -86,7 +83,7 @@ class Batch:
     keys: list[str]
     bytes: list[int]
     owners: Array
-    places: Array
+    positions: Array
     text: Array
 
 
@@ -95,19 +92,16 @@ class Tally:
 
     def __init__(self, context: int) -> None:
         self.documents: dict[str, Sums] = {}
-        places = context + 1  # a sample's last target has that many tokens before it
-        self.nats, self.counts = np.zeros(places), np.zeros(places, np.int64)
-        self.long_nats, self.long_documents = np.zeros(places), 0
+        positions = context + 1  # a sample's last target has `context` tokens before it
+        self.nats, self.counts = np.zeros(positions), np.zeros(positions, np.int64)
+        self.long_nats, self.long_documents = np.zeros(positions), 0
 
     def __iadd__(self, other: Tally) -> Tally:
         for key, theirs in other.documents.items():
             sums = self.documents.setdefault(key, Sums())
             sums += theirs
-        self.nats, self.counts = self.nats + other.nats, self.counts + other.counts
-        self.long_nats, self.long_documents = (
-            self.long_nats + other.long_nats,
-            self.long_documents + other.long_documents,
-        )
+        for name in ("nats", "counts", "long_nats", "long_documents"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
     def add(self, batch: Batch, losses: Losses) -> None:
@@ -123,15 +117,14 @@ class Tally:
                 bytes=batch.bytes[number],
             )
             for row in np.flatnonzero(mine.any(axis=1)):
-                places, values = batch.places[row][mine[row]], losses[row][mine[row]]
-                self.nats[places] += values
-                self.counts[places] += 1
-                if {LATE.stop - 1, EARLY.start} <= set(places.tolist()):
-                    self.long_nats[places] += values
+                positions, values = batch.positions[row][mine[row]], losses[row][mine[row]]
+                self.nats[positions] += values
+                self.counts[positions] += 1
+                if {LATE.stop - 1, EARLY.start} <= set(positions.tolist()):
+                    self.long_nats[positions] += values
                     self.long_documents += 1
 
     def total(self) -> Sums:
-        """The sums of all documents."""
         total = Sums()
         for sums in self.documents.values():
             total += sums
@@ -143,12 +136,12 @@ class Tally:
             return None
         return float(self.long_nats[LATE].mean() - self.long_nats[EARLY].mean()) / self.long_documents
 
-    def scores(self) -> dict[str, Any]:
+    def scores(self) -> Scores:
         """Loss, bits per byte, tokens, documents; in-context learning and the curve over positions."""
         return self.total().scores() | {"documents": len(self.documents), "in_context": self.in_context()}
 
-    def in_context(self) -> dict[str, Any]:
-        """score: as `gain`, over so many `documents`; curve: mean loss by position."""
+    def in_context(self) -> Scores:
+        """score: as `gain`; documents: how many it is over; curve: mean loss by position."""
         edges = np.unique(np.geomspace(1, len(self.nats), BINS + 1).round().astype(int)) - 1
         curve = [
             {"from": int(low), "to": int(high), "loss": float(self.nats[low:high].sum() / count), "tokens": int(count)}
@@ -160,7 +153,6 @@ class Tally:
 
 @torch.no_grad()
 def score(model: Transformer, batches: Iterable[Batch]) -> Tally:
-    """Score every batch."""
     tally, device = Tally(model.config.context), model.cos.device
     for batch in batches:
         tokens, targets = (torch.from_numpy(array).to(device) for array in (batch.tokens, batch.targets))
@@ -171,7 +163,7 @@ def score(model: Transformer, batches: Iterable[Batch]) -> Tally:
 
 
 def shard_batches(shards: Shards, *, masked: bool, limit: int | None = None) -> Iterator[Batch]:
-    """The held-out samples of each stream, `limit` of each at most; the rest as in `stream_batches`."""
+    """The held-out samples of every stream, at most `limit` of each; otherwise as `stream_batches`."""
     for number in range(len(shards.validation)):
         yield from stream_batches(shards, number, masked=masked, limit=limit)
 
@@ -179,37 +171,37 @@ def shard_batches(shards: Shards, *, masked: bool, limit: int | None = None) -> 
 def stream_batches(
     shards: Shards, number: int, *, masked: bool, micro_batch: int = 8, limit: int | None = None
 ) -> Iterator[Batch]:
-    """The first held-out samples of one stream; documents are named by their ids, hexadecimal.
+    """The first held-out samples of one stream; documents are named by their hexadecimal ids.
 
-    masked: whether the model was trained with attention within documents. Without doc_ids the stream counts as one
-    document, named like it.
+    masked: whether the model was trained with attention within documents. A stream without doc_ids counts as one
+    document with the stream's name.
     """
     stream = shards.validation[number]
     for rows in _groups(range(min(len(stream.data), limit or len(stream.data))), micro_batch):
         samples = shards.read(shards.validation, np.array([[number, row] for row in rows]))
         keys: list[str] = []
-        owners, places = np.zeros(samples.targets.shape, np.int64), np.zeros(samples.targets.shape, np.int64)
+        owners, positions = np.zeros(samples.targets.shape, np.int64), np.zeros(samples.targets.shape, np.int64)
         for line, row in enumerate(rows):
             sample = stream.data.sample(row)
             lengths = sample.get("doc_lengths", np.array([samples.targets.shape[1] + 1]))
             names = [bytes(each).hex() for each in sample["doc_ids"]] if "doc_ids" in sample else [stream.name]
             owner = np.repeat(np.arange(len(lengths)), lengths)[1:]  # of the targets
-            place = np.concatenate([np.arange(length) for length in lengths.tolist()])[1:]
-            owners[line, : len(owner)], places[line, : len(owner)] = owner + len(keys), place
+            position = np.concatenate([np.arange(length) for length in lengths.tolist()])[1:]
+            owners[line, : len(owner)], positions[line, : len(owner)] = owner + len(keys), position
             keys += names
         sizes = np.zeros_like(samples.targets)
         if shards.token_bytes is not None:
             sizes = np.where(samples.targets == IGNORE, 0, shards.token_bytes[np.maximum(samples.targets, 0)])
         held = np.bincount(owners.ravel(), sizes.ravel(), len(keys)).astype(np.int64).tolist()
         documents = samples.documents if masked else None
-        yield Batch(samples.tokens, samples.targets, documents, keys, held, owners, places, sizes > 0)
+        yield Batch(samples.tokens, samples.targets, documents, keys, held, owners, positions, sizes > 0)
 
 
 def text_batches(
     texts: Iterable[tuple[str, str]], codec: Tokenizer, eos: int, context: int, *, masked: bool, micro_batch: int = 8
 ) -> Iterator[Batch]:
-    """Batches of (name, text) pairs; each text begins after `eos`, which it sees only where training let it."""
-    codec.encode_special_tokens = True  # spelt out in a text, they are text
+    """Batches of (name, text) pairs; each text begins after `eos`, which `masked` hides from it, as in training."""
+    codec.encode_special_tokens = True  # a special token's name in a text is text
     for windows in _groups(_windows(texts, codec, eos, context), micro_batch):
         shape = len(windows), max(len(window.tokens) for window in windows) - 1
         tokens, targets = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
@@ -217,7 +209,7 @@ def text_batches(
         for row, window in enumerate(windows):
             count = len(window.tokens) - 1
             tokens[row, :count], targets[row, :count] = window.tokens[:-1], window.tokens[1:]
-            documents[row, 0] = not window.first  # the end-of-document token belongs to what was before
+            documents[row, 0] = not window.first  # the end-of-document token belongs to another document
         yield Batch(
             tokens=tokens,
             targets=targets,
@@ -225,13 +217,13 @@ def text_batches(
             keys=[window.name for window in windows],
             bytes=[window.bytes for window in windows],
             owners=np.broadcast_to(np.arange(shape[0])[:, None], shape),
-            places=np.broadcast_to(np.arange(shape[1]), shape),
+            positions=np.broadcast_to(np.arange(shape[1]), shape),
             text=targets != IGNORE,
         )
 
 
 class _Window(NamedTuple):
-    """Tokens of a text, the first of which is only seen; the text's bytes stand with its first window."""
+    """Tokens of a text, the first only as input; `bytes` are all of the text's in its first window, else 0."""
 
     name: str
     tokens: list[int]
@@ -253,17 +245,15 @@ def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield group
 
 
-Scores = dict[str, Any]
-
-
 def evaluate(
     model: Transformer, shards: Shards, *, micro_batch: int, batches: int, document_mask: bool
 ) -> Scores | None:
-    """Scores {"loss": nats per token, "bits_per_byte", "in_context", "tokens"}, over all and, in the same form, under
-    "streams" and "languages" by name; "languages" without "in_context".
+    """Scores of the first `batches * micro_batch` held-out samples of each stream, always the same ones.
 
-    `bits_per_byte` is absent without token_bytes.npy, `in_context` where no document is long enough (550 tokens),
-    `languages` without documents.parquet. None where nothing is held out.
+    {"loss": nats per token, "bits_per_byte", "in_context", "tokens"}, over all and, in the same form, under "streams"
+    and "languages" (of documents.parquet) by name; languages without "in_context". `bits_per_byte` is absent without
+    token_bytes.npy, `in_context` where no document has 550 tokens, `languages` without documents.parquet. None where
+    nothing is held out.
     """
     if not shards.validation:
         return None
@@ -271,8 +261,8 @@ def evaluate(
     overall = Tally(model.config.context)
     streams: Scores = {}
     languages: dict[str, Sums] = {}
+    limit = batches * micro_batch
     for number, stream in enumerate(shards.validation):
-        limit = batches * micro_batch
         tally = score(model, stream_batches(shards, number, masked=document_mask, micro_batch=micro_batch, limit=limit))
         streams[stream.name] = _row(tally)
         for document, sums in tally.documents.items():
@@ -303,17 +293,12 @@ def _languages(shards: Shards) -> dict[tuple[str, str], str]:
     return {(row["stream"], row["id"]): row["language"] or "unknown" for row in rows}
 
 
-NGRAM = 13
-BATCH = 256  # samples looked up at once
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that every token moves every later bit
-
-
 @dataclass(frozen=True)
 class Overlap:
-    """What a text shares with the corpus.
+    """The n-grams that a text shares with the corpus.
 
-    seen: tokens of it that lie in a shared n-gram; tokens: of the text; sample: (stream, number) of the first
-    training sample that shares one, None where nothing is shared.
+    seen: tokens in a shared n-gram; tokens: of the text; sample: (stream, number) of the first training sample with
+    the text's first shared n-gram, None where nothing is shared.
     """
 
     name: str
@@ -327,23 +312,23 @@ def find_overlaps(shards: Shards, texts: Iterable[tuple[str, Array]], ngram: int
     named = list(texts)
     hashes = [ngram_hashes(tokens, ngram) for _, tokens in named]
     known = np.unique(np.concatenate([*hashes, np.zeros(0, np.uint64)]))
-    first = np.full((len(known), 2), -1, np.int64)  # stream and sample in which each n-gram was met first
+    first = np.full((len(known), 2), -1, np.int64)  # first stream and sample with each n-gram
     for number, stream in enumerate(shards.train):
         for start in range(0, len(stream.data), BATCH):
             _look_up(stream, number, start, ngram, known, first)
-    found = []
+    overlaps = []
     for (name, tokens), grams in zip(named, hashes, strict=True):
-        places = np.searchsorted(known, grams)
-        hits = np.flatnonzero(first[places, 0] >= 0)
+        rows = np.searchsorted(known, grams)
+        hits = np.flatnonzero(first[rows, 0] >= 0)
         covered = np.zeros(len(tokens), bool)
         for offset in range(ngram):
             covered[hits + offset] = True
         sample = None
         if len(hits):
-            stream_number, index = first[places[hits[0]]].tolist()
+            stream_number, index = first[rows[hits[0]]].tolist()
             sample = shards.train[stream_number].name, index
-        found.append(Overlap(name, int(covered.sum()), len(tokens), sample))
-    return found
+        overlaps.append(Overlap(name, int(covered.sum()), len(tokens), sample))
+    return overlaps
 
 
 def ngram_hashes(tokens: Array, ngram: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
@@ -359,14 +344,14 @@ def ngram_hashes(tokens: Array, ngram: int) -> np.ndarray[Any, np.dtype[np.uint6
 
 
 def _look_up(stream: Stream, number: int, start: int, ngram: int, known: Array, first: Array) -> None:
-    """Note which known n-grams occur in BATCH samples from `start` on."""
+    """Enter the known n-grams of BATCH samples from `start` on into `first`."""
     rows = range(start, min(start + BATCH, len(stream.data)))
     grams = [ngram_hashes(sample_tokens(stream.data.sample(row)), ngram) for row in rows]
     owners = np.repeat(np.array(rows), [len(each) for each in grams])
     joined = np.concatenate(grams)
-    places = np.searchsorted(known, joined)
-    places[places == len(known)] = 0
-    hits = np.flatnonzero(known[places] == joined) if len(known) else np.zeros(0, np.int64)
-    for hit in hits[first[places[hits], 0] < 0].tolist():
-        if first[places[hit], 0] < 0:
-            first[places[hit]] = number, owners[hit]
+    slots = np.searchsorted(known, joined)
+    slots[slots == len(known)] = 0
+    hits = np.flatnonzero(known[slots] == joined) if len(known) else np.zeros(0, np.int64)
+    for hit in hits[first[slots[hits], 0] < 0].tolist():
+        if first[slots[hit], 0] < 0:
+            first[slots[hit]] = number, owners[hit]

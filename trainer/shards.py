@@ -1,12 +1,12 @@
 """A shards folder (docs/format.md), or any folder of MDS data sets with a `tokens` column.
 
-With a manifest.json everything is known and checked: vocabulary, sequence length, streams and their weights, and
-the hash of every file. Without one the folder is taken as it is: each index.json below it is a stream, those
-under a folder called val, validation, valid, eval or test are held out, the rest is trained on; the vocabulary
-comes from a tokenizer.json in the folder, or else from a pass over all tokens.
+A manifest.json says vocabulary, sequence length, streams and their weights, and the hash of every file; all are
+checked. Without one, each index.json below the folder is a stream; those under a folder called val, validation, valid,
+eval or test are held out. The vocabulary then comes from a tokenizer.json in the folder, or else from a pass over all
+tokens.
 
-`read` turns sample numbers into arrays with targets and documents; it is where a token outside the vocabulary
-and a sample of the wrong length are caught.
+`Shards.read` turns sample numbers into arrays with targets and documents, and refuses tokens outside the vocabulary
+and samples of the wrong length.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from common.errors import TrainerError
-from common.files import sha256
+from common.files import read_json, sha256
 from trainer.cache import Cache, Needed, Prefetcher, Remote
-from trainer.dataset import Array, MdsDataset, check_hash, read_index
+from trainer.dataset import AGAIN, Array, MdsDataset, hash_error, read_index
 from trainer.loss import IGNORE
 from trainer.sampler import Phase, Sampler
 
@@ -57,7 +57,6 @@ class Samples:
     documents: Array | None
 
     def __getitem__(self, rows: slice) -> Samples:
-        """The samples of a range of rows."""
         return Samples(self.tokens[rows], self.targets[rows], None if self.documents is None else self.documents[rows])
 
     def tensors(self, device: torch.device, document_mask: bool) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -87,22 +86,26 @@ class Shards:
 
     @property
     def has_documents(self) -> bool:
-        """Whether every stream says where its documents end."""
+        """Whether every stream lists where its documents end."""
         return all("doc_lengths" in stream.data.columns for stream in self.train + self.validation)
 
     def phases(self, steps: int) -> list[Phase]:
-        """The mixture of a run of `steps` steps: a phase begins at its share of them, rounded to a whole step."""
-        weights = {round(start * steps): weights for start, weights in self.mixture}  # of equal starts the last holds
+        """The mixture of a run of `steps` steps; each phase starts at its share of them, rounded to a step."""
+        weights = {round(start * steps): weights for start, weights in self.mixture}  # of equal starts the last wins
         return [Phase(start, [here[stream.name] for stream in self.train]) for start, here in weights.items()]
 
     def prefetcher(self, sampler: Sampler) -> Prefetcher:
-        """What brings the shards of the coming steps here."""
+        """Prefetcher for the shards of upcoming steps."""
+
+        def needed(stream: int, shard: int) -> Needed:
+            data = self.train[stream].data
+            return Needed((stream, shard), data.shard_bytes(shard), partial(data.open, shard))
 
         def shards(step: int) -> list[Needed]:
             ids = sampler.batch(step).tolist()
-            found = {(stream, self.train[stream].data.shard_of(index)) for stream, index in ids}
-            places = [(key, self.train[key[0]].data) for key in sorted(found)]
-            return [Needed(key, data.shard_bytes(key[1]), partial(data.open, key[1])) for key, data in places]
+            return [
+                needed(*key) for key in sorted({(stream, self.train[stream].data.shard_of(i)) for stream, i in ids})
+            ]
 
         return Prefetcher(self.cache, shards)
 
@@ -160,10 +163,10 @@ def sample_tokens(sample: Mapping[str, Any]) -> Array:
 
 
 def open_shards(location: Path | str, cached: Path, limit: int = 32 * 10**9) -> Shards:
-    """Open a shards folder, or a remote one by its address; remote and compressed shards lie under `cached`.
+    """Open a shards folder, or a remote one by its address; fetched and unpacked shards are kept under `cached`.
 
-    limit: bytes of shards that may lie there at a time. Raises TrainerError where the folder is missing, unfinished,
-    not MDS, of another format, empty, or where a file is not what the manifest says.
+    limit: most bytes of shards kept there at a time. Raises TrainerError where the folder is missing, unfinished,
+    not MDS, of another format or empty, or where a file differs from the manifest.
     """
     cache = Cache(cached, limit)
     if "://" in str(location):
@@ -181,11 +184,11 @@ def open_shards(location: Path | str, cached: Path, limit: int = 32 * 10**9) -> 
 
 
 def _open_remote(remote: Remote, cache: Cache) -> Shards:
-    """Mirror the small files, and leave the shards where they are until they are read."""
+    """Mirror the small files; shards are fetched when they are read."""
     names = remote.names()
-    small = [name for name in names if name.endswith(("manifest.json", *CHECKED_AT_ONCE))]
-    for name in small:
-        remote.fetch(name)
+    for name in names:
+        if name.endswith(("manifest.json", *CHECKED_AT_ONCE)):
+            remote.fetch(name)
     if "manifest.json" in names:
         return _open_manifest(remote.mirror, cache, remote)
     return _open_plain(remote.mirror, cache, remote)
@@ -193,10 +196,10 @@ def _open_remote(remote: Remote, cache: Cache) -> Shards:
 
 def _open_manifest(folder: Path, cache: Cache, remote: Remote | None = None) -> Shards:
     path = folder / "manifest.json"
-    manifest = _json_object(path)
-    if manifest.get("format") != FORMAT:
-        raise TrainerError(f"{path}: format {manifest.get('format')!r}, this version reads {FORMAT}")
+    manifest = read_json(path)
     try:
+        if manifest["format"] != FORMAT:
+            raise TrainerError(f"{path}: format {manifest['format']!r}, this version reads {FORMAT}")
         files = {name: (int(entry["bytes"]), str(entry["xxh3"])) for name, entry in manifest["files"].items()}
         known = {key: int(manifest[key]) for key in ("sequence_length", "vocab_size", "eos_id")}
         listed = {name: (int(entry["samples"]), float(entry["weight"])) for name, entry in manifest["streams"].items()}
@@ -211,14 +214,12 @@ def _open_manifest(folder: Path, cache: Cache, remote: Remote | None = None) -> 
     for name, (size, expected) in files.items():
         if remote is not None and not name.endswith(CHECKED_AT_ONCE):
             continue
-        found = (folder / name).stat().st_size if (folder / name).is_file() else None
-        if found != size:
-            state = "is missing" if found is None else f"has {found} bytes"
-            raise TrainerError(
-                f"{folder / name} {state}, but the manifest lists {size} bytes; copy or build the shards again"
-            )
-        if name.endswith(CHECKED_AT_ONCE):
-            check_hash(folder / name, expected)
+        actual = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if actual != size:
+            state = "is missing" if actual is None else f"has {actual} bytes"
+            raise TrainerError(f"{folder / name} {state}, but the manifest lists {size} bytes; {AGAIN}")
+        if name.endswith(CHECKED_AT_ONCE) and (problem := hash_error(folder / name, expected)) is not None:
+            raise problem
     streams: dict[str, list[Stream]] = {"train": [], "validation": []}
     for full_name, (samples, weight) in listed.items():
         split, _, name = full_name.partition("/")
@@ -226,15 +227,12 @@ def _open_manifest(folder: Path, cache: Cache, remote: Remote | None = None) -> 
             raise TrainerError(f"{path}: stream `{full_name}` is in no known split (train, validation)")
         if not samples:
             continue
-        hashes = {
-            file.removeprefix(f"{full_name}/"): digest
-            for file, (_, digest) in files.items()
-            if file.startswith(f"{full_name}/")
-        }
-        data = _data_set(folder, full_name, hashes, cache, remote)
+        prefix = f"{full_name}/"
+        hashes = {file.removeprefix(prefix): digest for file, (_, digest) in files.items() if file.startswith(prefix)}
+        data = MdsDataset(folder / full_name, cache, name=full_name, hashes=hashes, remote=remote)
         streams[split].append(Stream(name, data, weight))
     if not streams["train"]:
-        raise TrainerError(f"{path} lists no training samples: the corpus is empty; look at its funnel table")
+        raise TrainerError(f"{path} lists no training samples: the corpus is empty; `pretrain report` shows why")
     return Shards(
         folder=folder,
         fingerprint=xxhash.xxh3_128_hexdigest(path.read_bytes()),
@@ -250,27 +248,18 @@ def _open_manifest(folder: Path, cache: Cache, remote: Remote | None = None) -> 
     )
 
 
-def _data_set(folder: Path, name: str, hashes: Mapping[str, str], cache: Cache, remote: Remote | None) -> MdsDataset:
-    fetch = None if remote is None else partial(_fetch_shard, remote, name)
-    return MdsDataset(folder / name, cache.folder / name, hashes, cache, fetch)
-
-
-def _fetch_shard(remote: Remote, stream: str, shard: str) -> Path:
-    return remote.fetch((PurePosixPath(stream) / shard).as_posix())
-
-
 def _open_plain(folder: Path, cache: Cache, remote: Remote | None = None) -> Shards:
-    places = sorted(path.parent.relative_to(folder) for path in folder.rglob("index.json"))
-    places = [place for place in places if not any(other != place and other in place.parents for other in places)]
-    if not places:
+    paths = sorted(path.parent.relative_to(folder) for path in folder.rglob("index.json"))
+    paths = [path for path in paths if not any(other in path.parents for other in paths)]  # a bucket's own index
+    if not paths:
         raise TrainerError(f"{folder} has neither manifest.json nor an index.json below it: not a folder of MDS shards")
     streams: dict[bool, list[Stream]] = {True: [], False: []}
     digest = xxhash.xxh3_128()
-    for place in places:
-        data = _data_set(folder, place.as_posix(), {}, cache, remote)
-        name = folder.name if place == Path() else place.as_posix()
-        streams[bool(HELD_OUT & set(place.parts))].append(Stream(name, data))
-        digest.update(json.dumps([place.as_posix(), read_index(folder / place)]).encode())
+    for path in paths:
+        data = MdsDataset(folder / path, cache, name=path.as_posix(), remote=remote)
+        name = folder.name if path == Path() else path.as_posix()
+        streams[bool(HELD_OUT & set(path.parts))].append(Stream(name, data))
+        digest.update(json.dumps([path.as_posix(), read_index(folder / path)]).encode())
     train, validation = tuple(streams[False]), tuple(streams[True])
     if not train:
         raise TrainerError(f"{folder} has held-out data sets only ({', '.join(s.name for s in validation)})")
@@ -293,7 +282,7 @@ def _open_plain(folder: Path, cache: Cache, remote: Remote | None = None) -> Sha
 
 
 def _vocab_size(tokenizer: Path | None, streams: tuple[Stream, ...]) -> int:
-    """Rows that an embedding needs: the tokenizer's size, or without one the largest token of all, plus one."""
+    """The tokenizer's size, or without one the largest token of all, plus one."""
     if tokenizer is not None:
         return int(Tokenizer.from_file(str(tokenizer)).get_vocab_size())
     largest = 0
@@ -305,13 +294,3 @@ def _vocab_size(tokenizer: Path | None, streams: tuple[Stream, ...]) -> int:
             f"the largest token is {largest}: `tokens` of type bytes must hold int64 ids; write them as an ndarray"
         )
     return largest + 1
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise TrainerError(f"{path} is not JSON ({error}); copy or build the shards again") from None
-    if not isinstance(value, dict):
-        raise TrainerError(f"{path} is not a JSON object; copy or build the shards again")
-    return value

@@ -1,8 +1,8 @@
 """From a training step to its documents and from a document to its steps.
 
-Which samples a step takes is a function of what the checkpoint records (batch, seed, shards), so nothing was logged
-and nothing can be missing. Steps are numbered as metrics.jsonl numbers them: step 1 is the first update; steps of the
-ledger were left out. The way back computes the samples of every step up to the checkpoint, O(batch) each.
+The samples of a step are a function of what the checkpoint records (batch, seed, shards), so nothing needs a log. Steps
+are numbered as in metrics.jsonl: step 1 is the first update; the ledger lists skipped steps. From a document to its
+steps costs the samples of every step up to the checkpoint, O(batch) each.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 
 from common.errors import TrainerError
 from trainer.anomalies import Ledger
-from trainer.checkpoint import load_newest
 from trainer.optimizer import ramped_sizes
 from trainer.sampler import Sampler
 from trainer.shards import open_shards
+from trainer.trained import load_checkpoint
 
 
 @dataclass(frozen=True)
 class Piece:
     """A document's tokens in one sample of a batch: `offset` to `offset + tokens` of sample number `sample`.
 
-    `document` is its id, hexadecimal; None where the shards do not say.
+    `document` is its id, hexadecimal; None where the shards have no ids.
     """
 
     document: str | None
@@ -35,31 +35,29 @@ class Piece:
 
 
 class History:
-    """What a training folder's newest checkpoint was trained on."""
+    """The samples that a training folder's newest checkpoint was trained on."""
 
     def __init__(self, train_dir: Path, shards: Path) -> None:
         """Raises TrainerError where there is no checkpoint, or it was trained on other shards."""
-        found, _ = load_newest(train_dir / "checkpoints")
-        if found is None:
-            raise TrainerError(f"{train_dir} holds no checkpoint, so nothing was trained on anything yet")
+        checkpoint, _ = load_checkpoint(train_dir)
         self.shards = open_shards(shards, train_dir / "shards-cache")
-        saved = found.state["identity"]
+        saved = checkpoint.state["identity"]
         if saved.get("shards") != self.shards.fingerprint:
             raise TrainerError(
-                f"{found.path} was trained on shards {saved.get('shards')}, but {shards} is {self.shards.fingerprint}; "
-                "give the folder of the corpus it was trained on"
+                f"{checkpoint.path} was trained on shards {saved.get('shards')}, but {shards} is "
+                f"{self.shards.fingerprint}; give the shards folder it was trained on"
             )
         if missing := {"data.shuffle_block", "batch_ramp"} - saved.keys():
             raise TrainerError(
-                f"{found.path} does not say {' and '.join(sorted(missing))}; an earlier version wrote it, whose "
-                "order of the data is not known here. Train anew"
+                f"{checkpoint.path} has no {' and '.join(sorted(missing))}: an earlier version wrote it, whose order "
+                "of the data is unknown here; train again to trace"
             )
-        self.steps = found.step
+        self.steps = checkpoint.step
         self.ledger = Ledger(train_dir / "ledger.json")
         sequences = saved["global_batch_tokens"] // self.shards.sequence_length
         self.order = Sampler(
             [stream.data.shard_sizes for stream in self.shards.train],
-            self.shards.phases(found.state["settings"]["steps"]),
+            self.shards.phases(checkpoint.state["settings"]["steps"]),
             sequences,
             saved["seed"],
             saved["data.shuffle_block"],
@@ -67,11 +65,11 @@ class History:
         )
 
     def step(self, number: int) -> list[Piece]:
-        """The documents of a step, in the order of the batch. Raises TrainerError for one that was not trained."""
+        """The documents of a step, in the order of the batch. Raises TrainerError for a step that was not trained."""
         if not 1 <= number <= self.steps:
-            raise TrainerError(f"step {number} was not trained; the newest checkpoint is of step {self.steps}")
+            raise TrainerError(f"step {number} was not trained; the newest checkpoint is that of step {self.steps}")
         if (entry := self.ledger.covering(number)) is not None:
-            raise TrainerError(f"step {number} was left out by policy `{entry.policy}`: {entry.reason}")
+            raise TrainerError(f"step {number} was skipped by policy `{entry.policy}`: {entry.reason}")
         pieces = []
         for stream, sample in self.order.batch(number - 1).tolist():
             data, name = self.shards.train[stream].data.sample(sample), self.shards.train[stream].name
@@ -86,13 +84,13 @@ class History:
         return pieces
 
     def steps_of(self, samples: set[tuple[str, int]]) -> dict[tuple[str, int], list[int]]:
-        """The steps, ascending, that took each of `samples`, (stream, number); a second epoch takes it again."""
+        """The steps, ascending, that trained on each of `samples`, (stream, number): one for each epoch so far."""
         names = {stream.name: number for number, stream in enumerate(self.shards.train)}
-        found: dict[tuple[str, int], list[int]] = {sample: [] for sample in samples}
+        steps: dict[tuple[str, int], list[int]] = {sample: [] for sample in samples}
         wanted = {(names[stream], sample): (stream, sample) for stream, sample in samples if stream in names}
         for step in range(self.steps):
             if self.ledger.covering(step + 1) is not None:
                 continue
             for pair in {*map(tuple, self.order.batch(step).tolist())} & wanted.keys():
-                found[wanted[pair]].append(step + 1)
-        return found
+                steps[wanted[pair]].append(step + 1)
+        return steps

@@ -1,32 +1,32 @@
-"""What every export reads of a training folder: shape, weights, tokenizer. And how an export is published.
+"""What a training folder holds: its checkpoint, as tensors or as a model, and its tokenizer.
 
-Exports are converted from the checkpoint's files alone; no model is built. A sharded checkpoint
-is read as a whole one is.
+Generation, scoring, tracing and the exports all read a run through this module. Hashes are checked; a sharded
+checkpoint is read like one in a single file.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from common.errors import TrainerError
-from common.files import sync
-from trainer.checkpoint import load_newest
+from common.files import sha256
+from trainer.checkpoint import Checkpoint, load_newest, load_step
 from trainer.config import ModelConfig
-from trainer.generate import load_tokenizer
+from trainer.machine import find_device
+from trainer.model import Transformer
 
 
 @dataclass(frozen=True)
 class Trained:
     """A checkpoint and its tokenizer. `weights` are named as in `trainer.model` and read when they are asked for;
-    `state` is that of the checkpoint, whose folder is `checkpoint`."""
+    `state` is the content of the checkpoint's state.json."""
 
     shape: ModelConfig
     weights: Mapping[str, Tensor]
@@ -41,18 +41,28 @@ class Trained:
 
     @property
     def eos_token(self) -> str | None:
-        """The token that ends a document, spelt out."""
+        """The text of the token that ends a document."""
         return None if self.eos_id is None else self.tokenizer.id_to_token(self.eos_id)
 
 
-def load_trained(train_dir: Path, tokenizer: Path | None = None) -> Trained:
-    """The newest whole checkpoint of a training folder; `tokenizer`: by default the copy in that folder.
+def load_checkpoint(train_dir: Path, step: int | None = None) -> tuple[Checkpoint, list[str]]:
+    """The newest intact checkpoint of a training folder, or that of a step; and a message for each damaged newer one.
 
-    Raises TrainerError where checkpoint or tokenizer is missing, damaged or another's.
+    Raises TrainerError where there is no checkpoint, or none that is intact.
     """
-    checkpoint, damage = load_newest(train_dir / "checkpoints")
+    folder = train_dir / "checkpoints"
+    checkpoint, damage = load_newest(folder) if step is None else (load_step(folder, step), [])
     if checkpoint is None:
         raise TrainerError(f"{train_dir} holds no checkpoint; train first, or give the folder of a training run")
+    return checkpoint, damage
+
+
+def load_trained(train_dir: Path, tokenizer: Path | None = None) -> Trained:
+    """The newest intact checkpoint of a training folder; `tokenizer`: by default the copy in that folder.
+
+    No model is built. Raises TrainerError where checkpoint or tokenizer is missing, damaged or of another run.
+    """
+    checkpoint, damage = load_checkpoint(train_dir)
     state = checkpoint.state
     return Trained(
         shape=ModelConfig(**state["model"]),
@@ -68,29 +78,32 @@ def load_trained(train_dir: Path, tokenizer: Path | None = None) -> Trained:
     )
 
 
-@contextmanager
-def published(place: Path) -> Iterator[Path]:
-    """A path beside `place` to fill with a file or folder, renamed to `place` at the end of the `with` block.
+def load_model(train_dir: Path, device: str = "cpu", step: int | None = None) -> tuple[Transformer, dict[str, Any]]:
+    """A checkpoint as a model in its training precision, and its state.json with `warnings` of damaged newer ones.
 
-    What stood there is replaced only then; an error leaves it as it was.
+    step: default the newest intact one. Raises TrainerError as `load_checkpoint`.
     """
-    building = place.with_name(f".{place.name}.partial")
-    _remove(building)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield building
-        for path in [building, *building.rglob("*")]:
-            sync(path)
-        if place.is_dir():
-            _remove(place)
-        building.replace(place)
-        sync(place.parent)
-    finally:
-        _remove(building)
+    checkpoint, damage = load_checkpoint(train_dir, step)
+    state = checkpoint.state | {"warnings": damage}
+    dtype = torch.bfloat16 if state["settings"]["precision"] == "bf16" else torch.float32
+    model = Transformer(ModelConfig(**state["model"]), compute_dtype=dtype)
+    model.load_weights(checkpoint.model)
+    return model.to(find_device(device)), state
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def load_tokenizer(train_dir: Path, state: dict[str, Any], path: Path | None = None) -> Tokenizer:
+    """The run's tokenizer: `path`, by default the copy in its folder. Raises TrainerError for another run's."""
+    path = path or train_dir / "tokenizer.json"
+    if not path.is_file():
+        raise TrainerError(f"{path} does not exist; name the tokenizer.json that the shards were made with")
+    expected = state["identity"]["tokenizer"]
+    if expected is not None and (actual := sha256(path)) != expected:
+        raise TrainerError(
+            f"{path} is not the tokenizer that the model was trained with: its SHA-256 is {actual}, expected {expected}"
+        )
+    tokenizer = Tokenizer.from_file(str(path))
+    if tokenizer.get_vocab_size() > state["model"]["vocab_size"]:
+        raise TrainerError(
+            f"{path} has {tokenizer.get_vocab_size()} tokens, but the model knows {state['model']['vocab_size']}"
+        )
+    return tokenizer

@@ -104,7 +104,7 @@ def test_reads_survive_failures_on_the_way(archive: Path, server: Any) -> None:
         assert file.read() == archive.read_bytes()
     assert server.failures == 0
     server.failures = 100
-    with open_input(address) as file, pytest.raises(OSError, match="given up after 4 tries"):
+    with open_input(address) as file, pytest.raises(OSError, match="cannot be read, tried 4 times"):
         file.read()
 
 

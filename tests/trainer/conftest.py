@@ -12,6 +12,8 @@ import torch
 from common.observe import Observer
 from tests.trainer.corpus import prose_shards
 from trainer.config import ModelConfig, TrainConfig
+from trainer.generate import Sampling, stream_tokens
+from trainer.model import Transformer
 
 SMALL = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 64}
 
@@ -51,6 +53,19 @@ def small_run(**fields: Any) -> TrainConfig:
         "evaluation": {"every": 5, "batches": 2},
     }
     return TrainConfig(**defaults | fields)
+
+
+def continue_tokens(
+    model: Transformer, prompts: list[list[int]], sampling: Sampling, eos: int | None
+) -> list[tuple[list[int], str]]:
+    """Tokens after each prompt, without EOS, and why each stopped: eos, length or context."""
+    written: list[list[int]] = [[] for _ in prompts]
+    finishes = [""] * len(prompts)
+    for row, token, finish in stream_tokens(model, prompts, sampling, eos):
+        if token is not None:
+            written[row].append(token)
+        finishes[row] = finish or ""
+    return list(zip(written, finishes, strict=True))
 
 
 class Recorder(Observer):

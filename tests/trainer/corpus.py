@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
-from streaming import MDSWriter
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from common import mds
+from common.files import list_files
 
 EOS = 256
 VOCABULARY = 257
-COLUMNS = {"tokens": "ndarray:uint16", "doc_lengths": "ndarray:uint32", "doc_ids": "ndarray:uint8"}
+COLUMNS = {"tokens": np.dtype(np.uint16), "doc_lengths": np.dtype(np.uint32), "doc_ids": np.dtype(np.uint8)}
 PROSE = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
 
 
@@ -54,7 +56,10 @@ def document_id(number: int) -> str:
 
 
 def write_mds(folder: Path, samples: list[dict[str, Any]], columns: dict[str, str], **options: Any) -> None:
-    """One MDS data set."""
+    """One MDS data set, as other people's scripts write it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from streaming import MDSWriter
     with MDSWriter(out=str(folder), columns=columns, size_limit=4096, **options) as writer:
         for sample in samples:
             writer.write({name: sample[name] for name in columns})
@@ -87,7 +92,7 @@ def write_shards(
     listed = {}
     for name, (documents, weight) in streams.items():
         samples = pack(documents, length)
-        write_mds(folder / name / "0", samples, COLUMNS, compression=compression)
+        mds.write_shards(folder / name / "0", samples, COLUMNS, compression=compression, size_limit=4096)
         merge_index(folder / name)
         listed[name] = {
             "samples": len(samples),
@@ -113,12 +118,7 @@ def write_shards(
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """manifest.json over whatever the folder holds now."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != "manifest.json":
-            data = path.read_bytes()
-            files[path.relative_to(folder).as_posix()] = {"bytes": len(data), "xxh3": xxhash.xxh3_128_hexdigest(data)}
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": files}))
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": list_files(folder)}))
 
 
 def prose_shards(folder: Path, **options: Any) -> Path:

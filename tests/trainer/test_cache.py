@@ -12,11 +12,11 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+import common.remote
 from common.errors import TrainerError
 from tests.trainer.conftest import small_run
 from tests.trainer.corpus import PROSE, write_shards
 from tests.trainer.test_loop import hashes
-from trainer import cache
 from trainer.loop import train
 from trainer.sampler import Phase, Sampler
 from trainer.shards import open_shards
@@ -47,7 +47,7 @@ class Unreliable(MemoryFileSystem):
 @pytest.fixture
 def remote(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Unreliable]]:
     fsspec.register_implementation("unreliable", Unreliable, clobber=True)
-    monkeypatch.setattr(cache, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(common.remote, "FIRST_PAUSE", 0.001)
     Unreliable.every = Unreliable.calls = 0
     Unreliable.fetched = Counter()
     yield Unreliable
@@ -99,7 +99,7 @@ def test_training_from_a_remote_folder_with_read_errors(remote: type[Unreliable]
     assert (tmp_path / "remote/metrics.jsonl").read_bytes() == (tmp_path / "local/metrics.jsonl").read_bytes()
 
 
-def test_a_remote_that_stays_away_ends_the_run_and_the_same_call_goes_on(
+def test_a_remote_that_stays_away_ends_the_run_and_the_same_call_resumes(
     remote: type[Unreliable], shards: Path, tmp_path: Path
 ) -> None:
     address = upload(shards, "/shards")
@@ -108,7 +108,7 @@ def test_a_remote_that_stays_away_ends_the_run_and_the_same_call_goes_on(
         path.unlink()
     remote.every = 1
     with pytest.raises(
-        TrainerError, match=r"cannot be read, tried 4 times.*Input/output error.*the same command goes on"
+        TrainerError, match=r"cannot be read, tried 4 times.*Input/output error.*the same command resumes"
     ):
         train(small_run(), address, tmp_path / "out")
     remote.every = 0
@@ -123,7 +123,7 @@ def test_what_is_wrong_with_a_remote_is_named(remote: type[Unreliable], shards: 
     fsspec.filesystem("unreliable").pipe_file(name, bytes(data))
     opened = open_shards(address, tmp_path / "cache")
     stream = opened.train[0].data
-    with pytest.raises(TrainerError, match=rf"{name.rsplit('/', 1)[1]} is corrupted: its xxh3-128"):
+    with pytest.raises(TrainerError, match=rf"{name.rsplit('/', 1)[1]} is corrupted: its xxh3_128"):
         [stream.sample(index) for index in range(len(stream))]
     with pytest.raises(TrainerError, match=r"neither manifest.json nor an index.json"):
         open_shards("unreliable://nothing/here", tmp_path / "other")

@@ -16,11 +16,12 @@ from transformers.generation.logits_process import (
 )
 
 from common.errors import TrainerError
-from tests.trainer.conftest import SMALL, small_model, small_run
+from tests.trainer.conftest import SMALL, continue_tokens, small_model, small_run
 from tests.trainer.corpus import EOS, VOCABULARY, byte_tokenizer, write_shards
-from trainer.generate import Sampling, candidates, choose, continue_tokens, generate, load_model
+from trainer.generate import Sampling, candidates, choose, generate
 from trainer.loop import train
 from trainer.model import Transformer
+from trainer.trained import load_model
 
 LINE = "the quick brown fox jumps."
 

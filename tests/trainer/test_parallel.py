@@ -25,8 +25,8 @@ from tests.faults.test_faults import flip
 from tests.trainer.conftest import small_run
 from trainer.checkpoint import load
 from trainer.config import TrainConfig
-from trainer.generate import load_model
 from trainer.loop import train
+from trainer.trained import load_model
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,6 +10,8 @@ import pytest
 
 from common.errors import TrainerError
 from tests.trainer.corpus import EOS, byte_tokenizer, copy_shards, pack, write_manifest, write_mds, write_shards
+from trainer import cache
+from trainer.cache import Cache
 from trainer.dataset import MdsDataset
 from trainer.sampler import Phase
 from trainer.shards import Shards, open_shards
@@ -69,7 +71,7 @@ def test_a_flipped_bit_in_a_shard_is_found_and_named(tmp_path: Path, shards: Pat
     folder = write_shards(tmp_path / "shards", {"train/a": (TEXTS, 1.0)}, length=16, compression=compression)
     (shard,) = folder.rglob("shard.*")
     flip(shard)
-    with pytest.raises(TrainerError, match=rf"{shard.name} is corrupted: its xxh3-128"):
+    with pytest.raises(TrainerError, match=rf"{shard.name} is corrupted: its xxh3_128"):
         all_of(open_shards(folder, tmp_path / "cache"))
 
 
@@ -230,4 +232,25 @@ def test_other_formats_and_broken_indexes_are_refused(tmp_path: Path) -> None:
     ):
         (folder / "index.json").write_text(content)
         with pytest.raises(TrainerError, match=message):
-            MdsDataset(folder, tmp_path / "cache", {})
+            MdsDataset(folder, Cache(tmp_path / "cache", 10**6))
+
+
+def test_a_damaged_sample_without_hashes_is_named(tmp_path: Path) -> None:
+    write_mds(tmp_path / "set", plain(4, 9, "uint16"), {"tokens": "ndarray:uint16"})
+    (shard,) = (tmp_path / "set").glob("*.mds")
+    data = bytearray(shard.read_bytes())
+    data[-9 * 2 - 1] = 200  # the last sample's length
+    shard.write_bytes(data)
+    with pytest.raises(TrainerError, match=rf"{shard.name}: sample 3 cannot be decoded"):
+        open_shards(tmp_path / "set", tmp_path / "cache")
+
+
+def test_few_shards_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "OPEN", 2)
+    write_mds(tmp_path / "set", plain(2000, 9, "uint16"), {"tokens": "ndarray:uint16"})
+    data = MdsDataset(tmp_path / "set", Cache(tmp_path / "cache", 10**6))
+    assert len(data.shards) > 5
+    for index in np.random.default_rng(1).permutation(2000).tolist():
+        assert data.sample(index)["tokens"].tolist() == list(range(index, index + 9))
+    mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line}
+    assert len(mapped) <= 3  # one may be collected later

@@ -1,7 +1,7 @@
-"""The model card (README.md of a Hugging Face folder): what the model is, what it was made of, what it cannot do.
+"""The model card (README.md of a Hugging Face folder): the model, its corpus, its scores, its limits.
 
-Every figure comes from the run's own files; what a run does not know (a bare training folder knows no corpus) is
-left out.
+Every figure comes from the run's own files; sections without figures (a training folder alone has no corpus) are left
+out.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from huggingface_hub import ModelCardData
+
 from trainer.trained import Trained
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a card says of the corpus. Rows are dictionaries as the run's files have them.
+    """The card's part on the corpus. Rows are dictionaries as in the run's files.
 
     sources: {name, type, license}; funnel: {stage, documents_in, documents_kept, bytes_kept}; streams: manifest.json's
     entries by `<split>/<stream>`; languages: most documents first; recipe_sha256: of the resolved recipe.
@@ -54,10 +56,9 @@ def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _metadata(corpus: Corpus | None) -> str:
-    lines = ["library_name: transformers", "pipeline_tag: text-generation"]
-    if corpus and corpus.languages:
-        lines += ["language:", *(f"- '{language}'" for language in corpus.languages)]  # `no` is a word of YAML
-    return "\n".join(["---", *lines, "---"])
+    languages = corpus.languages if corpus and corpus.languages else None
+    data = ModelCardData(language=languages, library_name="transformers", pipeline_tag="text-generation")
+    return f"---\n{data.to_yaml()}\n---"
 
 
 def _summary(trained: Trained) -> str:

@@ -1,13 +1,13 @@
 """A GGUF file that llama.cpp and Ollama load, and a Modelfile beside it.
 
 Layout: metadata (shape, tokenizer), then the tensors. Matrices are f32, f16, bf16 or q8_0 (blocks of 32 bytes with
-one f16 scale: 8.5 bits a weight); norms stay f32, and a matrix whose rows are no multiple of 32 is f16 in a q8_0
-file. Architecture `llama` turns neighbouring pairs of a head where Hugging Face turns its two halves, so the rows of
-its query and key matrices are reordered; `qwen3` keeps the halves.
+one f16 scale: 8.5 bits a weight); norms stay f32, and a matrix whose row length is no multiple of 32 is f16 in a q8_0
+file. Architecture `llama` rotates neighbouring pairs of a head where Hugging Face rotates its two halves, so the rows
+of its query and key matrices are reordered; `qwen3` keeps the halves.
 
 llama.cpp has the pre-tokenizers' patterns compiled in and picks one by name (`tokenizer.ggml.pre`); a wrong name
-gives other token ids without any warning. So the name follows from tokenizer.json, and a tokenizer that no name
-fits is refused. Costs: one pass over the weights; memory of one matrix besides them.
+gives other token ids without any warning. So the name is derived from tokenizer.json, and a tokenizer without a name
+is refused. Costs: one pass over the weights, and memory of one matrix more.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from common.errors import TrainerError
-from common.files import write_atomically
+from common.files import replacing, write_atomically
 from trainer.config import ModelConfig
 from trainer.export.hf import hf_name
 from trainer.model import stretched
-from trainer.trained import Trained, published
+from trainer.trained import Trained
 
 TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
@@ -43,8 +43,8 @@ _CASED = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
 )
-# Published patterns (spelt as `_canonical` spells them) by llama.cpp's name. cl100k's appears twice: `llama-bpe`
-# takes a whole word that is a token without merging (`ignore_merges`), `smaug-bpe` always merges.
+# llama.cpp's name of published patterns, in the spelling of `_canonical`. cl100k's has two names: `llama-bpe`
+# takes a word that is a token without merging (`ignore_merges`), `smaug-bpe` always merges.
 PATTERNS = {
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt-2",
     rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}": "smaug-bpe",
@@ -54,8 +54,8 @@ PATTERNS = {
 IGNORING_MERGES = {"smaug-bpe": "llama-bpe"}
 
 
-def export_gguf(trained: Trained, place: Path, *, dtype: str = "f16", name: str = "model") -> Path:
-    """Write the file `place` and a Modelfile beside it; files that stood there are replaced.
+def export_gguf(trained: Trained, path: Path, *, dtype: str = "f16", name: str = "model") -> Path:
+    """Write the file `path` and a Modelfile in its folder; earlier ones are replaced.
 
     dtype: f32, f16, bf16 or q8_0, of the matrices. Raises TrainerError for another one, and for a tokenizer that
     llama.cpp has no name for.
@@ -68,7 +68,7 @@ def export_gguf(trained: Trained, place: Path, *, dtype: str = "f16", name: str 
     spec = json.loads(trained.tokenizer_file.read_bytes())
     pre = pre_tokenizer(spec)  # refuses before anything is written
     tensors = list(_tensors(trained, dtype))
-    with published(place) as file:
+    with replacing(path) as file:
         writer = gguf.GGUFWriter(file, "qwen3" if trained.shape.qk_norm else "llama")
         _add_shape(writer, trained.shape, name, dtype)
         _add_tokenizer(writer, trained, spec, pre)
@@ -81,19 +81,19 @@ def export_gguf(trained: Trained, place: Path, *, dtype: str = "f16", name: str 
         for _, tensor, kind in tensors:
             writer.write_tensor_data(gguf.quants.quantize(tensor.float().numpy(), kind))
         writer.close()
-    write_atomically(place.with_name("Modelfile"), modelfile(trained, place.name).encode())
-    return place
+    write_atomically(path.with_name("Modelfile"), modelfile(trained, path.name).encode())
+    return path
 
 
 def pre_tokenizer(spec: dict[str, Any]) -> str:
     """llama.cpp's name for the pre-tokenizer of a parsed tokenizer.json.
 
-    Raises TrainerError where it is no byte-level BPE, or its pattern is none that llama.cpp knows.
+    Raises TrainerError where it is no byte-level BPE, or llama.cpp does not know its pattern.
     """
     model, normalizer = spec["model"], spec.get("normalizer")
     if model.get("type") != "BPE" or model.get("byte_fallback") or normalizer is not None:
-        found = model.get("type") if normalizer is None else f"normalizer {normalizer.get('type')}"
-        raise _refused(f"{found}; a byte-level BPE without normalizer was expected")
+        kind = model.get("type") if normalizer is None else f"normalizer {normalizer.get('type')}"
+        raise _refused(f"{kind}; a byte-level BPE without normalizer was expected")
     parts = spec.get("pre_tokenizer") or {}
     steps = parts["pretokenizers"] if parts.get("type") == "Sequence" else [parts]
     if not steps or steps[-1].get("type") != "ByteLevel" or steps[-1].get("add_prefix_space"):
@@ -111,7 +111,7 @@ def pre_tokenizer(spec: dict[str, Any]) -> str:
 
 
 def modelfile(trained: Trained, file: str) -> str:
-    """Ollama's recipe: the prompt goes in as it is, for a base model continues text."""
+    """Ollama's recipe: the prompt is passed on unchanged, since a base model continues text."""
     lines = [
         f"FROM ./{file}",
         'TEMPLATE "{{ .Prompt }}"',
@@ -132,9 +132,9 @@ def _canonical(pattern: str) -> str:
     return pattern
 
 
-def _refused(found: str) -> TrainerError:
+def _refused(reason: str) -> TrainerError:
     return TrainerError(
-        f"tokenizer.json: llama.cpp knows no such tokenizer: {found}. It would give other token ids without a word; "
+        f"tokenizer.json: llama.cpp has no such tokenizer: {reason}. It would give other token ids without a warning; "
         "export with `--format hf` instead"
     )
 
@@ -180,7 +180,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, trained: Trained, spec: dict[str, An
 
 
 def _tensors(trained: Trained, dtype: str) -> Iterator[tuple[str, Tensor, Any]]:
-    """(GGUF's name, weight, stored type) of every tensor."""
+    """(name in GGUF, weight, stored type) of every tensor."""
     shape, wanted = trained.shape, TYPES[dtype][0]
     architecture = gguf.MODEL_ARCH.QWEN3 if shape.qk_norm else gguf.MODEL_ARCH.LLAMA
     names = gguf.get_tensor_name_map(architecture, shape.layers)

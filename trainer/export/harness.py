@@ -29,16 +29,16 @@ def run_tasks(trained: Trained, tasks: list[str], *, device: str = "cpu", limit:
         ) from None
     files = [Path(task) for task in tasks if task.endswith((".yaml", ".yml"))]
     names = [_task_name(Path(task)) if Path(task) in files else task for task in tasks]
-    # The defaults are 14,000 files to look through, and needless where each task is given.
+    # The harness's own tasks are 14,000 files to look through, needless where each task is a file.
     folders = sorted({str(file.parent.resolve()) for file in files})
     manager = TaskManager(include_path=folders or None, include_defaults=len(files) < len(tasks))
     if unknown := [name for name in names if not manager.match_tasks([name])]:
         raise TrainerError(f"--lm-eval: no task is called {', '.join(unknown)}; `lm_eval ls tasks` lists them")
     with tempfile.TemporaryDirectory(prefix="pretrain-") as folder:
-        place = export_hf(trained, Path(folder) / "hf")
+        exported = export_hf(trained, Path(folder) / "hf")
         results = simple_evaluate(
             model="hf",
-            model_args={"pretrained": str(place), "dtype": "float32"},
+            model_args={"pretrained": str(exported), "dtype": "float32"},
             tasks=names,
             device=device,
             limit=limit,
@@ -61,7 +61,7 @@ def _task_name(file: Path) -> str:
 
 
 class _Tags(yaml.SafeLoader):
-    """The harness's own tags (`!function`) read as text: only the name is wanted here."""
+    """Reads the harness's own tags (`!function`) as text: only the task's name is needed."""
 
 
 _Tags.add_multi_constructor("!", lambda loader, suffix, node: str(node.value))

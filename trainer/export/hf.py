@@ -1,53 +1,98 @@
-"""A Hugging Face folder: `transformers`, vLLM, litgpt and lm-eval load it as any Llama or Qwen3.
+"""To and from a Hugging Face folder, which `transformers`, vLLM, litgpt and lm-eval load as any Llama or Qwen3.
 
-    config.json  generation_config.json  model.safetensors (in pieces above SHARD_BYTES, with an index)
+    config.json  generation_config.json  model.safetensors (in several files above SHARD_BYTES, with an index)
     tokenizer.json  tokenizer_config.json  README.md (the model card)
 
-Our parameters carry Hugging Face's names but for the prefix `model.`; nothing is transposed or merged, so exporting
+Our parameters have Hugging Face's names without the prefix `model.`; nothing is transposed or merged, so exporting
 is renaming and, where another type is asked for, rounding. With `qk_norm` the model is a Qwen3, otherwise a Llama.
+
+An imported folder becomes a checkpoint of step 0 in fp32, which holds every f16 and bf16 value exactly; exporting it
+again in the type it came in gives the same bits. A feature that `trainer.model` does not compute (biases, sliding
+windows, another activation) is refused by name: ignoring it would give another model.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
 
 from common.errors import TrainerError
-from common.files import to_json
-from trainer.config import ModelConfig
-from trainer.trained import Trained, published
+from common.files import replacing, sha256, to_json, write_atomically
+from trainer.checkpoint import Retention, Writer
+from trainer.config import ModelConfig, RopeScaling
+from trainer.model import Transformer
+from trainer.trained import Trained
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 SHARD_BYTES = 5_000_000_000
+# config.json's name of each field of ModelConfig
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "ffn": "intermediate_size",
+    "context": "max_position_embeddings",
+    "rope_base": "rope_theta",
+    "norm_eps": "rms_norm_eps",
+    "tied": "tie_word_embeddings",
+}
+# rope_scaling's name of each field of RopeScaling, by type
+ROPE = {
+    "linear": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "low_freq_factor": "low_freq_factor",
+        "high_freq_factor": "high_freq_factor",
+        "original_context": "original_max_position_embeddings",
+    },
+}
+# Values that a field of config.json may have, because the model then computes as ours does; absent counts as the first.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "partial_rotary_factor": (None, 1.0),
+    "use_sliding_window": (False,),
+    "hidden_act": ("silu", "swish"),
+}
 
 
 def export_hf(
-    trained: Trained, place: Path, *, dtype: str = "f32", card: str = "", shard_bytes: int = SHARD_BYTES
+    trained: Trained, path: Path, *, dtype: str = "f32", card: str = "", shard_bytes: int = SHARD_BYTES
 ) -> Path:
-    """Write the folder `place`; an export that stood there is replaced. `card` is the text of README.md.
+    """Write the folder `path`; an earlier export there is replaced. `card` is the text of README.md.
 
     dtype: f32 (exact), f16 or bf16. Raises TrainerError for another one.
     """
     if dtype not in DTYPES:
         raise TrainerError(f"dtype is {dtype!r}; a Hugging Face folder takes {', '.join(DTYPES)}")
-    if place.exists() and not (place / "config.json").is_file():
-        raise TrainerError(f"{place} exists and is no exported model; name another folder")
+    if path.exists() and not (path / "config.json").is_file():
+        raise TrainerError(f"{path} exists and is no exported model; name another folder")
     weights = {hf_name(name): tensor.to(DTYPES[dtype]).contiguous() for name, tensor in trained.weights.items()}
-    with published(place) as folder:
+    eos = trained.eos_id
+    generation = {"bos_token_id": eos, "eos_token_id": eos, "do_sample": True, "temperature": 0.8}  # as `generate` does
+    with replacing(path) as folder:
         folder.mkdir()
         save_torch_state_dict(weights, folder, max_shard_size=shard_bytes, metadata={"format": "pt"})
         for name, value in (
-            ("config.json", config(trained.shape, trained.eos_id, DTYPES[dtype])),
-            ("generation_config.json", generation_config(trained.eos_id)),
+            ("config.json", config(trained.shape, eos, DTYPES[dtype])),
+            ("generation_config.json", generation),
             ("tokenizer_config.json", tokenizer_config(trained)),
         ):
             (folder / name).write_bytes(to_json(value))
         (folder / "tokenizer.json").write_bytes(trained.tokenizer_file.read_bytes())
         (folder / "README.md").write_text(card, encoding="utf-8")
-    return place
+    return path
 
 
 def hf_name(name: str) -> str:
@@ -57,52 +102,24 @@ def hf_name(name: str) -> str:
 
 def config(shape: ModelConfig, eos_id: int | None, dtype: torch.dtype) -> dict[str, Any]:
     """config.json of a shape."""
-    common = {
+    scaling, rope = shape.rope_scaling, None
+    if scaling is not None:
+        rope = {"rope_type": scaling.type} | {to: getattr(scaling, name) for name, to in ROPE[scaling.type].items()}
+    fields = {theirs: getattr(shape, ours) for ours, theirs in FIELDS.items()} | {
         "attention_bias": False,
         "attention_dropout": 0.0,
         "bos_token_id": eos_id,
         "eos_token_id": eos_id,
-        "head_dim": shape.head_dim,
         "hidden_act": "silu",
-        "hidden_size": shape.width,
         "initializer_range": 0.02,
-        "intermediate_size": shape.ffn,
-        "max_position_embeddings": shape.context,
-        "num_attention_heads": shape.heads,
-        "num_hidden_layers": shape.layers,
-        "num_key_value_heads": shape.kv_heads,
-        "rms_norm_eps": shape.norm_eps,
-        "rope_scaling": rope_scaling(shape),
-        "rope_theta": shape.rope_base,
-        "tie_word_embeddings": shape.tied,
+        "rope_scaling": rope,
         "torch_dtype": str(dtype).removeprefix("torch."),
         "use_cache": True,
-        "vocab_size": shape.vocab_size,
     }
+    fields = dict(sorted(fields.items()))
     if shape.qk_norm:
-        return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "use_sliding_window": False} | common
-    return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "mlp_bias": False} | common
-
-
-def rope_scaling(shape: ModelConfig) -> dict[str, Any] | None:
-    """config.json's `rope_scaling`."""
-    scaling = shape.rope_scaling
-    if scaling is None:
-        return None
-    if scaling.type == "linear":
-        return {"rope_type": "linear", "factor": scaling.factor}
-    return {
-        "rope_type": "llama3",
-        "factor": scaling.factor,
-        "low_freq_factor": scaling.low_freq_factor,
-        "high_freq_factor": scaling.high_freq_factor,
-        "original_max_position_embeddings": scaling.original_context,
-    }
-
-
-def generation_config(eos_id: int | None) -> dict[str, Any]:
-    """generation_config.json: sampling as `pretrain generate` does it."""
-    return {"bos_token_id": eos_id, "eos_token_id": eos_id, "do_sample": True, "temperature": 0.8}
+        return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "use_sliding_window": False} | fields
+    return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "mlp_bias": False} | fields
 
 
 def tokenizer_config(trained: Trained) -> dict[str, Any]:
@@ -119,3 +136,112 @@ def tokenizer_config(trained: Trained) -> dict[str, Any]:
         "model_max_length": trained.shape.context,
     }
     return {name: value for name, value in config.items() if value is not None}
+
+
+def import_hf(folder: Path, train_dir: Path) -> ModelConfig:
+    """Write the checkpoint of step 0 and the tokenizer of `folder` into `train_dir`. Returns the model's shape.
+
+    Raises TrainerError where the folder is incomplete, of another architecture, or `train_dir` holds a run already.
+    """
+    if (train_dir / "checkpoints").exists():
+        raise TrainerError(f"{train_dir} holds checkpoints already; name another folder")
+    config = _read_config(folder / "config.json")
+    shape = model_config(config, folder / "config.json")
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.is_file():
+        raise TrainerError(f"{tokenizer} does not exist; a tokenizer in the `tokenizers` format is needed")
+    if (size := Tokenizer.from_file(str(tokenizer)).get_vocab_size()) > shape.vocab_size:
+        raise TrainerError(f"{tokenizer} has {size} tokens, but config.json says vocab_size {shape.vocab_size}")
+    stored = _read_weights(folder)
+    if shape.tied:
+        stored.pop("lm_head.weight", None)  # some writers repeat the embedding
+    model = Transformer(shape)
+    try:
+        model.load_weights({name.removeprefix("model."): tensor for name, tensor in stored.items()})
+    except (KeyError, RuntimeError) as error:
+        raise TrainerError(f"{folder}: the weights do not fit config.json: {error}") from None
+    types = {tensor.dtype for tensor in stored.values()}
+    dtype = next(name for name, each in DTYPES.items() if len(types) > 1 or each in types)
+    eos = config.get("eos_token_id")
+    state = {
+        "step": 0,
+        "tokens": 0,
+        "identity": {"tokenizer": sha256(tokenizer)},
+        "settings": {"precision": "fp32", "document_mask": True},
+        "model": shape.model_dump(),
+        "eos_id": eos[0] if isinstance(eos, list) else eos,
+        "validation": None,
+        "imported": {"architecture": config["architectures"][0], "dtype": dtype},
+    }
+    write_atomically(train_dir / "tokenizer.json", tokenizer.read_bytes())
+    (train_dir / "checkpoints").mkdir()
+    writer = Writer(train_dir / "checkpoints", Retention(last=1))
+    writer.save(0, dict(model.named_parameters()), {}, state)
+    writer.collect()
+    return shape
+
+
+def model_config(config: dict[str, Any], path: Path) -> ModelConfig:
+    """The shape that a config.json describes. Raises TrainerError for one that `trainer.model` does not compute."""
+    kind = config.get("model_type")
+    if kind not in ("llama", "qwen3"):
+        raise TrainerError(f"{path}: model_type is {kind!r}; this imports llama and qwen3")
+    for name, allowed in NEUTRAL.items():
+        if (value := config.get(name, allowed[0])) not in allowed:
+            raise TrainerError(
+                f"{path}: {name} is {value!r}, which this model does not compute; expected {allowed[0]!r}"
+            )
+    config = {"rope_theta": 10_000.0, "tie_word_embeddings": False} | config
+    if isinstance(rope := config.get("rope_parameters"), dict):  # newer files; type `default` is no scaling
+        config |= {"rope_theta": rope.get("rope_theta", 10_000.0)}
+        config |= {"rope_scaling": None if rope.get("rope_type", "default") == "default" else rope}
+    try:
+        heads = config["num_attention_heads"]
+        config["num_key_value_heads"] = config.get("num_key_value_heads") or heads
+        config["head_dim"] = config.get("head_dim") or config["hidden_size"] // heads
+        fields = {ours: config[theirs] for ours, theirs in FIELDS.items()}
+        scaling = _rope_scaling(config.get("rope_scaling"), path)
+        return ModelConfig(**fields, rope_scaling=scaling, qk_norm=kind == "qwen3")
+    except KeyError as error:
+        raise TrainerError(f"{path}: the field {error} is missing") from None
+    except ValueError as error:
+        raise TrainerError(f"{path}: not a shape that can be built: {error}") from None
+
+
+def _rope_scaling(scaling: dict[str, Any] | None, path: Path) -> RopeScaling | None:
+    if scaling is None:
+        return None
+    kind = scaling.get("rope_type") or scaling.get("type")
+    if kind not in ROPE:
+        raise TrainerError(f"{path}: rope_scaling is of type {kind!r}, which this model cannot compute")
+    return RopeScaling(type=kind, **{ours: scaling[theirs] for ours, theirs in ROPE[kind].items()})
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise TrainerError(f"{path} does not exist; expected a Hugging Face model folder") from None
+    except ValueError as error:
+        raise TrainerError(f"{path} is not JSON ({error})") from None
+    return config
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of the folder's safetensors files, in the types they are stored in."""
+    files = sorted(folder.glob("*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = [folder / name for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
+    if not files:
+        raise TrainerError(f"{folder} has no *.safetensors; pickled weights are not read: convert them first")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            tensors |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise TrainerError(f"{file} cannot be read: {error}") from None
+    odd = {str(tensor.dtype) for tensor in tensors.values()} - {str(dtype) for dtype in DTYPES.values()}
+    if odd:
+        raise TrainerError(f"{folder}: weights of type {', '.join(sorted(odd))}; expected float32, float16 or bfloat16")
+    return tensors

@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from pipeline.tokenize.tokenizer import train as train_tokenizer
-from trainer.export.from_hf import import_hf
+from trainer.export.hf import import_hf
 from trainer.trained import Trained, load_trained
 
 PROSE = sorted((Path(__file__).parents[3] / "data" / "prose").glob("*.txt"))

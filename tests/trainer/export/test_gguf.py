@@ -16,11 +16,12 @@ import torch.nn.functional as F
 
 from common.errors import TrainerError
 from pipeline.tokenize.tokenizer import train as train_tokenizer
+from tests.trainer.conftest import continue_tokens
 from tests.trainer.export.conftest import LANGUAGES, ODD
 from trainer.export.gguf import TYPES, export_gguf, pre_tokenizer
-from trainer.generate import Sampling, continue_tokens, load_model
+from trainer.generate import Sampling
 from trainer.model import Transformer
-from trainer.trained import Trained
+from trainer.trained import Trained, load_model
 
 # Relative error of a stored weight, at most: half a unit of f16's and bf16's last place; of q8_0's 127 steps of a
 # scale that is itself rounded to f16.

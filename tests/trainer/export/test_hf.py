@@ -20,12 +20,11 @@ from pipeline.config import CorpusConfig
 from tests.trainer.conftest import Recorder, small_run
 from tests.trainer.export.conftest import LANGUAGES, ODD, write_hf
 from trainer.config import TrainConfig
-from trainer.export.from_hf import import_hf
-from trainer.export.hf import export_hf
-from trainer.generate import Sampling, generate, load_model
+from trainer.export.hf import export_hf, import_hf
+from trainer.generate import Sampling, generate
 from trainer.loop import train
 from trainer.shards import open_shards
-from trainer.trained import Trained, load_trained
+from trainer.trained import Trained, load_model, load_trained
 
 
 @pytest.fixture(scope="module")
