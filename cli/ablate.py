@@ -147,7 +147,7 @@ def _link_stages(variant: Variant, run: Path, earlier: Sequence[tuple[Variant, P
 
     Published files are never written again, so a link is as good as a copy; what does not fit is rebuilt.
     """
-    stages = variant.loaded.recipe.stages
+    stages = variant.loaded.recipe.stage_names
     for number, stage in enumerate(stages):
         name = "shards" if stage == "tokenize" else f"corpus/{number + 1:02d}-{stage}"
         for other, folder in earlier:
@@ -163,7 +163,7 @@ def _link(source: str, target: str) -> None:
 def _prefix(variant: Variant, number: int) -> list[Any]:
     """Everything of a recipe that stages up to `number` depend on."""
     recipe = variant.loaded.recipe
-    return [recipe.seed, recipe.sources, *((stage, getattr(recipe, stage)) for stage in recipe.stages[: number + 1])]
+    return [recipe.seed, recipe.sources, *((name, recipe.settings(name)) for name in recipe.stage_names[: number + 1])]
 
 
 @dataclass(frozen=True)

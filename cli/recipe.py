@@ -41,7 +41,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, as_json: Json = False
         return
     train = loaded.recipe.train
     training = f"; trains `{train.preset}` for {train.steps:,} steps" if train else "; corpus only"
-    typer.echo(f"{recipe}: valid; {' > '.join(loaded.recipe.stages)}{training}; run folder {loaded.run}")
+    typer.echo(f"{recipe}: valid; {' > '.join(loaded.recipe.stage_names)}{training}; run folder {loaded.run}")
 
 
 def schema() -> None:

@@ -48,7 +48,7 @@ def run(
     from recipes.load import load_recipe, training_config
 
     loaded = load_recipe(recipe, overrides or ())
-    stages = [*loaded.recipe.stages, "train"] if loaded.recipe.train else [*loaded.recipe.stages]
+    stages = loaded.recipe.stage_names + (["train"] if loaded.recipe.train else [])
     _check_stages(stages, first, last)
     mirror = _mirror(loaded)
     before = _fingerprint(loaded.run / "shards")
@@ -74,7 +74,7 @@ def corpus(
     from recipes.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    _check_stages([*loaded.recipe.stages], first, last)
+    _check_stages(loaded.recipe.stage_names, first, last)
     mirror = _mirror(loaded)
     with _explained(loaded.run, first):
         _build_corpus(loaded, recipe, mirror, first=first, last=last)

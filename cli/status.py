@@ -41,7 +41,8 @@ def read_status(run: Path) -> dict[str, Any]:
 
     folder = RunFolder(run)
     holder, trainer = lock_holder(run), lock_holder(folder.train)
-    wanted = [str(stage) for stage in folder.recipe.get("stages", [])] or list(folder.stages)
+    named = folder.recipe.get("stages", [])  # {use: FILE:NAME} for a stage of the user's own
+    wanted = [of["use"].rpartition(":")[2] if isinstance(of, dict) else str(of) for of in named] or list(folder.stages)
     building = {_name(path): path for path in [*run.glob("corpus/.[0-9]*-*.*"), *run.glob(".shards.*")]}
     stages = []
     for name in wanted:

@@ -23,6 +23,16 @@ ROW_GROUPS = 100
 Row = dict[str, Any]
 
 
+def stage_folder(run: Path, number: int, stage: str) -> Path:
+    """Folder in which the recipe's stage `number` (from 1) is published."""
+    return run / "shards" if stage == "tokenize" else run / "corpus" / f"{number:02d}-{stage}"
+
+
+def building_folder(published: Path, fingerprint: str) -> Path:
+    """Hidden folder beside `published` in which the stage of this fingerprint is built."""
+    return published.with_name(f".{published.name}.{fingerprint}")
+
+
 @dataclass(frozen=True)
 class Sample:
     """Rows of a parquet folder: `table` with the columns that exist, and how many rows there are in all."""

@@ -43,6 +43,9 @@ PATTERNS = {
 }
 
 
+_RENAMED: dict[Location, str] = {("dedup", "threshold"): "dedup.candidates_at"}
+
+
 @dataclass(frozen=True)
 class Document:
     """A parsed recipe: plain values, and for each location where it was said (`FILE:LINE` or `--set ...`)."""
@@ -165,6 +168,8 @@ def _nearest_choice(details: ErrorDetails) -> str:
 def _unknown_key(place: Location, schema: type[BaseModel]) -> str:
     """What is allowed beside an unknown key, and the nearest spelling there or elsewhere in the schema."""
     key = str(place[-1])
+    if place in _RENAMED:
+        return f"; it is called `{_RENAMED[place]}` now"
     siblings = [name for model in _models_at(place[:-1], schema) for name in model.model_fields]
     elsewhere = [field for field in _fields(schema) if field.rpartition(".")[2] == key]
     # A near spelling here, then the same word elsewhere, then a faint resemblance here.

@@ -16,31 +16,31 @@ import xxhash
 from pipeline.config import DedupConfig
 from pipeline.dedup.joins import partitions, read_clusters
 from pipeline.dedup.table import Table, concatenate, load_array, save_array
-from pipeline.documents import read_batches, text_bytes
+from pipeline.documents import text_bytes
 from pipeline.kernels.minhash import I64, U64
 from pipeline.stage import Build
-from pipeline.task import CorpusStep, Heartbeat, TaskReport
+from pipeline.task import Pass, Task, TaskReport
 
 _LINES = 32  # lines of a document, about: fixes the number of partitions
 
 
-class LineStep(CorpusStep):
+class LinePass(Pass):
     """Writes the distinct lines of each survivor of one input file: (key, node), sorted."""
 
-    def __init__(self, build: Build, table: Table) -> None:
+    def __init__(self, build: Build[DedupConfig], table: Table) -> None:
         super().__init__("lines", build.workdir, len(build.inputs))
         self.build, self.table = build, table
 
     def weight(self, rank: int) -> float:
         return float(self.build.inputs[rank].stat().st_size)
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         start, end = self.table.starts[rank], self.table.starts[rank + 1]
         found = read_clusters(self.build, start, end)
         dropped = set((found["node"][found["node"] != found["survivor"]]).tolist())
         keys, nodes = [], []
         node = int(start)
-        for table in read_batches(self.build.inputs[rank], ["text", "url", "source"]):
+        for table in task.read(self.build.inputs[rank], ["text", "url", "source"]):
             for row in table.to_pylist():
                 if node not in dropped:
                     distinct = np.unique(line_keys(row["text"], site_of(row["url"], row["source"])))
@@ -48,7 +48,7 @@ class LineStep(CorpusStep):
                     keys.append(distinct)
                     nodes.append(np.full(len(distinct), node, np.int64))
                 node += 1
-            heartbeat.beat(table.num_rows, text_bytes(table), (node - start) / max(end - start, 1))
+            task.beat(table.num_rows, text_bytes(table), (node - start) / max(end - start, 1))
         key, owner = concatenate(keys, np.empty(0, np.uint64)), concatenate(nodes, np.empty(0, np.int64))
         order = np.argsort(key, kind="stable")
         folder = self.workdir / f".scratch/lines/{rank:05d}"
@@ -57,20 +57,20 @@ class LineStep(CorpusStep):
         )
 
 
-class LineJoinStep(CorpusStep):
+class LineJoinPass(Pass):
     """Writes what is to be cut: (node, key) sorted by node, for one partition of the keys."""
 
-    def __init__(self, build: Build, table: Table) -> None:
+    def __init__(self, build: Build[DedupConfig], table: Table) -> None:
         settings: DedupConfig = build.settings
         super().__init__("line-join", build.workdir, partitions(len(table), _LINES, settings.partition_bytes))
         self.inputs, self.table, self.least = len(build.inputs), table, settings.line_documents or 0
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         low = np.uint64(-(-(rank << 64) // self.tasks))
         high = np.uint64(-(-((rank + 1) << 64) // self.tasks) - 1)
         keys, nodes = [], []
-        for task in range(self.inputs):
-            folder = self.workdir / f".scratch/lines/{task:05d}"
+        for number in range(self.inputs):
+            folder = self.workdir / f".scratch/lines/{number:05d}"
             key = load_array(folder / "key.npy", mapped=True)
             cut = slice(int(np.searchsorted(key, low)), int(np.searchsorted(key, high, side="right")))
             keys.append(np.array(key[cut]))
@@ -96,7 +96,7 @@ class LineJoinStep(CorpusStep):
         return key[later], node[later]
 
 
-def lines_to_cut(build: Build, tasks: int, low: int, high: int) -> dict[int, set[int]]:
+def lines_to_cut(build: Build[DedupConfig], tasks: int, low: int, high: int) -> dict[int, set[int]]:
     """{node: keys of its lines to cut} for nodes from `low` to `high`."""
     cuts: dict[int, set[int]] = {}
     for task in range(tasks):

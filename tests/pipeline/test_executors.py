@@ -10,18 +10,18 @@ import pytest
 
 from common.errors import PipelineError
 from pipeline.config import ExecutorConfig
-from pipeline.executors import LocalPool, run_tasks, unfinished
-from pipeline.task import CorpusStep, Heartbeat, TaskReport
+from pipeline.executors import Executor, LocalPool
+from pipeline.task import Pass, Task, TaskReport
 
 
-class Deadly(CorpusStep):
+class Deadly(Pass):
     """Task 1 kills its own process, `deaths` times; the others write a file."""
 
     def __init__(self, workdir: Path, deaths: int) -> None:
         super().__init__("deadly", workdir, 4)
         self.deaths = deaths
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         if rank == 1:
             died = len(list(self.workdir.glob("death-*")))
             if died < self.deaths:
@@ -32,18 +32,18 @@ class Deadly(CorpusStep):
 
 
 def test_a_killed_worker_costs_its_task_another_try(tmp_path: Path) -> None:
-    step = Deadly(tmp_path, 1)
+    deadly = Deadly(tmp_path, 1)
     with LocalPool(2) as pool:
-        assert run_tasks(step, unfinished(step), ExecutorConfig(), pool, tmp_path / "logs") == {}
-    assert unfinished(step) == []
+        assert Executor(ExecutorConfig(), pool).run(deadly, deadly.unfinished(), tmp_path / "logs") == {}
+    assert deadly.unfinished() == []
     assert [(tmp_path / str(rank)).read_text() for rank in range(4)] == ["0", "1", "2", "3"]
 
 
 def test_a_task_that_always_dies_is_named_and_the_same_call_goes_on(tmp_path: Path) -> None:
-    step = Deadly(tmp_path, 4)
+    deadly = Deadly(tmp_path, 4)
     with LocalPool(2) as pool:
         with pytest.raises(PipelineError, match=r"task 1 of pass `deadly`.*its process died.*3 of 4 tasks are fini"):
-            run_tasks(step, unfinished(step), ExecutorConfig(retries=0), pool, tmp_path / "logs")
-        assert unfinished(step) == [1]
-        assert run_tasks(step, [1], ExecutorConfig(), pool, tmp_path / "logs") == {}
+            Executor(ExecutorConfig(retries=0), pool).run(deadly, deadly.unfinished(), tmp_path / "logs")
+        assert deadly.unfinished() == [1]
+        assert Executor(ExecutorConfig(), pool).run(deadly, [1], tmp_path / "logs") == {}
     assert (tmp_path / "1").read_text() == "1"
