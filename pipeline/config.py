@@ -73,9 +73,7 @@ class ExtractConfig(Model):
     allowlist: list[str] = Field(
         [], description="files of the same form; if there are any, only what they list is kept"
     )
-    url_words: list[str] = Field(
-        [], description="files with one word a line; an address that has one of them is dropped"
-    )
+    url_words: list[str] = Field([], description="files with one word a line; addresses that contain one are dropped")
     isolate_seconds: Annotated[float, Field(gt=0)] | None = Field(
         None, description="extract in a child process; a page that takes it longer, or ends it, is dropped"
     )

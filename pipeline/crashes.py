@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from common.errors import PretrainError
 from common.files import MANIFEST, atomic_file, hash_file, read_json, write_json
-from pipeline.documents import DROP_FIELDS, Counts, ParquetFile, count_documents, read_schema
+from pipeline.documents import DROP_FIELDS, Counts, count_documents, parquet_file, read_schema
 
 RULE = "crashed"
 DETAIL = "crashed its worker process on every attempt"
@@ -152,7 +152,7 @@ def write_left_out(workdir: Path, stage: str, inputs: Sequence[Path], places: tu
         if column.name not in table.column_names:
             value = pa.scalar(reasons.get(column.name), column.type)
             table = table.append_column(column, pa.repeat(value, table.num_rows))
-    with ParquetFile(workdir / "dropped/crashed.parquet", schema) as file:
-        file.write(table)
+    with parquet_file(workdir / "dropped/crashed.parquet", schema) as write:
+        write(table)
     dropped = {"documents_dropped": table.num_rows, "dropped": {RULE: table.num_rows}}
     return {**count_documents("in", table), **dropped}

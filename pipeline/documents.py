@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -134,34 +134,16 @@ def read_schema(path: Path) -> pa.Schema:
     return pq.read_schema(path)
 
 
-class ParquetFile:
-    """Parquet file of documents that appears complete at the end of the `with` block, or not at all."""
+@contextmanager
+def parquet_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Function that appends rows to a parquet file, which appears complete at the end of the block, or not at all.
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.schema = schema
-        self.rows = 0
-        self._atomic = atomic_file(path)
-        self._writer: pq.ParquetWriter | None = None
+    A table's columns are brought into the file's order and types.
+    """
+    with atomic_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd", compression_level=3) as writer:
 
-    def __enter__(self) -> Self:
-        file: IO[bytes] = self._atomic.__enter__()
-        self._writer = pq.ParquetWriter(file, self.schema, compression="zstd", compression_level=3)
-        return self
+        def write(table: pa.Table) -> None:
+            if table.num_rows:
+                writer.write_table(table.select(schema.names).cast(schema))
 
-    def write(self, table: pa.Table) -> None:
-        """Append rows; the table's columns are brought into the file's order and types."""
-        if table.num_rows and self._writer:
-            self._writer.write_table(table.select(self.schema.names).cast(self.schema))
-            self.rows += table.num_rows
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if self._writer:
-                self._writer.close()
-        except OSError as failed:
-            # A full disk may show only here; the temporary file must go all the same.
-            self._atomic.__exit__(type(failed), failed, failed.__traceback__)
-            raise
-        self._atomic.__exit__(kind, error, trace)
+        yield write

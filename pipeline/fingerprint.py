@@ -1,9 +1,9 @@
-"""What a stage depends on, as one hash: its settings, its code, its libraries and everything upstream.
+"""One hash of all that decides a stage's output: its settings, code, libraries and everything upstream.
 
-A stage is skipped only if its fingerprint stands in its manifest. Code enters as the content of the module
-that defines the stage and of every `pipeline` module that it imports, directly or not, found by reading the
-import statements (so that editing the language stage does not rebuild extraction). `pipeline.config` is left
-out: the stage's own settings are hashed by value.
+A stage is skipped only if its manifest has this fingerprint. Code enters as the content of the module that defines the
+stage and of every module of `pipeline` and `common` that it imports, directly or not, by its import statements (so that
+editing the language stage does not rebuild extraction). `pipeline.config` is left out: the stage's own settings are
+hashed by value.
 """
 
 from __future__ import annotations

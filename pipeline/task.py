@@ -11,11 +11,10 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
@@ -27,10 +26,10 @@ from pipeline.crashes import Record
 from pipeline.documents import (
     DROP_FIELDS,
     Counts,
-    ParquetFile,
     add_counts,
     append_columns,
     count_documents,
+    parquet_file,
     read_batches,
     read_rows,
     read_schema,
@@ -155,39 +154,36 @@ class Verdict(NamedTuple):
 Verdicts = Sequence[Verdict | None]  # of a table's documents in order, None for those kept
 
 
+@dataclass
 class VerdictWriter:
-    """Writes kept and dropped documents of one task, in input order, and counts them.
+    """Writes kept and dropped documents of one task, in input order, and counts them."""
 
-    Files: data/NNNNN.parquet with `schema`, dropped/NNNNN.parquet with DROP_FIELDS after it.
-    """
+    stage: str
+    files: list[Path]
+    write_kept: Callable[[pa.Table], None]
+    write_dropped: Callable[[pa.Table], None]
+    counts: Counts = field(default_factory=dict)
 
-    def __init__(self, workdir: Path, stage: str, rank: int, schema: pa.Schema) -> None:
-        self.stage = stage
-        self.counts = Counts()
-        self.files = [workdir / f"data/{rank:05d}.parquet", workdir / f"dropped/{rank:05d}.parquet"]
-        self._kept = ParquetFile(self.files[0], schema)
-        self._dropped = ParquetFile(self.files[1], pa.schema([*schema, *DROP_FIELDS]))
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._stack.enter_context(self._kept)
-        self._stack.enter_context(self._dropped)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    @classmethod
+    @contextmanager
+    def open(cls, workdir: Path, stage: str, rank: int, schema: pa.Schema) -> Iterator[Self]:
+        """Writer of data/NNNNN.parquet with `schema` and dropped/NNNNN.parquet with DROP_FIELDS after it."""
+        files = [workdir / f"{side}/{rank:05d}.parquet" for side in ("data", "dropped")]
+        with (
+            parquet_file(files[0], schema) as write_kept,
+            parquet_file(files[1], pa.schema([*schema, *DROP_FIELDS])) as write_dropped,
+        ):
+            yield cls(stage, files, write_kept, write_dropped)
 
     def write(self, table: pa.Table, verdicts: Verdicts) -> None:
         """Append a table's documents to the two files."""
         is_kept = pa.array([verdict is None for verdict in verdicts], pa.bool_())
         kept = table.filter(is_kept)
         dropped = [(self.stage, *verdict) for verdict in verdicts if verdict is not None]
-        self._kept.write(kept)
+        self.write_kept(kept)
         if dropped:
             rejected = table.filter(pc.invert(is_kept))
-            self._dropped.write(append_columns(rejected, DROP_FIELDS, zip(*dropped, strict=True)))
+            self.write_dropped(append_columns(rejected, DROP_FIELDS, zip(*dropped, strict=True)))
         add_counts(self.counts, count_documents("in", table))
         add_counts(self.counts, count_documents("kept", kept))
         rules = Counter(verdict.rule for verdict in verdicts if verdict is not None)
@@ -202,7 +198,7 @@ class Judge(ABC):
         """The next documents with the added columns, and a verdict on each; kept ones may get another text."""
 
     def report(self) -> TaskReport:
-        """What the task has to report beside its documents."""
+        """Counts, files and notes besides those of the documents."""
         return TaskReport()
 
 
@@ -224,7 +220,8 @@ class DocumentPass(Pass):
     def process(self, rank: int, task: Task) -> TaskReport:
         path, judge = self.inputs[rank], self.open(rank)
         total, seen = max(read_rows(path), 1), 0
-        with VerdictWriter(self.workdir, self.name, rank, pa.schema([*read_schema(path), *self.added])) as writer:
+        schema = pa.schema([*read_schema(path), *self.added])
+        with VerdictWriter.open(self.workdir, self.name, rank, schema) as writer:
             for table in task.read(path):
                 writer.write(*judge.judge(table))
                 seen += table.num_rows

@@ -1,7 +1,7 @@
 """Stage `dedup`: signatures, joins, clusters, and one survivor of each cluster (docs/format.md lists the columns).
 
 Passes: `signatures` (a task per input file) -> `exact-join`, `band-join` (a task per partition of the keys) ->
-`clusters` (one task) -> `lines`, `line-join` (optional) -> `dedup` (a task per input file). What they share lies in
+`clusters` (one task) -> `lines`, `line-join` (optional) -> `dedup` (a task per input file). They share
 `pipeline.dedup.table`; its rows name documents only within one building of the stage, whose fingerprint covers
 the input files, and the last pass checks every row's id. Drops: `exact_duplicate`, `near_duplicate`, and
 `exact_known`, `near_known` where an earlier corpus (`against`) has the document; value: Jaccard similarity

@@ -159,7 +159,7 @@ class ExtractPass(SourcePass):
         seconds = settings.isolate_seconds
         isolation = nullcontext() if seconds is None else IsolatedExtractor(settings.extractor, seconds)
         skipped: Counter[str] = Counter()
-        with VerdictWriter(self.workdir, "extract", rank, BASE_SCHEMA) as writer, isolation as isolated:
+        with VerdictWriter.open(self.workdir, "extract", rank, BASE_SCHEMA) as writer, isolation as isolated:
             extraction = _Extraction(settings, self._domains_before(rank), isolated)
             batch = _Batch(writer)
             for item in self.inputs[rank]:

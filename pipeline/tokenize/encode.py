@@ -3,15 +3,15 @@
 `measure` adds up bytes of text by stream and language, from which the tokenizer's sample and the number of buckets
 follow. A document's split, stream and bucket follow from hashes of its id, so that they do not depend on tasks. The
 validation split is drawn by duplicate cluster: no near-duplicate of a held-out document is trained on. A bucket is a
-range of the shuffle's keys that holds about `bucket_bytes` of text, so shuffling it in memory shuffles the whole
-stream however large that is. Each pass holds one batch of documents in memory, `encode` `_BUFFER` bytes of tokens more.
+range of the shuffle's keys that holds about `bucket_bytes` of text, so shuffling buckets in memory shuffles the
+stream, however large it is. Each pass holds one batch of documents in memory, `encode` `_BUFFER` bytes of tokens more.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from common.errors import PipelineError
 from common.files import atomic_file, hash_file
 from pipeline.config import TokenizeConfig, TokenizerConfig
-from pipeline.documents import Counts, ParquetFile, add_counts, count_documents, read_rows, read_schema, text_bytes
+from pipeline.documents import Counts, add_counts, count_documents, parquet_file, read_rows, read_schema, text_bytes
 from pipeline.stage import Build
 from pipeline.task import Pass, Task, TaskReport
 from pipeline.tokenize.tokenizer import Encoder, load, train
@@ -188,7 +188,7 @@ class EncodePass(BundlePass):
         ends = special_ids(self.settings, encoder)
         report = TaskReport()
         groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        files: dict[str, ParquetFile] = {}
+        files: dict[str, Callable[[pa.Table], None]] = {}
         held = 0
         with ExitStack() as stack:
 
@@ -196,9 +196,9 @@ class EncodePass(BundlePass):
                 for group, rows in sorted(groups.items()):
                     if group not in files:
                         path = self.workdir / f".scratch/encoded/{group}/{rank:05d}.parquet"
-                        files[group] = stack.enter_context(ParquetFile(path, ENCODED))
+                        files[group] = stack.enter_context(parquet_file(path, ENCODED))
                         report.files.append(path)
-                    files[group].write(pa.Table.from_pylist(rows, schema=ENCODED))
+                    files[group](pa.Table.from_pylist(rows, schema=ENCODED))
                 groups.clear()
 
             for table in self.read(rank, task, _COLUMNS):
