@@ -206,8 +206,7 @@ class StageRun:
                     self._leave_out(places, crashed, afresh=not is_first)
                     break
                 is_first = False
-                for rank in range(pass_.tasks):
-                    add_counts(counts, _receipt(pass_, rank)["counts"])
+                add_counts(counts, pass_.total("counts"))
             else:
                 for leftover in build.workdir.rglob(".*.tmp"):  # of processes that died
                     leftover.unlink()
@@ -300,13 +299,6 @@ def _has_its_files(folder: Path, manifest: dict[str, Any]) -> bool:
         (folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"]
         for name, entry in manifest["files"].items()
     )
-
-
-def _receipt(pass_: Pass, rank: int) -> dict[str, Any]:
-    receipt = pass_.receipt(rank)
-    if receipt is None:
-        raise PipelineError(f"task {rank} of pass `{pass_.name}` has no receipt; run the recipe again")
-    return receipt
 
 
 def _read_progress(path: Path) -> tuple[int, int, float]:

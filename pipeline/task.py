@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from datatrove.pipeline.base import PipelineStep
 
+from common.errors import PipelineError
 from common.files import hash_file, read_json, write_json
 from pipeline.crashes import Record
 from pipeline.documents import (
@@ -127,11 +128,14 @@ class Pass(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
         """Ranks of the tasks without a valid receipt."""
         return [rank for rank in range(self.tasks) if self.receipt(rank) is None]
 
-    def notes(self) -> Counts:
-        """Sum of the notes of all tasks, once the pass is finished."""
+    def total(self, kind: Literal["counts", "notes"]) -> Counts:
+        """Sum of the counts or notes of all tasks. Raises PipelineError where one is not finished."""
         total = Counts()
         for rank in range(self.tasks):
-            add_counts(total, read_json(self._receipt_path(rank))["notes"])
+            receipt = self.receipt(rank)
+            if receipt is None:
+                raise PipelineError(f"task {rank} of pass `{self.name}` has no receipt; run the recipe again")
+            add_counts(total, receipt[kind])
         return total
 
     def progress_path(self, rank: int) -> Path:

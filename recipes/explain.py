@@ -39,6 +39,7 @@ _BOUNDS = {"greater_than": "above {gt}", "greater_than_equal": "at least {ge}"} 
 # Patterns of pipeline.config and recipes.schema in words.
 PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters of a to z, digits, `.`, `_` and `-`, no sign first, e.g. my-run",
+    r"^[^:]+\.py:[A-Za-z][A-Za-z0-9_]*$": "FILE.py:NAME, e.g. my_filters.py:keep_recipes",
     r"^[a-z][a-z0-9_]*$": "small letters of a to z, digits and `_`, a letter first",
 }
 

@@ -96,6 +96,10 @@ class Duplicate(NamedTuple):
     similarity: float
     verdict: Verdict | None
 
+    def columns(self) -> tuple[str, int, str | None, float | None]:
+        """Values of ADDED: the last two only of a document that is dropped as a duplicate."""
+        return (self.survivor, self.size, *((self.survivor, self.similarity) if self.verdict else (None, None)))
+
 
 class DedupPass(DocumentPass):
     """Keeps each cluster's survivor, cuts recurring lines, and writes the index of what is kept."""
@@ -128,15 +132,9 @@ class DedupJudge(Judge):
         if ids != hex_ids(self.table.rows("id", np.array(nodes, np.int64))):
             raise damaged(self.table.folder, f"its ids are not those of {self.input}")
         rows = [self.duplicates.get(node) or Duplicate(i, 1, 1.0, None) for node, i in zip(nodes, ids, strict=True)]
-        columns = zip(
-            *(
-                (row.survivor, row.size, row.verdict and row.survivor, row.similarity if row.verdict else None)
-                for row in rows
-            ),
-            strict=True,
-        )
         table, verdicts = self._cut_lines(table, nodes, [row.verdict for row in rows])
         self.kept += [node for node, verdict in zip(nodes, verdicts, strict=True) if verdict is None]
+        columns = zip(*(row.columns() for row in rows), strict=True)
         return append_columns(table, ADDED, columns), verdicts
 
     def report(self) -> TaskReport:
@@ -205,12 +203,4 @@ def hex_ids(ids: Any) -> list[str]:
     return [value.tobytes().hex() for value in ids]
 
 
-STAGE = Stage(
-    name="dedup",
-    module=__name__,
-    libraries=("datasketch", "pyarrow"),
-    passes=passes,
-    files=files,
-    manifest=manifest,
-    decided_by=decided_by,
-)
+STAGE = Stage("dedup", __name__, ("datasketch", "pyarrow"), passes, files, manifest, decided_by)

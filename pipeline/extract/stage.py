@@ -266,12 +266,5 @@ class _Batch:
         return table.num_rows, text_bytes(table)
 
 
-STAGE = Stage(
-    name="extract",
-    module=__name__,
-    libraries=("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow"),
-    passes=passes,
-    files=files,
-    decided_by=decided_by,
-    check=check,
-)
+_LIBRARIES = ("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow")
+STAGE = Stage("extract", __name__, _LIBRARIES, passes, files=files, decided_by=decided_by, check=check)

@@ -81,4 +81,4 @@ class LanguageJudge(Judge):
         return None
 
 
-STAGE = Stage(name="language", module=__name__, libraries=("numba", "pyarrow"), passes=passes, files=files)
+STAGE = Stage("language", __name__, ("numba", "pyarrow"), passes, files)

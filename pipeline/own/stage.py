@@ -155,4 +155,4 @@ def _take_text(texts: list[str], i: int, text: Any, name: str) -> Verdict | None
     return None
 
 
-STAGE = Stage(name="own", module=__name__, libraries=("datatrove", "pyarrow"), passes=passes, files=files)
+STAGE = Stage("own", __name__, ("datatrove", "pyarrow"), passes, files)

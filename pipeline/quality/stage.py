@@ -43,7 +43,7 @@ def passes(build: Build[QualityConfig]) -> Iterator[Pass]:
     cut = CutPass(build)
     if cut.shares:
         yield cut
-    yield DecidePass(build, cut.notes() if cut.shares else {})
+    yield DecidePass(build, cut.total("notes") if cut.shares else {})
 
 
 def files(settings: QualityConfig, base: Path) -> list[Path]:
@@ -268,11 +268,4 @@ def _earlier(build: Build[QualityConfig]) -> Path | None:
     return build.published if manifest and manifest.get("measured") == _measured(build) else None
 
 
-STAGE = Stage(
-    name="quality",
-    module=__name__,
-    libraries=("numba", "fasttext-wheel", "pyarrow"),
-    passes=passes,
-    files=files,
-    manifest=manifest,
-)
+STAGE = Stage("quality", __name__, ("numba", "fasttext-wheel", "pyarrow"), passes, files, manifest)

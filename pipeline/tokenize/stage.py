@@ -20,7 +20,7 @@ def passes(build: Build[TokenizeConfig]) -> Iterator[Pass]:
     """Measure, tokenizer (one task), encode, pack (a task per some buckets), index (one task)."""
     measure = MeasurePass(build)
     yield measure
-    sizes = measure.notes()
+    sizes = measure.total("notes")
     _check_phases(build.settings, build.sources, set(sizes["streams"]))
     yield TokenizerPass(build, sizes["languages"])
     yield EncodePass(build, sizes["streams"])
@@ -115,13 +115,5 @@ def _weight(stream: str, stream_by: str, sources: tuple[Source, ...]) -> float:
     return next(of.weight * of.repeat for of in sources if of.name == source)
 
 
-STAGE = Stage(
-    name="tokenize",
-    module=__name__,
-    libraries=("tokenizers", "zstandard", "pyarrow"),
-    passes=passes,
-    files=files,
-    manifest=manifest,
-    decided_by=decided_by,
-    manifest_only=("weights", "phases"),
-)
+_LIBRARIES = ("tokenizers", "zstandard", "pyarrow")
+STAGE = Stage("tokenize", __name__, _LIBRARIES, passes, files, manifest, decided_by, ("weights", "phases"))

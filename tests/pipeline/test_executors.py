@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from datatrove.executor import LocalPipelineExecutor
 
 from common.errors import PipelineError
 from pipeline.config import ExecutorConfig
@@ -47,3 +48,20 @@ def test_a_task_that_always_dies_is_named_and_the_same_call_goes_on(tmp_path: Pa
         assert deadly.unfinished() == [1]
         assert Executor(ExecutorConfig(), pool).run(deadly, [1], tmp_path / "logs") == {}
     assert (tmp_path / "1").read_text() == "1"
+
+
+def test_datatroves_own_executor_runs_a_pass(tmp_path: Path) -> None:
+    deadly = Deadly(tmp_path, 0)
+    LocalPipelineExecutor([deadly], tasks=4, workers=1, logging_dir=str(tmp_path / "logs")).run()
+    assert deadly.unfinished() == []
+    assert deadly.total("counts") == {"documents_in": 4}
+
+
+def test_a_failed_task_leaves_its_traceback_in_the_logs(tmp_path: Path) -> None:
+    class Failing(Deadly):
+        def process(self, rank: int, task: Task) -> TaskReport:
+            raise ValueError(f"no use {rank}")
+
+    with LocalPool(1) as pool, pytest.raises(PipelineError, match=r"ValueError: no use 0 \(in test_executors\.py"):
+        Executor(ExecutorConfig(retries=0), pool).run(Failing(tmp_path, 0), [0], tmp_path / "logs")
+    assert "Traceback" in (tmp_path / "logs/attempt-0/task-00000.txt").read_text()
