@@ -87,7 +87,14 @@ def build_corpus(
             forced = forced or name == first
             stage = load_stage(chosen)
             build = Build(
-                config.settings(name), tuple(config.sources), config.seed, base, _tables(before), Path(), "", published
+                settings=config.settings(name),
+                sources=tuple(config.sources),
+                seed=config.seed,
+                base=base,
+                inputs=_tables(before),
+                workdir=published,
+                fingerprint="",  # until `bring_up_to_date` knows it
+                published=published,
             )
             stage_run = StageRun(stage, build, before, executor, run, observer or Observer())
             upstream, before = stage_run.bring_up_to_date(config, upstream, forced=forced), published
