@@ -146,6 +146,28 @@ class Pass(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
         return self.workdir / ".receipts" / f"{self.name}-{rank:05d}.json"
 
 
+class FilesPass(Pass):
+    """A pass over parquet files. files: those of each task."""
+
+    def __init__(self, name: str, workdir: Path, files: Sequence[Sequence[Path]]) -> None:
+        super().__init__(name, workdir, len(files))
+        self.files = files
+
+    def weight(self, rank: int) -> float:
+        return float(sum(path.stat().st_size for path in self.files[rank]))
+
+    def read(self, rank: int, task: Task, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The documents of a task's files, with those of `columns` that exist; reports progress."""
+        paths = self.files[rank]
+        total, seen = max(sum(map(read_rows, paths)), 1), 0
+        for path in paths:
+            present = columns and [name for name in read_schema(path).names if name in columns]
+            for table in task.read(path, present):
+                yield table
+                seen += table.num_rows
+                task.beat(table.num_rows, text_bytes(table), seen / total)
+
+
 class Verdict(NamedTuple):
     """Why a document is dropped: the rule, the value that broke it, the rule's threshold, and what else helps."""
 
@@ -206,11 +228,11 @@ class Judge(ABC):
         return TaskReport()
 
 
-class DocumentPass(Pass):
-    """A pass with one task per input parquet file that adds columns, and keeps or drops each document."""
+class DocumentPass(FilesPass):
+    """A pass with one task per input file that adds columns, and keeps or drops each document."""
 
     def __init__(self, stage: str, workdir: Path, inputs: Sequence[Path], added: Sequence[pa.Field] = ()) -> None:
-        super().__init__(stage, workdir, len(inputs))
+        super().__init__(stage, workdir, [[path] for path in inputs])
         self.inputs = inputs
         self.added = added
 
@@ -218,18 +240,12 @@ class DocumentPass(Pass):
     def open(self, rank: int) -> Judge:
         """A judge of the documents of input file `rank`."""
 
-    def weight(self, rank: int) -> float:
-        return float(self.inputs[rank].stat().st_size)
-
     def process(self, rank: int, task: Task) -> TaskReport:
-        path, judge = self.inputs[rank], self.open(rank)
-        total, seen = max(read_rows(path), 1), 0
-        schema = pa.schema([*read_schema(path), *self.added])
+        judge = self.open(rank)
+        schema = pa.schema([*read_schema(self.inputs[rank]), *self.added])
         with VerdictWriter.open(self.workdir, self.name, rank, schema) as writer:
-            for table in task.read(path):
+            for table in self.read(rank, task):
                 writer.write(*judge.judge(table))
-                seen += table.num_rows
-                task.beat(table.num_rows, text_bytes(table), seen / total)
         more = judge.report()
         add_counts(writer.counts, more.counts)
         return TaskReport(writer.counts, [*writer.files, *more.files], more.notes)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from common.errors import PipelineError
 from common.files import atomic_file, hash_file, read_manifest
 from pipeline.config import QualityConfig
-from pipeline.documents import Counts, add_counts, append_columns, read_rows, read_schema, replace_texts, text_bytes
+from pipeline.documents import Counts, add_counts, append_columns, read_schema, replace_texts
 from pipeline.fingerprint import code_version, fingerprint
 from pipeline.kernels.signals.definitions import SIGNALS
 from pipeline.kernels.signals.measure import signals
@@ -31,7 +31,7 @@ from pipeline.quality.edits import edit_lines, mask
 from pipeline.quality.presets import QualityRule
 from pipeline.quality.rules import Failure, Signals, broken, failures, score_cut
 from pipeline.stage import Build, Stage
-from pipeline.task import DocumentPass, Judge, Pass, Task, TaskReport, Verdict, Verdicts
+from pipeline.task import DocumentPass, FilesPass, Judge, Pass, Task, TaskReport, Verdict, Verdicts
 
 _LANGUAGE_SCORE = "language_score"
 
@@ -71,34 +71,28 @@ def languages_of(table: pa.Table) -> list[str]:
     return table["language"].to_pylist() if "language" in table.column_names else ["en"] * table.num_rows
 
 
-class MeasurePass(Pass):
+class MeasurePass(FilesPass):
     """Writes the signals and scores of one input file, without the texts: .columns/NNNNN.parquet."""
 
     def __init__(self, build: Build[QualityConfig]) -> None:
-        super().__init__("measure", build.workdir, len(build.inputs))
-        self.inputs, self.settings, self.base = build.inputs, build.settings, build.base
+        super().__init__("measure", build.workdir, [[path] for path in build.inputs])
+        self.settings, self.base = build.settings, build.base
         self.names = _names(build)
         self.earlier = _earlier(build)
 
-    def weight(self, rank: int) -> float:
-        return float(self.inputs[rank].stat().st_size)
-
     def process(self, rank: int, task: Task) -> TaskReport:
         path = _columns_file(self.workdir, rank)
-        total, seen = max(read_rows(self.inputs[rank]), 1), 0
         known = self._known(rank)
         models = [Classifier(self.base / m.path, m.label) for m in self.settings.models.values()] if not known else []
         schema = pa.schema([(name, pa.float64()) for name in self.names])
         with atomic_file(path) as file, pq.ParquetWriter(file, schema) as writer:
-            for table in task.read(self.inputs[rank]):
+            for table in self.read(rank, task):
                 if known:
                     rows = [known[document] for document in table["id"].to_pylist()]
                     columns = dict(zip(self.names, np.array(rows, np.float64).T, strict=True))
                 else:
                     columns = self._measure(table, models)
                 writer.write_table(pa.table(columns, schema))
-                seen += table.num_rows
-                task.beat(table.num_rows, text_bytes(table), seen / total)
         return TaskReport(files=[path])
 
     def _measure(self, table: pa.Table, models: list[Classifier]) -> dict[str, Any]:

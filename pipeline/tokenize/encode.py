@@ -24,9 +24,9 @@ import pyarrow.compute as pc
 from common.errors import PipelineError
 from common.files import atomic_file, hash_file
 from pipeline.config import TokenizeConfig, TokenizerConfig
-from pipeline.documents import Counts, add_counts, count_documents, parquet_file, read_rows, read_schema, text_bytes
+from pipeline.documents import Counts, add_counts, count_documents, parquet_file
 from pipeline.stage import Build
-from pipeline.task import Pass, Task, TaskReport
+from pipeline.task import FilesPass, Task, TaskReport
 from pipeline.tokenize.tokenizer import Encoder, load, train
 
 ENCODED = pa.schema(
@@ -96,33 +96,17 @@ def special_ids(settings: TokenizeConfig, encoder: Encoder) -> tuple[int | None,
     return ids[0], ids[1] if ids[1] is not None else encoder.eos_id
 
 
-class BundlePass(Pass):
-    """A pass over the input files, small ones together in one task."""
-
-    def __init__(self, name: str, build: Build[TokenizeConfig]) -> None:
-        self.bundles = bundle([(path, path.stat().st_size) for path in build.inputs], _TASK_BYTES)
-        super().__init__(name, build.workdir, len(self.bundles))
-        self.settings, self.seed = build.settings, build.seed
-
-    def weight(self, rank: int) -> float:
-        return float(sum(path.stat().st_size for path in self.bundles[rank]))
-
-    def read(self, rank: int, task: Task, columns: list[str]) -> Iterator[pa.Table]:
-        """The documents of a task's files, with those of the columns that exist; reports progress."""
-        paths = self.bundles[rank]
-        total, seen = max(sum(map(read_rows, paths)), 1), 0
-        for path in paths:
-            for table in task.read(path, _present(path, columns)):
-                yield table
-                seen += table.num_rows
-                task.beat(table.num_rows, text_bytes(table), seen / total)
+def _bundles(build: Build[TokenizeConfig]) -> list[list[Path]]:
+    """Input files of each task, small ones together."""
+    return bundle([(path, path.stat().st_size) for path in build.inputs], _TASK_BYTES)
 
 
-class MeasurePass(BundlePass):
+class MeasurePass(FilesPass):
     """Notes {streams, languages}: bytes of text by stream (copies counted) and by language."""
 
     def __init__(self, build: Build[TokenizeConfig]) -> None:
-        super().__init__("measure", build)
+        super().__init__("measure", build.workdir, _bundles(build))
+        self.settings = build.settings
 
     def process(self, rank: int, task: Task) -> TaskReport:
         streams: Counter[str] = Counter()
@@ -138,13 +122,12 @@ class MeasurePass(BundlePass):
         return TaskReport(notes={"streams": streams, "languages": languages})
 
 
-class TokenizerPass(Pass):
+class TokenizerPass(FilesPass):
     """Trains the tokenizer on a sample of the documents drawn by their ids, or copies the given one."""
 
     def __init__(self, build: Build[TokenizeConfig], languages: Mapping[str, int]) -> None:
-        super().__init__("tokenizer", build.workdir, 1)
-        self.inputs, self.seed, self.base = build.inputs, build.seed, build.base
-        self.settings = build.settings
+        super().__init__("tokenizer", build.workdir, [build.inputs])
+        self.settings, self.seed, self.base = build.settings, build.seed, build.base
         self.rates = sample_rates(languages, self.settings.tokenizer)
 
     def process(self, rank: int, task: Task) -> TaskReport:
@@ -165,22 +148,19 @@ class TokenizerPass(Pass):
         return TaskReport(files=paths)
 
     def _sample(self, task: Task) -> Iterator[str]:
-        for number, path in enumerate(self.inputs):
-            for table in task.read(path, _present(path, ["id", "text", "language"])):
-                rows = zip(
-                    table["id"].to_pylist(), table["text"].to_pylist(), _column(table, "language", UNKNOWN), strict=True
-                )
-                for name, text, language in rows:
-                    if draw(self.seed, "tokenizer", name) < self.rates.get(language, 0.0) * 2**64:
-                        yield text
-            task.beat(0, 0, 0.5 * (number + 1) / len(self.inputs))
+        for table in self.read(0, task, ["id", "text", "language"]):
+            columns = [table["id"].to_pylist(), table["text"].to_pylist(), _column(table, "language", UNKNOWN)]
+            for name, text, language in zip(*columns, strict=True):
+                if draw(self.seed, "tokenizer", name) < self.rates.get(language, 0.0) * 2**64:
+                    yield text
 
 
-class EncodePass(BundlePass):
+class EncodePass(FilesPass):
     """Encodes documents and files them by (split, stream, bucket)."""
 
     def __init__(self, build: Build[TokenizeConfig], streams: Mapping[str, int]) -> None:
-        super().__init__("encode", build)
+        super().__init__("encode", build.workdir, _bundles(build))
+        self.settings, self.seed = build.settings, build.seed
         self.buckets = {name: max(-(-size // self.settings.bucket_bytes), 1) for name, size in streams.items()}
 
     def process(self, rank: int, task: Task) -> TaskReport:
@@ -277,11 +257,6 @@ def list_groups(workdir: Path) -> list[tuple[str, int]]:
     for path in root.glob("*/*/*/*.parquet"):
         sizes[str(path.parent.relative_to(root))] += path.stat().st_size
     return sorted(sizes.items())
-
-
-def _present(path: Path, names: list[str]) -> list[str]:
-    columns = read_schema(path).names
-    return [name for name in names if name in columns]
 
 
 def _column(table: pa.Table, name: str, default: Any) -> list[Any]:
