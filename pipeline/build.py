@@ -2,8 +2,8 @@
 
 For each stage: compute its fingerprint; if the published folder has it, the stage is done. Otherwise run its passes in
 a hidden folder named after the fingerprint (so a killed run finds its finished tasks, and a changed recipe never uses
-the old ones), check the ledger (in = kept + dropped, in = kept by the stage before), write stats.json, and rename the
-folder into place with its manifest.
+the old ones), check the ledger (in = kept + dropped, in = kept by the stage before), write stats.json, and publish the
+folder with its manifest by renaming it.
 
     runs/<name>/corpus/<NN-stage>/{data,dropped}/*.parquet stats.json manifest.json
     runs/<name>/shards/...                                  (stage `tokenize`)
@@ -43,7 +43,7 @@ from common.observe import Observer, Progress
 from common.runfolder import building_folder, stage_folder
 from pipeline import crashes
 from pipeline.config import CorpusConfig
-from pipeline.crashes import Place
+from pipeline.crashes import Position
 from pipeline.documents import Counts, add_counts, document_id
 from pipeline.executors import Executor, LocalPool
 from pipeline.fingerprint import code_version, fingerprint, library_versions
@@ -199,28 +199,28 @@ class StageRun:
         """
         build, started, tasks = self.build, time.monotonic(), 0
         while True:
-            places = crashes.read_places(build.workdir)
-            if len(places) > self.executor.config.max_failures:  # an earlier run was allowed more
-                crashes.leave_out(build.workdir, places := (), afresh=True)
-            inputs = crashes.without(build.inputs, places, build.workdir)
+            positions = crashes.read_positions(build.workdir)
+            if len(positions) > self.executor.config.max_failures:  # an earlier run was allowed more
+                crashes.leave_out(build.workdir, positions := (), afresh=True)
+            inputs = crashes.without(build.inputs, positions, build.workdir)
             counts, is_first = Counts(), True
-            for pass_ in self.stage.passes(replace(build, inputs=inputs, crashed=places)):
+            for pass_ in self.stage.passes(replace(build, inputs=inputs, crashed=positions)):
                 if not tasks:
                     self.observer.stage_started(self.stage.name, pass_.tasks)
                 tasks += pass_.tasks
                 if crashed := self._run_pass(pass_, started):
                     # Other tasks of a stage's first pass do not depend on these documents and are kept.
-                    self._leave_out(places, crashed, afresh=not is_first)
+                    self._leave_out(positions, crashed, afresh=not is_first)
                     break
                 is_first = False
                 add_counts(counts, pass_.total("counts"))
             else:
                 for leftover in build.workdir.rglob(".*.tmp"):  # of processes that died
                     leftover.unlink()
-                add_counts(counts, crashes.write_left_out(build.workdir, self.stage.name, build.inputs, places))
+                add_counts(counts, crashes.write_left_out(build.workdir, self.stage.name, build.inputs, positions))
                 return counts, tasks
 
-    def _run_pass(self, pass_: Pass, started: float) -> dict[Place, str]:
+    def _run_pass(self, pass_: Pass, started: float) -> dict[Position, str]:
         """Run all tasks that have no receipt yet, reporting progress. Returns and raises what `Executor.run` does."""
         ranks = pass_.unfinished()
         if not ranks:
@@ -249,26 +249,26 @@ class StageRun:
             progress = Progress(documents, size, done / total, time.monotonic() - started)
             self.observer.stage_progress(self.stage.name, progress)
 
-    def _leave_out(self, places: tuple[Place, ...], crashed: dict[Place, str], *, afresh: bool) -> None:
+    def _leave_out(self, positions: tuple[Position, ...], crashed: dict[Position, str], *, afresh: bool) -> None:
         """Leave these documents out of the stage, too. Raises PipelineError where they become too many."""
         build, allowed = self.build, self.executor.config.max_failures
         reason = crashed[min(crashed)]
-        new = {crashes.original(place, places) if build.inputs else place for place in crashed}
-        if len(places) + len(new) <= allowed:
-            crashes.leave_out(build.workdir, {*places, *new}, afresh=afresh)
+        new = {crashes.original(position, positions) if build.inputs else position for position in crashed}
+        if len(positions) + len(new) <= allowed:
+            crashes.leave_out(build.workdir, {*positions, *new}, afresh=afresh)
             return
         named = min(new)
         if build.inputs:
             row = next(crashes.left_out(build.inputs, (named,))).to_pylist()[0]
             what = f"document {row['id']} ({row['path']} at offset {row['offset']}, {row['url']})"
         elif named.reading:
-            what = f"reading {named.file} past offset {named.position}"
+            what = f"reading {named.file} past offset {named.offset}"
         else:
-            what = f"document {document_id(named.file, named.position)} ({named.file} at offset {named.position})"
+            what = f"document {document_id(named.file, named.offset)} ({named.file} at offset {named.offset})"
         raise PipelineError(
             f"stage `{self.stage.name}`: {what} failed on every attempt: {reason}. Nothing was dropped and finished"
             f" tasks are kept. To drop it by rule `{crashes.RULE}` and continue, rerun with `--set"
-            f" executor.max_failures={len(places) + len(new)}` (now: {allowed} per stage)"
+            f" executor.max_failures={len(positions) + len(new)}` (now: {allowed} per stage)"
         )
 
     def _check_ledger(self, stats: Counts) -> None:

@@ -30,15 +30,15 @@ DETAIL_READING = "reading past this point crashed the worker on every attempt"
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class Position:
     """Position of a reader: at a document, or (`reading`) past it, on the way to the next.
 
-    file: key of an input file, or path of a parquet file; position: offset of a raw document (-1: none was read
-    yet), or row.
+    file: key of an input file, or path of a parquet file; offset: of a raw document (-1: none was read yet), or row
+    number.
     """
 
     file: str
-    position: int
+    offset: int
     reading: bool = False
 
 
@@ -48,9 +48,9 @@ class Record:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def write(self, file: str, position: int, *, reading: bool = False) -> None:
-        """The task is now at this `Place`."""
-        os.pwrite(self._descriptor, json.dumps([file, position, reading]).encode() + b"\n", 0)
+    def write(self, file: str, offset: int, *, reading: bool = False) -> None:
+        """The task is now at this `Position`."""
+        os.pwrite(self._descriptor, json.dumps([file, offset, reading]).encode() + b"\n", 0)
 
     def clear(self) -> None:
         """The task works on no document."""
@@ -79,36 +79,36 @@ def is_final(error: BaseException | None) -> bool:
     return isinstance(error, (PretrainError, OSError)) and not wants_memory
 
 
-def recorded(path: Path) -> Place | None:
+def recorded(path: Path) -> Position | None:
     """Where the process that left this record ended; None where no document is to blame."""
     line = path.read_bytes().partition(b"\n")[0] if path.is_file() else b""
-    place = Place(*json.loads(line)) if line else None
-    return place if place and place.file else None
+    position = Position(*json.loads(line)) if line else None
+    return position if position and position.file else None
 
 
-def read_places(workdir: Path) -> tuple[Place, ...]:
+def read_positions(workdir: Path) -> tuple[Position, ...]:
     """The documents that this building of a stage leaves out."""
-    path = workdir / ".crashed/places.json"
-    return tuple(Place(**entry) for entry in read_json(path)) if path.is_file() else ()
+    path = workdir / ".crashed/positions.json"
+    return tuple(Position(**entry) for entry in read_json(path)) if path.is_file() else ()
 
 
-def leave_out(workdir: Path, places: Iterable[Place], *, afresh: bool) -> None:
+def leave_out(workdir: Path, positions: Iterable[Position], *, afresh: bool) -> None:
     """Leave these documents out from now on. `afresh`: discard the results of other tasks, too."""
     if afresh:
         shutil.rmtree(workdir)
-    write_json(workdir / ".crashed/places.json", [asdict(place) for place in sorted(places)])
+    write_json(workdir / ".crashed/positions.json", [asdict(position) for position in sorted(positions)])
 
 
-def without(inputs: tuple[Path, ...], places: tuple[Place, ...], workdir: Path) -> tuple[Path, ...]:
+def without(inputs: tuple[Path, ...], positions: tuple[Position, ...], workdir: Path) -> tuple[Path, ...]:
     """The stage's input files without the documents left out: a folder like that of the stage before, mostly links."""
-    if not places or not inputs:
+    if not positions or not inputs:
         return inputs
     folder = workdir / ".crashed/input"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
     paths = []
     for path in inputs:
-        rows = {place.position for place in places if place.file == path.name}
+        rows = {position.offset for position in positions if position.file == path.name}
         paths.append(folder / "data" / path.name)
         if rows:
             table = pq.read_table(path)
@@ -123,25 +123,25 @@ def without(inputs: tuple[Path, ...], places: tuple[Place, ...], workdir: Path) 
     return tuple(paths)
 
 
-def original(place: Place, places: tuple[Place, ...]) -> Place:
-    """A place in a file of `without`, as a place in the stage's own input."""
-    row, name = place.position, Path(place.file).name
-    for other in sorted(places):
-        row += other.file == name and other.position <= row
-    return Place(name, row)
+def original(position: Position, positions: tuple[Position, ...]) -> Position:
+    """A position in a file of `without`, as a position in the stage's own input."""
+    row, name = position.offset, Path(position.file).name
+    for other in sorted(positions):
+        row += other.file == name and other.offset <= row
+    return Position(name, row)
 
 
-def left_out(inputs: Sequence[Path], places: tuple[Place, ...]) -> Iterator[pa.Table]:
+def left_out(inputs: Sequence[Path], positions: tuple[Position, ...]) -> Iterator[pa.Table]:
     """The rows left out, a table for each file that has some."""
     for path in inputs:
-        rows = [place.position for place in sorted(places) if place.file == path.name]
+        rows = [position.offset for position in sorted(positions) if position.file == path.name]
         if rows:
             yield pq.read_table(path).take(rows)
 
 
-def write_left_out(workdir: Path, stage: str, inputs: Sequence[Path], places: tuple[Place, ...]) -> Counts:
+def write_left_out(workdir: Path, stage: str, inputs: Sequence[Path], positions: tuple[Position, ...]) -> Counts:
     """Write the rows left out of a stage's input to dropped/crashed.parquet. Returns their counts."""
-    tables = list(left_out(inputs, places))
+    tables = list(left_out(inputs, positions))
     if not tables:
         return {}
     table = pa.concat_tables(tables)

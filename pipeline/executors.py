@@ -44,7 +44,7 @@ from loguru import logger
 
 from common.errors import PipelineError, PretrainError
 from pipeline.config import ExecutorConfig, SlurmConfig
-from pipeline.crashes import Place, is_final, recorded, recording
+from pipeline.crashes import Position, is_final, recorded, recording
 from pipeline.stage import MODULES
 from pipeline.task import Pass, Task
 
@@ -157,7 +157,7 @@ class Executor:
     config: ExecutorConfig
     pool: LocalPool
 
-    def run(self, pass_: Pass, ranks: list[int], logs: Path) -> dict[Place, str]:
+    def run(self, pass_: Pass, ranks: list[int], logs: Path) -> dict[Position, str]:
         """Run tasks to their end. Returns {document: error} of those that end their tasks on every attempt.
 
         Raises PipelineError, the task's own or one that names the first task without a result, and why; OSError of a
@@ -190,14 +190,14 @@ class Executor:
                 raise PipelineError(failure["error"])
         return left
 
-    def _search(self, pass_: Pass, ranks: list[int], logs: Path) -> dict[Place, str]:
+    def _search(self, pass_: Pass, ranks: list[int], logs: Path) -> dict[Position, str]:
         """{document: error} of the documents at which tasks end, the same one twice."""
-        ends: list[list[Place | None]] = []
+        ends: list[list[Position | None]] = []
         for attempt in range(2):
             self._attempt(pass_, ranks, logs / f"search-{attempt}", search=True)
             ends.append([recorded(_record_path(pass_, rank)) for rank in ranks])
-        places = {place: rank for rank, place, again in zip(ranks, *ends, strict=True) if place and place == again}
-        return {place: _failure(pass_, rank)["error"] for place, rank in places.items()}
+        same = {first: rank for rank, first, second in zip(ranks, *ends, strict=True) if first and first == second}
+        return {position: _failure(pass_, rank)["error"] for position, rank in same.items()}
 
     def _run_here(self, tasks: Unfinished) -> None:
         """Run in processes of this machine; a task that may die, or whose memory is limited, in one of its own."""

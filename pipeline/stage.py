@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from pipeline.config import STAGES, CorpusConfig, Model, OwnStage, Source, StageName
-from pipeline.crashes import Place
+from pipeline.crashes import Position
 from pipeline.documents import Counts
 from pipeline.task import Pass
 
@@ -40,7 +40,7 @@ class Build(Generic[Settings]):
     workdir: Path
     fingerprint: str
     published: Path | None = None
-    crashed: tuple[Place, ...] = ()
+    crashed: tuple[Position, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import pyarrow as pa
 from common.errors import PipelineError
 from common.files import read_json, write_json
 from pipeline.config import CorpusConfig, ExtractConfig
-from pipeline.crashes import DETAIL, DETAIL_READING, RULE, Place, Record
+from pipeline.crashes import DETAIL, DETAIL_READING, RULE, Position, Record
 from pipeline.documents import BASE_SCHEMA, BATCH_BYTES, BATCH_ROWS, Counts, document_id, text_bytes
 from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
 from pipeline.extract.text import decode, extract_counted, tidy
@@ -112,24 +112,24 @@ class SourcePass(Pass):
 
 
 def _watched(
-    key: str, documents: Iterator[RawDocument], crashed: frozenset[Place], record: Record | None
+    key: str, documents: Iterator[RawDocument], crashed: frozenset[Position], record: Record | None
 ) -> Iterator[RawDocument]:
     """The documents of a file, without the content of those that crash; each is recorded in a search for one."""
 
-    def at(position: int, *, reading: bool = False) -> bool:
+    def at(offset: int, *, reading: bool = False) -> bool:
         if record:
-            record.write(key, position, reading=reading)
-        return Place(key, position, reading) in crashed
+            record.write(key, offset, reading=reading)
+        return Position(key, offset, reading) in crashed
 
-    position = -1
-    while not at(position, reading=True):
+    offset = -1
+    while not at(offset, reading=True):
         document = next(documents, None)
         if document is None:
             break
-        position = document.offset
-        yield replace(document, body=b"", text=None, crashed=DETAIL) if at(position) else document
+        offset = document.offset
+        yield replace(document, body=b"", text=None, crashed=DETAIL) if at(offset) else document
     else:
-        yield RawDocument(offset=-1, crashed=f"{DETAIL_READING} (offset {position})")
+        yield RawDocument(offset=-1, crashed=f"{DETAIL_READING} (offset {offset})")
     if record:
         record.clear()
 
