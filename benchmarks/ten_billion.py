@@ -27,12 +27,12 @@ from bars import at_most, finish, options, show_machine
 
 from pipeline.config import DedupConfig, Source
 from pipeline.dedup.joins import partitions
-from pipeline.dedup.signatures import SignatureStep
+from pipeline.dedup.signatures import SignaturePass
 from pipeline.dedup.table import SEGMENT, Table
 from pipeline.documents import BASE_SCHEMA, document_id
 from pipeline.kernels.clusters import join, labels
 from pipeline.stage import Build
-from pipeline.task import Heartbeat
+from pipeline.task import Task
 from trainer.sampler import Phase, Sampler
 
 DOCUMENTS = 10**10
@@ -114,7 +114,7 @@ def segment(folder: Path) -> tuple[float, float]:
     source = Source(name="web", type="warc", paths=["a"])
     build = Build(SETTINGS, (source,), 1, folder, (path,), folder / "work", "mark")
     table = Table(build.workdir, [SEGMENT])
-    files = SignatureStep(build, table, []).process(0, Heartbeat(folder / "beat")).files
+    files = SignaturePass(build, table, []).process(0, Task(folder / "beat")).files
     tasks, tried = partitions(DOCUMENTS, SETTINGS.bands, SETTINGS.partition_bytes), 200
     started = time.perf_counter()
     for number in range(tried):

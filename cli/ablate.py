@@ -140,7 +140,7 @@ def _link_stages(variant: Variant, run: Path, earlier: Sequence[tuple[Variant, P
     Published files are never written again, so a link is as good as a copy. The build checks fingerprints and rebuilds
     a linked stage that does not fit.
     """
-    for number, stage in enumerate(variant.loaded.recipe.stages, 1):
+    for number, stage in enumerate(variant.loaded.recipe.stage_names, 1):
         target = stage_folder(run, number, stage)
         for other, folder in earlier:
             source = stage_folder(folder, number, stage)
@@ -151,7 +151,7 @@ def _link_stages(variant: Variant, run: Path, earlier: Sequence[tuple[Variant, P
 def _settings(variant: Variant, number: int) -> list[Any]:
     """All settings of the recipe on which its first `number` stages depend."""
     recipe = variant.loaded.recipe
-    return [recipe.seed, recipe.sources, *((stage, getattr(recipe, stage)) for stage in recipe.stages[:number])]
+    return [recipe.seed, recipe.sources, *((name, recipe.settings(name)) for name in recipe.stage_names[:number])]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> Result:
     value = {"recipe": str(recipe), "run": str(loaded.run), "resolved": loaded.recipe.model_dump(mode="json")}
     train = loaded.recipe.train
     training = f"; trains `{train.preset}` for {train.steps:,} steps" if train else "; corpus only"
-    stages = " > ".join(loaded.recipe.stages)
+    stages = " > ".join(loaded.recipe.stage_names)
     return Result(value, f"{recipe}: valid; {stages}{training}; run folder {loaded.run}")
 
 

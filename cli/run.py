@@ -40,7 +40,7 @@ def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, la
     from recipes.load import load_recipe, training_config
 
     loaded = load_recipe(recipe, overrides or ())
-    stages = [*loaded.recipe.stages, TRAIN] if loaded.recipe.train else [*loaded.recipe.stages]
+    stages = loaded.recipe.stage_names + ([TRAIN] if loaded.recipe.train else [])
     _check_stages(stages, first, last)
     mirror, folder = _mirror(loaded), RunFolder(loaded.run)
     before = folder.fingerprint
@@ -63,7 +63,7 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
     from recipes.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    _check_stages([*loaded.recipe.stages], first, last)
+    _check_stages(loaded.recipe.stage_names, first, last)
     mirror = _mirror(loaded)
     with _annotated(loaded.run, first):
         _build_corpus(loaded, recipe, mirror, first, last)

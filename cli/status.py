@@ -36,7 +36,8 @@ def read_status(path: Path) -> dict[str, Any]:
     run = RunFolder.open(path)
     builder, trainer = lock_holder(path), lock_holder(run.trained)
     stages = []
-    for name in map(str, read_recipe(run).get("stages", run.stages)):
+    named = read_recipe(run).get("stages", run.stages)  # {use: FILE:NAME} for a stage of the user's own
+    for name in (of["use"].rpartition(":")[2] if isinstance(of, dict) else str(of) for of in named):
         if name in run.building:  # first, since a published stage may be under rebuilding
             stages.append(
                 {"stage": name, "state": "building" if builder else "interrupted"} | pass_progress(run.building[name])

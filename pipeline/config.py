@@ -1,9 +1,8 @@
 """Typed, frozen configuration of a corpus: one model per stage, every default filled in.
 
-Nothing here reads a file or imports a heavy library, so `pretrain check` answers in milliseconds.
-A stage sees its own model and no other; its JSON is part of the stage's fingerprint
-(`pipeline.fingerprint`), so a changed value rebuilds exactly that stage and what follows it.
-Thresholds and where they come from stand beside the fields.
+Nothing here reads a file or imports a heavy library, so `pretrain check` answers in milliseconds. A stage sees its own
+model and no other; its JSON is part of the stage's fingerprint (`pipeline.fingerprint`), so a changed value rebuilds
+that stage and those after it. The sources of published thresholds are in the fields' descriptions.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Model(BaseModel):
 
 
 class Source(Model):
-    """Where raw documents come from. `paths` are globs; anything fsspec opens will do."""
+    """Raw documents to read. `paths` are globs; anything fsspec opens will do."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     type: Literal["warc", "html", "text", "markdown", "jsonl", "parquet", "hf"]
@@ -39,11 +38,11 @@ class Source(Model):
         1.0, description="share of this source in training, relative to its tokens (1 = as it comes)"
     )
     repeat: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="epochs of this source while one with repeat 1 is read once; multiplies its weight"
+        1.0, description="how often this source is read per pass over a source with `repeat: 1`; multiplies `weight`"
     )
     limit: Count | None = Field(None, description="documents read from each of this source's files, at most")
     sample: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="share of the documents read, chosen by hash of their place in the source"
+        1.0, description="share of the documents read, chosen by a hash of file and offset"
     )
     text_key: str = Field("text", description="field that holds the text (jsonl, parquet, hf)")
     id_key: str | None = Field(None, description="field that names the document in reports (jsonl, parquet, hf)")
@@ -74,9 +73,7 @@ class ExtractConfig(Model):
     allowlist: list[str] = Field(
         [], description="files of the same form; if there are any, only what they list is kept"
     )
-    url_words: list[str] = Field(
-        [], description="files with one word a line; an address that has one of them is dropped"
-    )
+    url_words: list[str] = Field([], description="files with one word a line; addresses that contain one are dropped")
     isolate_seconds: Annotated[float, Field(gt=0)] | None = Field(
         None, description="extract in a child process; a page that takes it longer, or ends it, is dropped"
     )
@@ -94,7 +91,9 @@ class LanguageConfig(Model):
     threshold: Fraction = Field(0.65, description="lowest score kept (FineWeb, DCLM, Dolma 3: 0.65)")
     thresholds: dict[str, Fraction] = Field({}, description="threshold of single languages, e.g. {fr: 0.824}")
     mixed: Fraction | None = Field(
-        None, description="lowest share of the main language, by votes of the paragraphs; default: not asked"
+        None,
+        description="drop a document whose main language covers less than this share of its paragraphs (by length);"
+        " default: no check",
     )
 
 
@@ -106,16 +105,16 @@ class DedupConfig(Model):
     bands: Count = Field(14, description="LSH bands (FineWeb: 14)")
     rows: Count = Field(8, description="hashes per band (FineWeb: 8)")
     ngram: Count = Field(5, description="words per shingle (FineWeb: 5)")
-    threshold: Fraction | None = Field(
+    candidates_at: Fraction | None = Field(
         None,
-        description="Jaccard similarity to detect; datasketch's optimizer then picks bands and rows"
-        " within bands x rows hashes",
+        description="choose `bands` and `rows`, within their product, so that pairs of this Jaccard similarity become"
+        " candidates; default: as given",
     )
-    verify: Fraction = Field(0.75, description="lowest Jaccard similarity at which a candidate pair counts")
+    verify: Fraction = Field(0.75, description="candidates below this Jaccard similarity are not duplicates")
     verify_by: Literal["estimate", "exact"] = Field(
         "exact",
-        description="similarity over the sets of shingles, numbers as they are, or from the signatures: half the disk,"
-        " a standard error of 0.04",
+        description="exact: Jaccard of the shingle sets, digits compared literally; estimate: from the MinHash"
+        " signatures (half the disk, standard error 0.04)",
     )
     survivor: Literal["first", "longest", "newest"] = Field("first", description="which document of a cluster stays")
     scope: Literal["global", "source", "language"] = Field(
@@ -125,7 +124,7 @@ class DedupConfig(Model):
         [], description="run folders of earlier corpora; documents that they hold are dropped here"
     )
     line_documents: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="cut a line that stands in this many kept documents of a site from all of them but one"
+        None, description="cut a line that this many kept documents of a site share from all of them but one"
     )
     partition_bytes: Count = Field(
         64_000_000, description="memory of one join task, about; fixes the number of join tasks"
@@ -235,7 +234,7 @@ class Phase(Model):
 
 
 class TokenizeConfig(Model):
-    """Text to packed sequences in MDS shards, and how training mixes them."""
+    """Text to packed sequences in MDS shards, and the mixture of training."""
 
     tokenizer: TokenizerConfig = TokenizerConfig()
     eos: str | None = Field(None, description="token that ends documents; default: <|endoftext|>, </s> or the like")
@@ -272,12 +271,29 @@ class TokenizeConfig(Model):
         return self
 
 
-# Words that may stand in a batch script: nothing that a shell would interpret.
+# Text that is safe in a batch script: nothing that a shell would interpret.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")]
 
 
+class OwnStage(Model):
+    """A stage of your own code: a function, or a datatrove `PipelineStep`, in a Python file."""
+
+    use: Annotated[str, Field(pattern=r"^[^:]+\.py:[A-Za-z][A-Za-z0-9_]*$")] = Field(
+        description="FILE.py:NAME, the file relative to the recipe's folder, e.g. my_filters.py:keep_recipes"
+    )
+
+    @property
+    def name(self) -> str:
+        """Name of the stage: that of the function or step."""
+        return self.use.rpartition(":")[2]
+
+    @property
+    def file(self) -> str:
+        return self.use.rpartition(":")[0]
+
+
 class SlurmConfig(Model):
-    """What each task of an array job asks of Slurm."""
+    """Resources of each task of a Slurm array job."""
 
     partition: Word
     time: Word = Field("24:00:00", description="time limit of a task, e.g. 04:00:00")
@@ -292,7 +308,7 @@ class SlurmConfig(Model):
 
 
 class RayConfig(Model):
-    """What each task asks of Ray."""
+    """Resources of each Ray task."""
 
     address: Word | None = Field(None, description="address of the cluster; default: RAY_ADDRESS, or one started here")
     cpus: Count = 1
@@ -300,24 +316,24 @@ class RayConfig(Model):
 
 
 class ExecutorConfig(Model):
-    """Where tasks run. Never part of a fingerprint: the shards do not depend on it."""
+    """Machines that run the tasks. Never part of a fingerprint: the shards do not depend on it."""
 
     type: Literal["local", "slurm", "ray"] = "local"
     workers: Count | None = Field(
         None, description="tasks at a time; default: the machine's cores (local), no limit (slurm, ray)"
     )
     retries: Annotated[int, Field(ge=0)] = Field(
-        2, description="times that a task which ended without a result is started again"
+        2, description="how often a task that ended without a result is started again"
     )
     max_failures: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="documents of a stage that may be dropped, by rule `crashed`, because they end the process that"
-        " works on them each time; default: the stage stops and names the document",
+        description="documents per stage that may be dropped by rule `crashed`, because they crash their worker process"
+        " on every attempt; default: the stage stops and names the document",
     )
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="memory in GiB that a task may take beyond what its process holds at the start (Linux); one that"
-        " wants more fails; default: no limit",
+        description="memory limit of a task in GiB, on top of what the worker process already uses (Linux only); a task"
+        " that exceeds it fails; default: no limit",
     )
     slurm: SlurmConfig | None = None
     ray: RayConfig = RayConfig()
@@ -335,7 +351,10 @@ class CorpusConfig(Model):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     sources: Annotated[list[Source], Field(min_length=1)]
-    stages: list[StageName] = list(STAGES)
+    stages: list[StageName | OwnStage] = list(STAGES)
+    allow_code: bool = Field(
+        False, description="load the Python files that `stages` names with `use`; they run with your rights"
+    )
     extract: ExtractConfig = ExtractConfig()
     language: LanguageConfig = LanguageConfig()
     dedup: DedupConfig = DedupConfig()
@@ -348,13 +367,33 @@ class CorpusConfig(Model):
 
     @model_validator(mode="after")
     def _stages_make_sense(self) -> Self:
-        if self.stages[:1] != ["extract"]:
+        names = self.stage_names
+        if names[:1] != ["extract"]:
             raise ValueError("`stages` must begin with `extract`, which reads the sources")
-        if len(set(self.stages)) != len(self.stages):
-            raise ValueError("`stages` names a stage twice")
-        if "tokenize" in self.stages[:-1]:
-            raise ValueError("`tokenize` must be the last of `stages`: it turns text into shards")
-        names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
+            raise ValueError("`stages` names a stage twice")
+        if "tokenize" in names[:-1]:
+            raise ValueError("`tokenize` must be the last of `stages`: it turns text into shards")
+        own = [stage for stage in self.stages if isinstance(stage, OwnStage)]
+        if own and not self.allow_code:
+            raise ValueError(
+                f"`stages` uses code of your own ({own[0].use}), which runs with your rights and may do anything;"
+                " read the file, then set `allow_code: true`"
+            )
+        if taken := [stage.use for stage in own if stage.name in STAGES]:
+            raise ValueError(f"`stages` uses {taken[0]}, but that is the name of another stage; rename the function")
+        sources = [source.name for source in self.sources]
+        if len(set(sources)) != len(sources):
             raise ValueError("two `sources` have the same name; documents are named by it")
         return self
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Names of the stages in order; of a stage of the recipe's own code the function's name."""
+        return [stage.name if isinstance(stage, OwnStage) else stage for stage in self.stages]
+
+    def settings(self, name: str) -> Model:
+        """Settings of a stage of the recipe."""
+        chosen = self.stages[self.stage_names.index(name)]
+        settings: Model = chosen if isinstance(chosen, OwnStage) else getattr(self, chosen)
+        return settings

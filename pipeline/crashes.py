@@ -1,10 +1,9 @@
-"""Find the document that ends the process which works on it, and build the stage without it.
+"""Find the document that crashes the process which works on it, and build the stage without it.
 
-A task that dies or fails every time is run twice more with its readers recording where they stand, a document at a
-time (`recording`, `at_hand`): the record outlives the process. Where both runs end at the same document, that one is to
-blame. It is left out of the stage's input and written among its dropped documents by rule `crashed`, so that
-in = kept + dropped holds; what is written does not depend on the executor, nor on how the process died.
-Costs nothing but a comparison a document until a task has failed.
+A task that dies or fails on every attempt is run twice more with a `Record`, a file that names the document at hand
+and so outlives the process. Where both runs end at the same document, it is to blame. It is left out of the stage's
+input and written among its dropped documents by rule `crashed`, so that in = kept + dropped holds; the result depends
+neither on the executor nor on how the process died. Costs nothing until a task has failed.
 """
 
 from __future__ import annotations
@@ -23,118 +22,137 @@ import pyarrow.parquet as pq
 
 from common.errors import PretrainError
 from common.files import MANIFEST, atomic_file, hash_file, read_json, write_json
+from pipeline.documents import DROP_FIELDS, Counts, count_documents, parquet_file, read_schema
 
 RULE = "crashed"
-DETAIL = "ended the process that worked on it, each time"
-DETAIL_READING = "reading on from here ended the process, each time"
+DETAIL = "crashed its worker process on every attempt"
+DETAIL_READING = "reading past this point crashed the worker on every attempt"
 
 
 @dataclass(frozen=True, order=True)
-class Place:
-    """Where a reading stood: at a document, or (`reading`) behind it, on the way to the next.
+class Position:
+    """Position of a reader: at a document, or (`reading`) past it, on the way to the next.
 
-    file: key of an input file, or path of a parquet file; position: offset of a raw document (-1: none was read
-    yet), or row.
+    file: key of an input file, or path of a parquet file; offset: of a raw document (-1: none was read yet), or row
+    number.
     """
 
     file: str
-    position: int
+    offset: int
     reading: bool = False
 
 
-_record: int | None = None  # file descriptor, in a task that is looked into
+class Record:
+    """File that names the document at hand; written in a search for a crash only."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, file: str, offset: int, *, reading: bool = False) -> None:
+        """The task is now at this `Position`."""
+        os.pwrite(self._descriptor, json.dumps([file, offset, reading]).encode() + b"\n", 0)
+
+    def clear(self) -> None:
+        """The task works on no document."""
+        self.write("", -1)
 
 
 @contextmanager
-def recording(path: Path) -> Iterator[None]:
-    """Let `at_hand` write to `path` inside the block; the file stays where a document may have ended the block."""
-    global _record
+def recording(path: Path) -> Iterator[Record]:
+    """A record at `path`, which remains only where a document may have ended the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _record = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        yield
+        yield Record(descriptor)
         path.unlink()
     except (PretrainError, OSError) as error:
         if is_final(error):
             path.unlink()
         raise
     finally:
-        os.close(_record)
-        _record = None
+        os.close(descriptor)
 
 
 def is_final(error: BaseException | None) -> bool:
-    """Whether a task's error is one for which no document is to blame: a message for people, a full disk."""
+    """Whether no document is to blame for a task's error: a message for people, a full disk."""
     wants_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
     return isinstance(error, (PretrainError, OSError)) and not wants_memory
 
 
-def is_recording() -> bool:
-    """Whether readers are to hand out documents one by one."""
-    return _record is not None
-
-
-def at_hand(file: str, position: int, *, reading: bool = False) -> None:
-    """Say where a reading stands."""
-    if _record is not None:
-        os.pwrite(_record, json.dumps([file, position, reading]).encode() + b"\n", 0)
-
-
-def recorded(path: Path) -> Place | None:
+def recorded(path: Path) -> Position | None:
     """Where the process that left this record ended; None where no document is to blame."""
     line = path.read_bytes().partition(b"\n")[0] if path.is_file() else b""
-    place = Place(*json.loads(line)) if line else None
-    return place if place and place.file else None
+    position = Position(*json.loads(line)) if line else None
+    return position if position and position.file else None
 
 
-def read_places(workdir: Path) -> tuple[Place, ...]:
+def read_positions(workdir: Path) -> tuple[Position, ...]:
     """The documents that this building of a stage leaves out."""
-    path = workdir / ".crashed/places.json"
-    return tuple(Place(**entry) for entry in read_json(path)) if path.is_file() else ()
+    path = workdir / ".crashed/positions.json"
+    return tuple(Position(**entry) for entry in read_json(path)) if path.is_file() else ()
 
 
-def leave_out(workdir: Path, places: Iterable[Place], *, afresh: bool) -> None:
-    """Leave these documents out from now on. `afresh`: forget what other tasks have done, too."""
+def leave_out(workdir: Path, positions: Iterable[Position], *, afresh: bool) -> None:
+    """Leave these documents out from now on. `afresh`: discard the results of other tasks, too."""
     if afresh:
         shutil.rmtree(workdir)
-    write_json(workdir / ".crashed/places.json", [asdict(place) for place in sorted(places)])
+    write_json(workdir / ".crashed/positions.json", [asdict(position) for position in sorted(positions)])
 
 
-def without(inputs: tuple[Path, ...], places: tuple[Place, ...], workdir: Path) -> tuple[Path, ...]:
-    """The stage's input files without the documents left out: a folder like the stage before, mostly of links."""
-    if not places or not inputs:
+def without(inputs: tuple[Path, ...], positions: tuple[Position, ...], workdir: Path) -> tuple[Path, ...]:
+    """The stage's input files without the documents left out: a folder like that of the stage before, mostly links."""
+    if not positions or not inputs:
         return inputs
     folder = workdir / ".crashed/input"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
-    found = []
+    paths = []
     for path in inputs:
-        rows = {place.position for place in places if place.file == path.name}
-        found.append(folder / "data" / path.name)
+        rows = {position.offset for position in positions if position.file == path.name}
+        paths.append(folder / "data" / path.name)
         if rows:
             table = pq.read_table(path)
             kept = pa.array([row not in rows for row in range(table.num_rows)])
-            with atomic_file(found[-1]) as file:
+            with atomic_file(paths[-1]) as file:
                 pq.write_table(table.filter(kept), file)
         else:
-            os.link(path, found[-1])
-    # What else reads the folder (pipeline.quality) knows it by the hashes in its manifest.
-    files = {f"data/{path.name}": {"bytes": path.stat().st_size, "xxh3": hash_file(path)} for path in found}
+            os.link(path, paths[-1])
+    # pipeline.quality identifies its input by the hashes in this manifest.
+    files = {f"data/{path.name}": {"bytes": path.stat().st_size, "xxh3": hash_file(path)} for path in paths}
     write_json(folder / MANIFEST, {"files": files})
-    return tuple(found)
+    return tuple(paths)
 
 
-def original(place: Place, places: tuple[Place, ...]) -> Place:
-    """A place in a file of `without`, as a place in the stage's own input."""
-    row, name = place.position, Path(place.file).name
-    for other in sorted(places):
-        row += other.file == name and other.position <= row
-    return Place(name, row)
+def original(position: Position, positions: tuple[Position, ...]) -> Position:
+    """A position in a file of `without`, as a position in the stage's own input."""
+    row, name = position.offset, Path(position.file).name
+    for other in sorted(positions):
+        row += other.file == name and other.offset <= row
+    return Position(name, row)
 
 
-def left_out(inputs: Sequence[Path], places: tuple[Place, ...]) -> Iterator[pa.Table]:
+def left_out(inputs: Sequence[Path], positions: tuple[Position, ...]) -> Iterator[pa.Table]:
     """The rows left out, a table for each file that has some."""
     for path in inputs:
-        rows = [place.position for place in sorted(places) if place.file == path.name]
+        rows = [position.offset for position in sorted(positions) if position.file == path.name]
         if rows:
             yield pq.read_table(path).take(rows)
+
+
+def write_left_out(workdir: Path, stage: str, inputs: Sequence[Path], positions: tuple[Position, ...]) -> Counts:
+    """Write the rows left out of a stage's input to dropped/crashed.parquet. Returns their counts."""
+    tables = list(left_out(inputs, positions))
+    if not tables:
+        return {}
+    table = pa.concat_tables(tables)
+    others = sorted((workdir / "dropped").glob("*.parquet"))
+    schema = read_schema(others[0]) if others else pa.schema([*table.schema, *DROP_FIELDS])
+    reasons = {"stage": stage, "rule": RULE, "detail": DETAIL, "failed_rules": RULE}
+    for column in schema:
+        if column.name not in table.column_names:
+            value = pa.scalar(reasons.get(column.name), column.type)
+            table = table.append_column(column, pa.repeat(value, table.num_rows))
+    with parquet_file(workdir / "dropped/crashed.parquet", schema) as write:
+        write(table)
+    dropped = {"documents_dropped": table.num_rows, "dropped": {RULE: table.num_rows}}
+    return {**count_documents("in", table), **dropped}

@@ -1,18 +1,19 @@
-"""The documents that travel between stages: columns, ids, and parquet files of kept and dropped rows.
+"""Documents between stages: columns, ids, counts, and parquet files of kept and dropped rows.
 
-One row is one document. Column names follow FineWeb (`text, id, url, source, ...`), so DuckDB, Polars and
-`datasets` open a stage's `data/*.parquet` as they are. A dropped row keeps all its columns and gains the
-stage, the rule, the value found and the threshold. Files are written row group by row group (zstd), and read by whole
-row groups: memory is bounded by one batch, and the same rows give the same bytes.
+One row is one document. Column names follow FineWeb (`text, id, url, source, ...`), so DuckDB, Polars and `datasets`
+open a stage's `data/*.parquet` as they are. A dropped row keeps its columns and gains DROP_FIELDS. Files are written
+row group by row group (zstd) and read in whole row groups: memory is bounded by one batch, and the same rows give the
+same bytes. Counts are nested dictionaries of numbers that add up over tasks in any order.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,10 +21,10 @@ import pyarrow.parquet as pq
 
 from common.errors import PipelineError
 from common.files import atomic_file
-from pipeline.crashes import at_hand, is_recording
 
 BATCH_ROWS = 1000
-BATCH_BYTES = 32 << 20  # what a batch may hold before the document that passes it ends the batch
+BATCH_BYTES = 32 << 20  # a batch ends with the document that takes it past this
+Counts = dict[str, Any]
 BASE_SCHEMA = pa.schema(
     [
         ("text", pa.string()),
@@ -48,10 +49,10 @@ DROP_FIELDS = [
 
 
 def document_id(path: str, offset: int) -> str:
-    """Name of a document: blake2b-128 of its source path and offset, 32 hexadecimal digits.
+    """Id of a document: blake2b-128 of its source path and offset, 32 hexadecimal digits.
 
-    `path` is `<source name>/<path below the source's glob root>`, so that ids do not depend on where a
-    checkout or a bucket lies; `offset` is the record's byte offset, line or row number.
+    `path` is `<source name>/<path below the source's glob root>`, so that ids do not depend on the location of a
+    checkout or a bucket; `offset` is the record's byte offset, line or row number.
     """
     return hashlib.blake2b(f"{path}\0{offset}".encode(), digest_size=16).hexdigest()
 
@@ -61,27 +62,53 @@ def text_bytes(table: pa.Table) -> int:
     return int(pc.sum(pc.binary_length(table["text"])).as_py() or 0)
 
 
-def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Tables of at most BATCH_ROWS documents, in file order, of BATCH_BYTES where no row group alone has more.
+def count_documents(side: str, table: pa.Table) -> Counts:
+    """Counts of one table for `side` (in, kept): documents, text bytes, and documents by source."""
+    by_source = Counter(table["source"].to_pylist())
+    return {
+        f"documents_{side}": table.num_rows,
+        f"bytes_{side}": text_bytes(table),
+        "sources": {source: {side: count} for source, count in by_source.items()},
+    }
+
+
+def add_counts(total: Counts, more: Counts) -> None:
+    """Add `more` into `total`, key by key."""
+    for key, value in more.items():
+        if isinstance(value, dict):
+            add_counts(total.setdefault(key, {}), value)
+        else:
+            total[key] = total.get(key, 0) + value
+
+
+def append_columns(table: pa.Table, fields: Iterable[pa.Field], columns: Iterable[Sequence[Any]]) -> pa.Table:
+    """The table with a column for each field; `columns` holds their values, a list or array each."""
+    for field, values in zip(fields, columns, strict=True):
+        table = table.append_column(field, pa.array(values, field.type))
+    return table
+
+
+def replace_texts(table: pa.Table, texts: list[str]) -> pa.Table:
+    """The table with other texts."""
+    return table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts, pa.string()))
+
+
+def read_batches(path: Path, columns: list[str] | None = None, *, rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
+    """Tables of at most `rows` documents in file order, of BATCH_BYTES where no row group alone has more.
 
     Raises PipelineError on a damaged file.
     """
-    row = 0
     try:
         with pq.ParquetFile(path) as file:
-            size = 1 if is_recording() else BATCH_ROWS
             for groups in _batches_of_groups(file.metadata):
-                for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=columns):
-                    at_hand(str(path), row)
+                for batch in file.iter_batches(batch_size=rows, row_groups=groups, columns=columns):
                     yield pa.Table.from_batches([batch])
-                    at_hand("", -1)
-                    row += batch.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise PipelineError(f"{path}: cannot read documents: {error}") from error
 
 
 def _batches_of_groups(metadata: pq.FileMetaData) -> Iterator[list[int]]:
-    """Row groups that are read together, since a filter leaves small ones."""
+    """Numbers of the row groups to read together, because filters leave small ones."""
     together: list[int] = []
     rows = size = 0
     for number in range(metadata.num_row_groups):
@@ -104,38 +131,19 @@ def read_rows(path: Path) -> int:
 
 
 def read_schema(path: Path) -> pa.Schema:
-    """Columns of a parquet file."""
     return pq.read_schema(path)
 
 
-class ParquetFile:
-    """Parquet file of documents that appears complete at the end of the `with` block, or not at all."""
+@contextmanager
+def parquet_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Function that appends rows to a parquet file, which appears complete at the end of the block, or not at all.
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.schema = schema
-        self.rows = 0
-        self._atomic = atomic_file(path)
-        self._writer: pq.ParquetWriter | None = None
+    A table's columns are brought into the file's order and types.
+    """
+    with atomic_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd", compression_level=3) as writer:
 
-    def __enter__(self) -> Self:
-        file: IO[bytes] = self._atomic.__enter__()
-        self._writer = pq.ParquetWriter(file, self.schema, compression="zstd", compression_level=3)
-        return self
+        def write(table: pa.Table) -> None:
+            if table.num_rows:
+                writer.write_table(table.select(schema.names).cast(schema))
 
-    def write(self, table: pa.Table) -> None:
-        """Append rows; the table's columns are brought into the file's order and types."""
-        if table.num_rows and self._writer:
-            self._writer.write_table(table.select(self.schema.names).cast(self.schema))
-            self.rows += table.num_rows
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if self._writer:
-                self._writer.close()
-        except OSError as failed:
-            # A full disk may show only here; the temporary file must go all the same.
-            self._atomic.__exit__(type(failed), failed, failed.__traceback__)
-            raise
-        self._atomic.__exit__(kind, error, trace)
+        yield write

@@ -1,22 +1,18 @@
-"""Hand the unfinished tasks of a pass to datatrove's executor that the recipe names: local, Slurm or Ray.
+"""Run the unfinished tasks of a pass where the recipe says: on this machine, Slurm or Ray.
 
-A task is finished when it has left a receipt (`pipeline.task`), whoever ran it; so one rule serves all three:
-submit what has no receipt, wait until none of it runs any more, and submit the rest again, `retries` times. What is
-left then is run twice more to find the documents that it fails on (`pipeline.crashes`). Tasks are named by their rank
-in the pass, never by the machine that ran them: the same recipe gives the same bytes.
+A task is finished when it has a receipt (`pipeline.task`), whoever ran it, so one rule serves all three: submit the
+tasks without a receipt, wait until none of them runs, and submit the rest again, `retries` times. What is left then is
+run twice more to find the documents on which it fails (`pipeline.crashes`). Tasks are named by their rank in the pass,
+never by the machine that ran them: the same recipe gives the same bytes.
+
+Every pass is a datatrove `PipelineStep`, so datatrove's executors can run it. Slurm jobs are datatrove's own. Two of
+its executors are replaced here, by their public parts alone (`PipelineStep.run`), because they wait without end for a
+process that was killed (by the kernel when memory runs out, say): the local one, which also starts a new pool and a
+manager for each pass, and Ray's, which starts an actor per task and waits for its address.
 
 Slurm and Ray need a run folder and a checkout that every node sees under the same path. The process that runs
 `pretrain corpus` stays as the controller (a login node, or a small job of its own: docs/slurm/corpus.sbatch): it
 submits each pass once the one before it is complete.
-
-datatrove's local executor on processes that may die, and that serve a whole run.
-
-datatrove starts a `multiprocessing.Pool` for each pass, and waits forever for a worker that was killed (by the kernel
-when memory runs out, say). Here each worker is a pool of one process: a death costs the task in hand and nothing else,
-and the worker is replaced. The workers of a `LocalPool` serve every pass of every stage, so that each imports libraries
-and loads compiled kernels once. They die with the process that started them, so that none goes on writing beside the
-next run. A worker starts by a fork of a server that has imported the stages: some 20 ms, and a second or two once for
-the server.
 """
 
 from __future__ import annotations
@@ -35,54 +31,65 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
-from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
+from datatrove.executor import SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
+from loguru import logger
 
 from common.errors import PipelineError, PretrainError
-from pipeline.config import ExecutorConfig, RayConfig, SlurmConfig
-from pipeline.crashes import Place, is_final, recorded, recording
-from pipeline.task import CorpusStep, Heartbeat
+from pipeline.config import ExecutorConfig, SlurmConfig
+from pipeline.crashes import Position, is_final, recorded, recording
+from pipeline.stage import MODULES
+from pipeline.task import Pass, Task
+
+# datatrove logs every task to the terminal; what matters reaches the observer and the run's own log.
+logger.disable("datatrove")
 
 _POLL_SECONDS = 2.0
 _CHECKOUT = Path(__file__).resolve().parent.parent
+_PRELOAD = ["pipeline.executors", *MODULES.values()]  # imported once by the fork server instead of by each worker
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Unfinished(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
     """The tasks of a pass that have no receipt yet, numbered anew from 0.
 
-    memory_gb: what a task may take. search: leave no receipt, but a record of the document at which each one ends.
+    memory_gb: memory limit of a task; logs: folder for tracebacks; search: leave no receipt, but a record of the
+    document at which each task ends.
     """
 
     type = "corpus"
 
-    def __init__(self, step: CorpusStep, ranks: list[int], memory_gb: float | None, *, search: bool = False) -> None:
-        self.name = step.name
+    def __init__(
+        self, pass_: Pass, ranks: list[int], memory_gb: float | None, logs: Path, *, search: bool = False
+    ) -> None:
+        self.name = pass_.name
         super().__init__()
         # The heaviest first, so that none begins when the others are done.
-        self.step, self.ranks = step, sorted(ranks, key=lambda rank: (-step.weight(rank), rank))
-        self.memory_gb, self.search = memory_gb, search
+        self.pass_, self.ranks = pass_, sorted(ranks, key=lambda rank: (-pass_.weight(rank), rank))
+        self.memory_gb, self.logs, self.search = memory_gb, logs, search
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        """Run the task that stands at place `rank`."""
+        """Run the task `self.ranks[rank]`."""
         rank = self.ranks[rank]
-        with _accounted(self.step, rank), _memory_limit(self.memory_gb):
+        with _accounted(self.pass_, rank, self.logs), _memory_limit(self.memory_gb):
             if self.search:
-                with recording(_record_path(self.step, rank)):
-                    self.step.process(rank, Heartbeat(self.step.workdir / ".failures/heartbeat"))
+                with recording(_record_path(self.pass_, rank)) as record:
+                    self.pass_.process(rank, Task(self.pass_.workdir / ".failures/progress", record))
             else:
-                self.step.run(data, rank, self.step.tasks)
+                self.pass_.run(data, rank, self.pass_.tasks)
 
 
 @contextmanager
-def _accounted(step: CorpusStep, rank: int) -> Iterator[None]:
-    """Leave a file that says how the task failed; a process that dies leaves the words it began with."""
-    path = _failure_path(step, rank)
+def _accounted(pass_: Pass, rank: int, logs: Path) -> Iterator[None]:
+    """Write a failure file before the task and remove it after success, so that a killed process explains itself."""
+    path = _failure_path(pass_, rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     died = "its process died: killed from outside, or by the kernel for want of memory, or by a fault in a library"
     path.write_text(json.dumps({"error": died, "final": False}), "utf-8")
@@ -93,13 +100,16 @@ def _accounted(step: CorpusStep, rank: int) -> Iterator[None]:
         text = f"{type(error).__name__}: {error} (in {Path(frame.filename).name}, line {frame.lineno})"
         final = isinstance(error, PretrainError)
         path.write_text(json.dumps({"error": str(error) if final else text, "final": final}), "utf-8")
+        with suppress(OSError):  # a full disk
+            logs.mkdir(parents=True, exist_ok=True)
+            (logs / f"task-{rank:05d}.txt").write_text(traceback.format_exc(), "utf-8")
         raise
     path.unlink()
 
 
 @cache
 def _held_at_start() -> int:
-    """Data of this process in kB before its first task: what a failed task leaves behind is not for the next one."""
+    """Data of this process in kB before its first task, so that what a failed task leaves does not burden the next."""
     pa.allocate_buffer(1)  # Arrow reserves a gigabyte at its first allocation, which is not the task's doing
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
@@ -107,7 +117,7 @@ def _held_at_start() -> int:
 
 @contextmanager
 def _memory_limit(gigabytes: float | None) -> Iterator[None]:
-    """Let the block take so much memory beyond what the process holds, where the kernel counts it (Linux)."""
+    """Limit the memory of the block to this much beyond what the process holds, where the kernel counts it (Linux)."""
     status = Path("/proc/self/status")
     if gigabytes is None or not status.is_file():
         yield
@@ -122,172 +132,145 @@ def _memory_limit(gigabytes: float | None) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _record_path(step: CorpusStep, rank: int) -> Path:
-    return step.workdir / f".failures/{step.name}-{rank:05d}.record"
+def _record_path(pass_: Pass, rank: int) -> Path:
+    return pass_.workdir / f".failures/{pass_.name}-{rank:05d}.record"
 
 
-def _failure_path(step: CorpusStep, rank: int) -> Path:
-    return step.workdir / f".failures/{step.name}-{rank:05d}.json"
+def _failure_path(pass_: Pass, rank: int) -> Path:
+    return pass_.workdir / f".failures/{pass_.name}-{rank:05d}.json"
 
 
-def _failure(step: CorpusStep, rank: int) -> dict[str, Any]:
+def _failure(pass_: Pass, rank: int) -> dict[str, Any]:
     """{error, final} of a task's last failure."""
     try:
-        failure: dict[str, Any] = json.loads(_failure_path(step, rank).read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):  # never begun, or killed while it wrote this
-        failure = {"error": "it left no word", "final": False}
+        failure: dict[str, Any] = json.loads(_failure_path(pass_, rank).read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        error = "no failure record was written: the task never started, or was killed while starting"
+        failure = {"error": error, "final": False}
     return failure
 
 
-class ArrayJob(SlurmPipelineExecutor):  # type: ignore[misc]  # datatrove is untyped
-    """datatrove's array job without its closing job, which would wait for ever where a task was cancelled."""
+@dataclass(frozen=True)
+class Executor:
+    """The recipe's executor. pool: processes for tasks that run on this machine."""
 
-    def launch_merge_stats(self) -> None:
-        """Nothing: counts are in the receipts."""
+    config: ExecutorConfig
+    pool: LocalPool
 
+    def run(self, pass_: Pass, ranks: list[int], logs: Path) -> dict[Position, str]:
+        """Run tasks to their end. Returns {document: error} of those that end their tasks on every attempt.
 
-class RayTasks(RayPipelineExecutor):  # type: ignore[misc]  # datatrove is untyped
-    """datatrove's Ray executor with plain Ray tasks in place of its actors.
+        Raises PipelineError, the task's own or one that names the first task without a result, and why; OSError of a
+        local task (a full disk, a missing file).
+        """
+        for attempt in range(self.config.retries + 1):
+            ranks = self._attempt(pass_, ranks, logs / f"attempt-{attempt}")
+            if not ranks:
+                return {}
+        if crashed := self._search(pass_, ranks, logs):
+            return crashed
+        ranks = self._attempt(pass_, ranks, logs / "attempt-last")
+        if not ranks:
+            return {}
+        raise PipelineError(
+            f"task {ranks[0]} of pass `{pass_.name}` ended without a result {self.config.retries + 2} times, and no"
+            f" document is to blame: {_failure(pass_, ranks[0])['error']}. {pass_.tasks - len(ranks)} of {pass_.tasks}"
+            " tasks are finished and kept; the same command resumes with the rest. Fewer `executor.workers` need less"
+            f" memory; logs: {logs}"
+        )
 
-    datatrove starts an actor per task and asks it for its address first; an actor that dies before it answers is
-    waited for without end. A plain task that loses its worker ends with an error, and is submitted again.
-    """
+    def _attempt(self, pass_: Pass, ranks: list[int], logs: Path, *, search: bool = False) -> list[int]:
+        """Run tasks once. Returns the ranks without a receipt. Raises PipelineError where retrying is no use."""
+        tasks = Unfinished(pass_, ranks, self.config.memory_gb, logs.resolve(), search=search)
+        run = {"local": self._run_here, "slurm": self._run_on_slurm, "ray": self._run_on_ray}
+        run[self.config.type](tasks)
+        left = [rank for rank in sorted(ranks) if pass_.receipt(rank) is None]
+        for failure in (_failure(pass_, rank) for rank in left):
+            if failure["final"]:
+                raise PipelineError(failure["error"])
+        return left
 
-    def run(self) -> None:
-        """Run every rank, `workers` at a time. A task that fails, or loses its worker, only leaves no receipt."""
+    def _search(self, pass_: Pass, ranks: list[int], logs: Path) -> dict[Position, str]:
+        """{document: error} of the documents at which tasks end, the same one twice."""
+        ends: list[list[Position | None]] = []
+        for attempt in range(2):
+            self._attempt(pass_, ranks, logs / f"search-{attempt}", search=True)
+            ends.append([recorded(_record_path(pass_, rank)) for rank in ranks])
+        same = {first: rank for rank, first, second in zip(ranks, *ends, strict=True) if first and first == second}
+        return {position: _failure(pass_, rank)["error"] for position, rank in same.items()}
+
+    def _run_here(self, tasks: Unfinished) -> None:
+        """Run in processes of this machine; a task that may die, or whose memory is limited, in one of its own."""
+        trusted = self.config.max_failures == 0 and self.config.memory_gb is None
+        trusted = trusted and not any(_failure_path(tasks.pass_, rank).exists() for rank in tasks.ranks)
+        self.pool.run(tasks, apart=not trusted)
+
+    def _run_on_ray(self, tasks: Unfinished) -> None:
+        """Run on the cluster at `ray.address`, or on one started for this process, `workers` tasks at a time.
+
+        A task that fails, or loses its worker, leaves no receipt and no more.
+        """
         import ray
 
-        executor = ray.put(self)
-        memory = int(self.mem_per_cpu_gb * self.cpus_per_task * 2**30)
-        run_rank = ray.remote(num_cpus=self.cpus_per_task, memory=memory, max_retries=0)(_run_rank)
-        waiting = list(range(self.tasks))
+        config = self.config.ray
+        if not ray.is_initialized():
+            ray.init(
+                address=config.address,
+                runtime_env={"env_vars": {"PYTHONPATH": str(_CHECKOUT)}},
+                log_to_driver=False,
+                logging_level="ERROR",
+                include_dashboard=False,
+            )
+        shared, count = ray.put(tasks), len(tasks.ranks)
+        memory = int(config.memory_gb * 2**30)
+        run_rank = ray.remote(num_cpus=config.cpus, memory=memory, max_retries=0)(_run_rank)
+        waiting = list(range(count))
         running: list[Any] = []
         while waiting or running:
-            while waiting and len(running) < self.workers:
-                running.append(run_rank.remote(executor, waiting.pop(0)))
+            while waiting and len(running) < (self.config.workers or count):
+                running.append(run_rank.remote(shared, waiting.pop(0)))
             ended, running = ray.wait(running)
             with suppress(ray.exceptions.RayError):
                 ray.get(ended)
 
-
-def _run_rank(executor: RayTasks, rank: int) -> None:
-    executor._run_for_rank(rank)
-
-
-def unfinished(step: CorpusStep) -> list[int]:
-    """Ranks of the tasks without a receipt."""
-    return [rank for rank in range(step.tasks) if step.receipt(rank) is None]
-
-
-def run_tasks(
-    step: CorpusStep, ranks: list[int], config: ExecutorConfig, pool: LocalPool, logs: Path
-) -> dict[Place, str]:
-    """Run the tasks `ranks` of `step` to their end. Returns the documents that end their tasks each time, and how.
-
-    pool: the local executor's processes. Raises PipelineError, the task's own or one that names the first task that
-    ended without a result in every attempt, and why; OSError of a local task (a full disk, a file that is gone).
-    """
-    for attempt in range(config.retries + 1):
-        ranks = _attempt(Unfinished(step, ranks, config.memory_gb), config, pool, logs / f"attempt-{attempt}")
-        if not ranks:
-            return {}
-    if found := _search(step, ranks, config, pool, logs):
-        return found
-    ranks = _attempt(Unfinished(step, ranks, config.memory_gb), config, pool, logs / "attempt-last")
-    if not ranks:
-        return {}
-    raise PipelineError(
-        f"task {ranks[0]} of pass `{step.name}` ended without a result {config.retries + 2} times, and no document"
-        f" is to blame: {_failure(step, ranks[0])['error']}. {step.tasks - len(ranks)} of {step.tasks} tasks are"
-        f" finished and kept; the same command goes on from there. Fewer `executor.workers` need less memory; logs:"
-        f" {logs}"
-    )
-
-
-def _attempt(tasks: Unfinished, config: ExecutorConfig, pool: LocalPool, logs: Path) -> list[int]:
-    """Run tasks once. Returns the ranks without a receipt. Raises PipelineError where a task says that it is final."""
-    if config.slurm and config.type == "slurm":
-        _run_on_slurm(tasks, config.slurm, config.workers, logs)
-    elif config.type == "ray":
-        _run_on_ray(tasks, config.ray, config.workers, logs)
-    else:
-        _run_here(tasks, config, pool, logs)
-    left = [rank for rank in sorted(tasks.ranks) if tasks.step.receipt(rank) is None]
-    for failure in (_failure(tasks.step, rank) for rank in left):
-        if failure["final"]:
-            raise PipelineError(failure["error"])
-    return left
-
-
-def _search(
-    step: CorpusStep, ranks: list[int], config: ExecutorConfig, pool: LocalPool, logs: Path
-) -> dict[Place, str]:
-    """The documents at which tasks end, twice the same one, and how they did."""
-    ends: list[list[Place | None]] = []
-    for attempt in range(2):
-        tasks = Unfinished(step, ranks, config.memory_gb, search=True)
-        _attempt(tasks, config, pool, logs / f"search-{attempt}")
-        ends.append([recorded(_record_path(step, rank)) for rank in ranks])
-    places = {place: rank for rank, place, again in zip(ranks, *ends, strict=True) if place and place == again}
-    return {place: _failure(step, rank)["error"] for place, rank in places.items()}
-
-
-def _run_here(step: Unfinished, config: ExecutorConfig, pool: LocalPool, logs: Path) -> None:
-    """Run in processes of this machine; a task that may die, or whose memory is limited, in one of its own."""
-    trusted = config.max_failures == 0 and config.memory_gb is None
-    trusted = trusted and not any(_failure_path(step.step, rank).exists() for rank in step.ranks)
-    LocalTasks(pool, apart=not trusted, pipeline=[step], tasks=len(step.ranks), logging_dir=str(logs)).run()
-
-
-def _run_on_ray(step: Unfinished, config: RayConfig, workers: int | None, logs: Path) -> None:
-    """Run on the cluster at `ray.address`, or on one started for this process. Returns when all tasks ended."""
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(
-            address=config.address,
-            runtime_env={"env_vars": {"PYTHONPATH": str(_CHECKOUT)}},
-            log_to_driver=False,
-            logging_level="ERROR",
-            include_dashboard=False,
+    def _run_on_slurm(self, tasks: Unfinished) -> None:
+        """Submit one array job and wait until Slurm holds none of it any more."""
+        config = self.config.slurm
+        assert config is not None  # the recipe's own check
+        executor = ArrayJob(
+            pipeline=[tasks],
+            tasks=len(tasks.ranks),
+            time=config.time,
+            partition=config.partition,
+            cpus_per_task=config.cpus,
+            mem_per_cpu_gb=max(1, round(config.memory_gb / config.cpus)),
+            workers=self.config.workers or -1,
+            job_name=f"pretrain-{tasks.name}",
+            qos=config.qos or "",
+            env_command="; ".join(f"export {key}={shlex.quote(value)}" for key, value in _environment(config).items()),
+            sbatch_args={"account": config.account} if config.account else None,
+            max_array_size=config.array_size,
+            logging_dir=str(tasks.logs),  # absolute: jobs start in their own folder
+            skip_completed=False,
         )
-    RayTasks(
-        pipeline=[step],
-        tasks=len(step.ranks),
-        workers=workers or -1,
-        cpus_per_task=config.cpus,
-        mem_per_cpu_gb=config.memory_gb / config.cpus,
-        logging_dir=str(logs),
-        skip_completed=False,
-    ).run()
+        try:
+            executor.run()
+        except FileNotFoundError as error:
+            raise PipelineError("executor.type is slurm, but `sbatch` is missing; run on a submit node") from error
+        except subprocess.CalledProcessError as error:
+            raise PipelineError(f"sbatch refused pass `{tasks.name}` (see its message above): {error}") from error
+        _wait_for_slurm(executor.job_id)
 
 
-def _run_on_slurm(step: Unfinished, config: SlurmConfig, workers: int | None, logs: Path) -> None:
-    """Submit one array job and wait until Slurm holds none of it any more."""
-    executor = ArrayJob(
-        pipeline=[step],
-        tasks=len(step.ranks),
-        time=config.time,
-        partition=config.partition,
-        cpus_per_task=config.cpus,
-        mem_per_cpu_gb=max(1, round(config.memory_gb / config.cpus)),
-        workers=workers or -1,
-        job_name=f"pretrain-{step.name}",
-        qos=config.qos or "",
-        env_command="; ".join(f"export {name}={shlex.quote(value)}" for name, value in _environment(config).items()),
-        sbatch_args={"account": config.account} if config.account else None,
-        max_array_size=config.array_size,
-        # Absolute: jobs start in their own folder.
-        logging_dir=str(logs.resolve()),
-        skip_completed=False,
-    )
-    try:
-        executor.run()
-    except FileNotFoundError as error:
-        raise PipelineError("executor.type is slurm, but there is no `sbatch` here; run on a submit node") from error
-    except subprocess.CalledProcessError as error:
-        raise PipelineError(f"sbatch refused pass `{step.name}` (see its message above): {error}") from error
-    _wait_for_slurm(executor.job_id)
+def _run_rank(tasks: Unfinished, rank: int) -> None:
+    tasks.run(rank=rank)
+
+
+class ArrayJob(SlurmPipelineExecutor):  # type: ignore[misc]  # datatrove is untyped
+    """datatrove's array job without its closing job, which would wait without end where a task was cancelled."""
+
+    def launch_merge_stats(self) -> None:
+        """Nothing: counts are in the receipts."""
 
 
 def _environment(config: SlurmConfig) -> dict[str, str]:
@@ -307,20 +290,14 @@ def _wait_for_slurm(job: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-# Imported once by the fork server instead of once by each worker.
-_PRELOAD = [
-    "pipeline.executors",
-    "pipeline.extract.stage",
-    "pipeline.language.stage",
-    "pipeline.dedup.stage",
-    "pipeline.quality.stage",
-    "pipeline.tokenize.stage",
-]
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
 class LocalPool:
-    """Up to `workers` processes for any number of passes; none is started before the first task."""
+    """Up to `workers` processes that serve every pass of a run; none is started before the first task.
+
+    Each worker is a pool of one process: a death costs the task in hand and nothing else, and the worker is replaced.
+    They import libraries and load compiled kernels once, and die with the process that started them, so that none
+    writes into a folder in which the next run works. A worker is forked from a server that has imported the stages:
+    some 20 ms, and a second or two once for the server.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -336,27 +313,27 @@ class LocalPool:
         while self._idle:
             self._idle.pop().shutdown()
 
-    def run(self, executor: LocalTasks, *, apart: bool) -> None:
+    def run(self, tasks: Unfinished, *, apart: bool) -> None:
         """Run every rank once; one that fails or dies leaves no receipt. A lone worker is this process.
 
-        apart: each rank in a process of its own, whose memory holds nothing of other ranks. Raises what no other
-        attempt would cure (`is_final`), and ends the other tasks first.
+        apart: each rank in a process of its own, whose memory holds nothing of other ranks. Raises errors that no
+        other attempt would cure (`is_final`), and ends the other tasks first.
         """
+        waiting = list(range(len(tasks.ranks)))
         if self.workers == 1 and not apart:
-            for rank in range(executor.tasks):
+            for rank in waiting:
                 try:
-                    executor._run_for_rank(rank)
-                except Exception as error:  # the task has left word of it (pipeline.executors)
+                    tasks.run(rank=rank)
+                except Exception as error:  # recorded in the task's failure file
                     if is_final(error):
                         raise
             return
-        waiting = list(range(executor.tasks))
         running: dict[Future[Any], ProcessPoolExecutor] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
-                    worker = self._idle.pop() if self._idle and not apart else _worker()
-                    running[worker.submit(executor._run_for_rank, waiting.pop(0))] = worker
+                    worker = self._idle.pop() if self._idle and not apart else _start_worker()
+                    running[worker.submit(_run_rank, tasks, waiting.pop(0))] = worker
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     worker = running.pop(done)
                     failure = done.exception()
@@ -379,23 +356,7 @@ class LocalPool:
         self._idle.clear()
 
 
-class LocalTasks(LocalPipelineExecutor):  # type: ignore[misc]  # datatrove is untyped
-    """datatrove's local executor, its ranks run by a pool."""
-
-    def __init__(self, pool: LocalPool, *, apart: bool, **settings: Any) -> None:
-        super().__init__(workers=pool.workers, skip_completed=False, **settings)
-        self._pool, self._apart = pool, apart
-
-    def run(self) -> None:
-        """Raises what `LocalPool.run` raises."""
-        self._pool.run(self, apart=self._apart)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a worker needs: everything but the pool that it is part of."""
-        return {**self.__dict__, "_pool": None}
-
-
-def _worker() -> ProcessPoolExecutor:
+def _start_worker() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
     return ProcessPoolExecutor(1, context, initializer=_die_with_parent)

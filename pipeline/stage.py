@@ -1,51 +1,74 @@
-"""What a stage's module offers to the runner, and what it is given.
+"""What a stage is to the runner: one object with everything that `pipeline.build` must know of it.
 
-A module offers three functions:
-
-- `passes(build)`: a generator of `CorpusStep`s; each runs to its end before the generator goes on, so that a
-  pass may look at what the one before it wrote;
-- `external_files(settings, base)`: files outside the run that decide the output (a model, a list), hashed
-  into the fingerprint;
-- `manifest(build)`: fields that the stage adds to its manifest.
+Each stage's `stage.py` ends with its `STAGE`. To add a stage: its settings in `pipeline.config`, its name in
+`pipeline.config.STAGES`, and its folder with a `stage.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar, cast
 
-from pipeline.config import Model, Source
-from pipeline.crashes import Place
-from pipeline.task import CorpusStep
+from pipeline.config import STAGES, CorpusConfig, Model, OwnStage, Source, StageName
+from pipeline.crashes import Position
+from pipeline.documents import Counts
+from pipeline.task import Pass
+
+Settings = TypeVar("Settings", bound=Model)
+MODULES = {name: f"pipeline.{name}.stage" for name in STAGES}
+OWN_MODULE = "pipeline.own.stage"
 
 
 @dataclass(frozen=True)
-class Build:
+class Build(Generic[Settings]):
     """One building of one stage.
 
-    settings: the stage's own model from `pipeline.config`; base: folder against which its relative paths are
-    meant; inputs: parquet files of the stage before, in order (none for `extract`, which reads `sources`);
-    workdir: the folder to fill, in which hidden names are scratch; fingerprint: of this building; crashed: documents
-    of the sources to leave out (`extract`; in the other stages `inputs` no longer holds them).
+    base: folder against which relative paths are meant; inputs: parquet files of the stage before, in order (none for
+    `extract`, which reads `sources`); workdir: the folder to fill, in which hidden names are scratch; published: the
+    folder that it becomes, with an earlier result where there is one; crashed: documents of the sources to leave out
+    (`extract`; in other stages `inputs` no longer holds them).
     """
 
-    settings: Any
+    settings: Settings
     sources: tuple[Source, ...]
     seed: int
     base: Path
     inputs: tuple[Path, ...]
     workdir: Path
     fingerprint: str
-    crashed: tuple[Place, ...] = ()
+    published: Path | None = None
+    crashed: tuple[Position, ...] = ()
 
 
-class StageModule(Protocol):
-    """The three functions of a stage's module."""
+@dataclass(frozen=True)
+class Stage(Generic[Settings]):
+    """A stage of the corpus.
 
-    def passes(self, build: Build) -> Iterator[CorpusStep]: ...
+    module: its code, hashed with all that it imports; libraries: distributions whose versions decide its output;
+    passes: generator of its passes; each runs to its end before the generator is resumed, so a pass may read what the
+    one before it wrote; files: outside the run that decide the output (a model, a list), hashed by content; manifest:
+    fields that it adds to its manifest; decided_by: what else of the recipe decides its output, merged over its own
+    settings; manifest_only: settings that decide its manifest alone; check: raises PipelineError for counts that hide
+    a mistake.
+    """
 
-    def external_files(self, settings: Model, base: Path) -> list[Path]: ...
+    name: str
+    module: str
+    libraries: tuple[str, ...]
+    passes: Callable[[Build[Settings]], Iterator[Pass]]
+    files: Callable[[Settings, Path], list[Path]] = lambda settings, base: []
+    manifest: Callable[[Build[Settings]], dict[str, Any]] = lambda build: {}
+    decided_by: Callable[[CorpusConfig], dict[str, Any]] = lambda config: {}
+    manifest_only: tuple[str, ...] = ()
+    check: Callable[[Build[Settings], Counts], None] = lambda build, counts: None
 
-    def manifest(self, build: Build) -> dict[str, Any]: ...
+
+def load_stage(chosen: StageName | OwnStage) -> Stage[Any]:
+    """A stage of the recipe. Imports its libraries."""
+    if isinstance(chosen, OwnStage):
+        own = cast(Stage[Any], importlib.import_module(OWN_MODULE).STAGE)
+        return replace(own, name=chosen.name)
+    return cast(Stage[Any], importlib.import_module(MODULES[chosen]).STAGE)

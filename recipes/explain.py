@@ -40,7 +40,11 @@ _BOUNDS = {
 _PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters a to z, digits, `.`, `_` and `-`, a letter or digit first, e.g. my-run",
     r"^[a-z][a-z0-9_]*$": "lower-case letters a to z, digits and `_`, a letter first",
+    r"^[^:]+\.py:[A-Za-z][A-Za-z0-9_]*$": "FILE.py:NAME, e.g. my_filters.py:keep_recipes",
 }
+
+
+_RENAMED: dict[Location, str] = {("dedup", "threshold"): "dedup.candidates_at"}
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,8 @@ def _nearest_choice(details: ErrorDetails) -> str:
 
 def _allowed_keys(location: Location, schema: type[BaseModel]) -> str:
     """The keys allowed where an unknown one is, and the nearest spelling there or elsewhere in the schema."""
+    if location in _RENAMED:
+        return f"; it is called `{_RENAMED[location]}` now"
     *parent, key = location
     siblings: list[str] = []
     elsewhere: list[str] = []

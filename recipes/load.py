@@ -72,7 +72,9 @@ def check_paths(loaded: Loaded[Recipe]) -> None:
     missing = [
         f"{loaded.document.origin(location)}: {'.'.join(map(str, location))}: {_missing(loaded.base / path)}"
         for location, path, is_glob in local_paths(loaded.recipe)
-        if not (_matches(loaded.base / path) if is_glob else (loaded.base / path).is_file())
+        if not (
+            _matches(loaded.base / path) if is_glob else (loaded.base / re.sub(r"\.py:\w+$", ".py", path)).is_file()
+        )
     ]
     if missing:
         raise RecipeError(missing)

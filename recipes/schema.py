@@ -11,7 +11,7 @@ from typing import Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, Field, model_validator
 
-from pipeline.config import CorpusConfig, Model
+from pipeline.config import CorpusConfig, Model, OwnStage
 from pipeline.quality.presets import PRESETS
 from trainer.config import TrainConfig
 
@@ -53,13 +53,18 @@ class Training(Model):
 def local_paths(recipe: Recipe) -> Iterator[tuple[Location, str, bool]]:
     """(field, path, whether it may be a glob or a folder) of every local file that the recipe names.
 
-    URLs (`s3://...`) and names of data sets are left out.
+    URLs (`s3://...`) and names of data sets are left out; `use` of a stage is FILE.py:NAME.
     """
     named: list[tuple[Location, str | None, bool]] = [
         (("sources", number, "paths", index), path, True)
         for number, source in enumerate(recipe.sources)
         if source.type != "hf"
         for index, path in enumerate(source.paths)
+    ]
+    named += [
+        (("stages", number, "use"), of.use, False)
+        for number, of in enumerate(recipe.stages)
+        if isinstance(of, OwnStage)
     ]
     for name in ("blocklist", "allowlist", "url_words"):
         lists = getattr(recipe.extract, name)

@@ -27,7 +27,7 @@ from pipeline.dedup.table import Array, Table, load_array, save_array
 from pipeline.kernels.clusters import NO_PAIRS, join, labels, similar_pairs
 from pipeline.kernels.minhash import I64, U32, U64
 from pipeline.stage import Build
-from pipeline.task import CorpusStep, Heartbeat, TaskReport
+from pipeline.task import Pass, Task, TaskReport
 
 COLUMNS = ("node", "survivor", "size")  # of each document that has a duplicate
 _RECORD_BYTES = 48  # a key, its node, their sorted copies, the order and an id
@@ -38,15 +38,15 @@ def partitions(documents: int, keys: int, partition_bytes: int) -> int:
     return max(1, -(-documents * keys * _RECORD_BYTES // partition_bytes))
 
 
-class ExactJoinStep(CorpusStep):
+class ExactJoinPass(Pass):
     """Edges between documents with equal text, from the one with the least id to each other."""
 
-    def __init__(self, build: Build, table: Table) -> None:
+    def __init__(self, build: Build[DedupConfig], table: Table) -> None:
         settings: DedupConfig = build.settings
         super().__init__("exact-join", build.workdir, partitions(len(table), 1, settings.partition_bytes))
         self.table = table
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         keys, nodes = self.table.partition("exact", rank, self.tasks)
         pairs = NO_PAIRS
         if len(nodes):
@@ -59,22 +59,22 @@ class ExactJoinStep(CorpusStep):
         return TaskReport(files=[save_array(edge_file(self.workdir, self.name, rank), pairs)])
 
 
-class BandJoinStep(CorpusStep):
+class BandJoinPass(Pass):
     """Verified edges between documents that share a band key."""
 
-    def __init__(self, build: Build, table: Table, bands: int, exact: ExactJoinStep | None) -> None:
+    def __init__(self, build: Build[DedupConfig], table: Table, bands: int, exact: ExactJoinPass | None) -> None:
         self.settings: DedupConfig = build.settings
         tasks = partitions(len(table), bands, self.settings.partition_bytes)
         super().__init__("band-join", build.workdir, tasks)
         self.table, self.exact = table, exact
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         keys, nodes = self.table.partition("band", rank, self.tasks)
         chosen = ~self._same_text()[nodes]
         keys, nodes = repeated(keys[chosen], nodes[chosen])
         ids = self.table.rows("id", nodes)
         order = np.lexsort((ids[:, 1], ids[:, 0], keys)) if len(nodes) else nodes
-        parts = leader_pairs(self.table, self.settings, keys[order], nodes[order], heartbeat)
+        parts = leader_pairs(self.table, self.settings, keys[order], nodes[order], task)
         pairs = np.unique(np.concatenate([NO_PAIRS, *parts]), axis=0)
         return TaskReport(files=[save_array(edge_file(self.workdir, self.name, rank), pairs)])
 
@@ -88,7 +88,7 @@ class BandJoinStep(CorpusStep):
 
 
 def leader_pairs(
-    table: Table, settings: DedupConfig, keys: U64, nodes: I64, heartbeat: Heartbeat, *, by_rim: bool = False
+    table: Table, settings: DedupConfig, keys: U64, nodes: I64, task: Task, *, by_rim: bool = False
 ) -> Iterator[I64]:
     """Edges (leader, document) of documents sorted by key, part by part; a divided bucket keeps its leaders."""
     exact = settings.verify_by == "exact"
@@ -111,7 +111,7 @@ def leader_pairs(
         )
         yield nodes[part[pairs]]
         leaders = part[last]
-        heartbeat.beat(0, 0, end / len(nodes))
+        task.beat(0, 0, end / len(nodes))
 
 
 def spans(counts: I64, settings: DedupConfig) -> Iterator[tuple[int, int]]:
@@ -141,14 +141,14 @@ def document_values(table: Table, nodes: I64, exact: bool) -> tuple[U32, I64]:
     return signatures.astype(np.uint32, copy=False).ravel(), np.arange(len(nodes) + 1, dtype=np.int64) * width
 
 
-def edge_file(workdir: Path, step: str, rank: int) -> Path:
+def edge_file(workdir: Path, name: str, rank: int) -> Path:
     """File of a join task's edges, int64 (n, 2)."""
-    return workdir / f".scratch/{step}/{rank:05d}.npy"
+    return workdir / f".scratch/{name}/{rank:05d}.npy"
 
 
-def edges(workdir: Path, step: CorpusStep) -> Iterator[I64]:
+def edges(workdir: Path, source: Pass) -> Iterator[I64]:
     """The edges of every task of a join."""
-    return (load_array(edge_file(workdir, step.name, rank)) for rank in range(step.tasks))
+    return (load_array(edge_file(workdir, source.name, rank)) for rank in range(source.tasks))
 
 
 def repeated(keys: U64, nodes: I64) -> tuple[U64, I64]:
@@ -162,17 +162,19 @@ def repeated(keys: U64, nodes: I64) -> tuple[U64, I64]:
     return keys[chosen], nodes[chosen]
 
 
-class ClusterStep(CorpusStep):
+class ClusterPass(Pass):
     """Writes node, survivor and cluster size of each document that has a duplicate, sorted by node."""
 
-    def __init__(self, build: Build, table: Table, exact: ExactJoinStep | None, near: BandJoinStep | None) -> None:
+    def __init__(
+        self, build: Build[DedupConfig], table: Table, exact: ExactJoinPass | None, near: BandJoinPass | None
+    ) -> None:
         super().__init__("clusters", build.workdir, 1)
         self.table, self.exact, self.near = table, exact, near
         self.new = int(table.starts[len(build.inputs)])
         self.settings: DedupConfig = build.settings
         self.sources = {source.name: number for number, source in enumerate(build.sources)}
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         parent = np.arange(len(self.table), dtype=np.int64)
         self._join(parent, self.exact)
         texts = labels(parent)
@@ -181,20 +183,20 @@ class ClusterStep(CorpusStep):
         moved = np.flatnonzero(parent != np.arange(len(parent)))
         nodes = self._ranked(np.union1d(moved, parent[moved]))
         nodes = nodes[np.argsort(parent[nodes], kind="stable")]
-        survivor = self._survivors(nodes, parent[nodes].astype(np.uint64), texts[nodes], heartbeat)
+        survivor = self._survivors(nodes, parent[nodes].astype(np.uint64), texts[nodes], task)
         _, cluster, size = np.unique(survivor, return_inverse=True, return_counts=True)
         columns = dict(zip(COLUMNS, (nodes, survivor, size[cluster]), strict=True))
         order = np.argsort(nodes)
         order = order[columns["size"][order] > 1]
-        heartbeat.beat(0, 0, 1.0)
+        task.beat(0, 0, 1.0)
         folder = self.workdir / ".scratch/clusters"
         return TaskReport(files=[save_array(folder / f"{name}.npy", columns[name][order]) for name in COLUMNS])
 
-    def _join(self, parent: I64, step: ExactJoinStep | BandJoinStep | None) -> None:
-        for pairs in edges(self.workdir, step) if step else ():
+    def _join(self, parent: I64, source: Pass | None) -> None:
+        for pairs in edges(self.workdir, source) if source else ():
             join(parent, pairs)
 
-    def _survivors(self, nodes: I64, components: U64, texts: I64, heartbeat: Heartbeat) -> I64:
+    def _survivors(self, nodes: I64, components: U64, texts: I64, task: Task) -> I64:
         """Survivor of each node. Nodes are sorted by component, then by survivor priority.
 
         Documents with identical text are compared once, through the first of them.
@@ -206,7 +208,7 @@ class ClusterStep(CorpusStep):
         stays = np.arange(len(self.table), dtype=np.int64)
         if self.near:
             walked = repeated(components[heads], nodes[heads])
-            parts = leader_pairs(self.table, self.settings, *walked, heartbeat, by_rim=True)
+            parts = leader_pairs(self.table, self.settings, *walked, task, by_rim=True)
             pairs = np.concatenate([NO_PAIRS, *parts])
             stays[pairs[:, 1]] = pairs[:, 0]
         survivors: I64 = stays[nodes[first][text]]
@@ -228,7 +230,7 @@ class ClusterStep(CorpusStep):
         return keys
 
 
-def read_clusters(build: Build, low: int, high: int) -> dict[str, Any]:
+def read_clusters(build: Build[DedupConfig], low: int, high: int) -> dict[str, Any]:
     """COLUMNS of the nodes from `low` up to `high`."""
     folder = build.workdir / ".scratch/clusters"
     columns = {name: load_array(folder / f"{name}.npy", mapped=True) for name in COLUMNS}

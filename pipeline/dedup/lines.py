@@ -17,31 +17,31 @@ import xxhash
 from pipeline.config import DedupConfig
 from pipeline.dedup.joins import partitions, read_clusters
 from pipeline.dedup.table import Table, load_array, partition_slice, save_array
-from pipeline.documents import read_batches, text_bytes
+from pipeline.documents import text_bytes
 from pipeline.kernels.minhash import I64, U64
 from pipeline.stage import Build
-from pipeline.task import CorpusStep, Heartbeat, TaskReport
+from pipeline.task import Pass, Task, TaskReport
 
 _LINES = 32  # assumed lines of a document; fixes the number of partitions
 
 
-class LineStep(CorpusStep):
+class LinePass(Pass):
     """Writes the distinct lines of each survivor of one input file: (key, node), sorted."""
 
-    def __init__(self, build: Build, table: Table) -> None:
+    def __init__(self, build: Build[DedupConfig], table: Table) -> None:
         super().__init__("lines", build.workdir, len(build.inputs))
         self.build, self.table = build, table
 
     def weight(self, rank: int) -> float:
         return float(self.build.inputs[rank].stat().st_size)
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         start, end = self.table.starts[rank], self.table.starts[rank + 1]
         clusters = read_clusters(self.build, start, end)
         dropped = set(clusters["node"][clusters["node"] != clusters["survivor"]].tolist())
         keys, nodes = [], []
         node = int(start)
-        for table in read_batches(self.build.inputs[rank], ["text", "url", "source"]):
+        for table in task.read(self.build.inputs[rank], ["text", "url", "source"]):
             for row in table.to_pylist():
                 if node not in dropped:
                     distinct = np.unique(line_keys(row["text"], site_of(row["url"], row["source"])))
@@ -49,24 +49,24 @@ class LineStep(CorpusStep):
                     keys.append(distinct)
                     nodes.append(np.full(len(distinct), node, np.int64))
                 node += 1
-            heartbeat.beat(table.num_rows, text_bytes(table), (node - start) / max(end - start, 1))
+            task.beat(table.num_rows, text_bytes(table), (node - start) / max(end - start, 1))
         key, owner = np.concatenate([np.empty(0, np.uint64), *keys]), np.concatenate([np.empty(0, np.int64), *nodes])
         order = np.argsort(key, kind="stable")
         return _save(self.workdir / f".scratch/lines/{rank:05d}", key[order], owner[order])
 
 
-class LineJoinStep(CorpusStep):
+class LineJoinPass(Pass):
     """Writes the lines to cut, (node, key) sorted by node, for one partition of the keys."""
 
-    def __init__(self, build: Build, table: Table) -> None:
+    def __init__(self, build: Build[DedupConfig], table: Table) -> None:
         settings: DedupConfig = build.settings
         super().__init__("line-join", build.workdir, partitions(len(table), _LINES, settings.partition_bytes))
         self.inputs, self.table, self.least = len(build.inputs), table, settings.line_documents or 0
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         keys, nodes = [], []
-        for task in range(self.inputs):
-            key, node = _load(self.workdir / f".scratch/lines/{task:05d}")
+        for number in range(self.inputs):
+            key, node = _load(self.workdir / f".scratch/lines/{number:05d}")
             cut, *_ = partition_slice(key, rank, self.tasks)
             keys.append(np.array(key[cut]))
             nodes.append(np.array(node[cut]))
@@ -88,7 +88,7 @@ class LineJoinStep(CorpusStep):
         return key[later], node[later]
 
 
-def lines_to_cut(build: Build, tasks: int, low: int, high: int) -> dict[int, set[int]]:
+def lines_to_cut(build: Build[DedupConfig], tasks: int, low: int, high: int) -> dict[int, set[int]]:
     """{node: keys of its lines to cut} for nodes from `low` up to `high`."""
     cuts: dict[int, set[int]] = {}
     for task in range(tasks):

@@ -39,7 +39,7 @@ from pipeline.documents import read_batches, text_bytes
 from pipeline.kernels.clusters import optimal_bands
 from pipeline.kernels.minhash import EMPTY, I64, U8, U64, VERSION, MinHasher
 from pipeline.stage import Build
-from pipeline.task import CorpusStep, Heartbeat, TaskReport
+from pipeline.task import Pass, Task, TaskReport
 
 Columns = dict[str, Any]
 
@@ -47,15 +47,15 @@ Columns = dict[str, Any]
 def make_hasher(settings: DedupConfig, seed: int) -> MinHasher:
     """The recipe's hasher; its similarity for candidates, if any, picks bands and rows within bands x rows hashes."""
     bands, rows = settings.bands, settings.rows
-    if settings.threshold is not None:
-        bands, rows = optimal_bands(settings.threshold, bands * rows)
+    if settings.candidates_at is not None:
+        bands, rows = optimal_bands(settings.candidates_at, bands * rows)
     return MinHasher(bands, rows, settings.ngram, seed)
 
 
-class SignatureStep(CorpusStep):
+class SignaturePass(Pass):
     """Writes the segments of the documents of one input, or of one file of an earlier corpus's index."""
 
-    def __init__(self, build: Build, table: Table, indexes: list[Path]) -> None:
+    def __init__(self, build: Build[DedupConfig], table: Table, indexes: list[Path]) -> None:
         super().__init__("signatures", build.workdir, len(build.inputs) + len(indexes))
         self.inputs, self.indexes, self.table = build.inputs, indexes, table
         self.settings: DedupConfig = build.settings
@@ -64,10 +64,10 @@ class SignatureStep(CorpusStep):
     def weight(self, rank: int) -> float:
         return float([*self.inputs, *self.indexes][rank].stat().st_size)
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         hasher = make_hasher(self.settings, self.seed)
         total = max(int(self.table.starts[rank + 1] - self.table.starts[rank]), 1)
-        batches = self._documents(rank, hasher, heartbeat, total)
+        batches = self._documents(rank, hasher, task, total)
         if rank >= len(self.inputs):
             batches = read_index(self.indexes[rank - len(self.inputs)], shingles=self.settings.verify_by == "exact")
         files: list[Path] = []
@@ -76,9 +76,9 @@ class SignatureStep(CorpusStep):
             files += _write_segment(folder, map(itemgetter(1), pieces), hasher, self.settings)
         return TaskReport(files=files)
 
-    def _documents(self, rank: int, hasher: MinHasher, heartbeat: Heartbeat, total: int) -> Iterator[Columns]:
+    def _documents(self, rank: int, hasher: MinHasher, task: Task, total: int) -> Iterator[Columns]:
         seen = 0
-        for table in read_batches(self.inputs[rank]):
+        for table in task.read(self.inputs[rank]):
             texts = table["text"].to_pylist()
             scopes = scope_names(table, self.settings.scope)
             data, ends = utf8_buffer(table["text"])
@@ -98,7 +98,7 @@ class SignatureStep(CorpusStep):
                 columns["shingle_count"] = np.diff(shingle_ends)
             yield columns
             seen += len(texts)
-            heartbeat.beat(len(texts), text_bytes(table), seen / total)
+            task.beat(len(texts), text_bytes(table), seen / total)
 
 
 def _pieces(batches: Iterator[Columns]) -> Iterator[tuple[int, Columns]]:

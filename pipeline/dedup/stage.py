@@ -1,7 +1,7 @@
 """Stage `dedup`: signatures, joins, clusters, and one survivor of each cluster (docs/format.md lists the columns).
 
 Passes: `signatures` (a task per input file) -> `exact-join`, `band-join` (a task per partition of the keys) ->
-`clusters` (one task) -> `lines`, `line-join` (optional) -> `dedup` (a task per input file). What they share lies in
+`clusters` (one task) -> `lines`, `line-join` (optional) -> `dedup` (a task per input file). They share
 `pipeline.dedup.table`; its rows name documents only within one building of the stage, whose fingerprint covers
 the input files, and the last pass checks every row's id. Drops: `exact_duplicate`, `near_duplicate`, and
 `exact_known`, `near_known` where an earlier corpus (`against`) has the document; value: Jaccard similarity
@@ -12,24 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import DedupConfig
+from pipeline.config import CorpusConfig, DedupConfig
 from pipeline.dedup.joins import (
-    BandJoinStep,
-    ClusterStep,
-    ExactJoinStep,
+    BandJoinPass,
+    ClusterPass,
+    ExactJoinPass,
     document_values,
     read_clusters,
     spans,
     value_counts,
 )
-from pipeline.dedup.lines import LineJoinStep, LineStep, cut_lines, lines_to_cut, site_of
+from pipeline.dedup.lines import LineJoinPass, LinePass, cut_lines, lines_to_cut, site_of
 from pipeline.dedup.signatures import (
-    SignatureStep,
+    SignaturePass,
     index_files,
     make_hasher,
     open_indexes,
@@ -37,11 +37,11 @@ from pipeline.dedup.signatures import (
     write_index,
 )
 from pipeline.dedup.table import Table, damaged
-from pipeline.documents import read_rows
+from pipeline.documents import append_columns, read_rows, replace_texts
 from pipeline.kernels.clusters import similarity
 from pipeline.kernels.minhash import I64
-from pipeline.stage import Build
-from pipeline.task import CorpusStep, DocumentStep, Heartbeat, TaskReport, Verdicts, add_counts
+from pipeline.stage import Build, Stage
+from pipeline.task import DocumentPass, Judge, Pass, TaskReport, Verdict, Verdicts
 
 ADDED = (
     pa.field("cluster", pa.string()),
@@ -51,80 +51,114 @@ ADDED = (
 )
 
 
-def passes(build: Build) -> Iterator[CorpusStep]:
+def passes(build: Build[DedupConfig]) -> Iterator[Pass]:
     """The passes in order; the optional ones where the recipe asks for them."""
-    settings: DedupConfig = build.settings
+    settings = build.settings
     hasher = make_hasher(settings, build.seed)
     hashes = hasher.bands * hasher.rows
     indexes = open_indexes(settings, build.base, signature_settings(settings, build.seed, hashes))
     table = Table(build.workdir, [read_rows(path) for path in (*build.inputs, *indexes)], hashes)
-    yield SignatureStep(build, table, indexes)
-    exact = ExactJoinStep(build, table) if settings.exact else None
-    near = BandJoinStep(build, table, hasher.bands, exact) if settings.minhash else None
+    yield SignaturePass(build, table, indexes)
+    exact = ExactJoinPass(build, table) if settings.exact else None
+    near = BandJoinPass(build, table, hasher.bands, exact) if settings.minhash else None
     yield from (join for join in (exact, near) if join)
-    yield ClusterStep(build, table, exact, near)
+    yield ClusterPass(build, table, exact, near)
     line_tasks = 0
     if settings.line_documents:
-        yield LineStep(build, table)
-        line_join = LineJoinStep(build, table)
+        yield LinePass(build, table)
+        line_join = LineJoinPass(build, table)
         line_tasks = line_join.tasks
         yield line_join
-    yield ApplyStep(build, table, line_tasks)
+    yield DedupPass(build, table, line_tasks)
 
 
-def external_files(settings: DedupConfig, base: Path) -> list[Path]:
+def files(settings: DedupConfig, base: Path) -> list[Path]:
     """The indexes of earlier corpora."""
     return index_files(settings, base)
 
 
-def manifest(build: Build) -> dict[str, Any]:
-    """What the index was made with, for a later corpus's `against`."""
+def decided_by(config: CorpusConfig) -> dict[str, Any]:
+    """The seed of the hashes."""
+    return {"seed": config.seed}
+
+
+def manifest(build: Build[DedupConfig]) -> dict[str, Any]:
+    """Settings of the index, for a later corpus's `against`."""
     hasher = make_hasher(build.settings, build.seed)
     return {"index": signature_settings(build.settings, build.seed, hasher.bands * hasher.rows)}
 
 
-class ApplyStep(DocumentStep):
+class Duplicate(NamedTuple):
+    """A document that has duplicates. survivor: id of the document of its cluster that stays; size: of the cluster."""
+
+    survivor: str
+    size: int
+    similarity: float
+    verdict: Verdict | None
+
+    def columns(self) -> tuple[str, int, str | None, float | None]:
+        """Values of ADDED: the last two only of a document that is dropped as a duplicate."""
+        return (self.survivor, self.size, *((self.survivor, self.similarity) if self.verdict else (None, None)))
+
+
+class DedupPass(DocumentPass):
     """Keeps each cluster's survivor, cuts recurring lines, and writes the index of what is kept."""
 
-    def __init__(self, build: Build, table: Table, line_tasks: int) -> None:
+    def __init__(self, build: Build[DedupConfig], table: Table, line_tasks: int) -> None:
         super().__init__("dedup", build.workdir, build.inputs, ADDED)
         self.build, self.table, self.line_tasks = build, table, line_tasks
-        self.settings: DedupConfig = build.settings
-        self.new = int(table.starts[len(build.inputs)])
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        low, high = int(self.table.starts[rank]), int(self.table.starts[rank + 1])
-        self._plan = self._read_plan(low, high)
-        self._cuts = lines_to_cut(self.build, self.line_tasks, low, high)
-        self._next, self._kept, self._lines_cut = low, list[int](), 0
-        report = super().process(rank, heartbeat)
-        if self._kept:
-            report.files.append(write_index(self.workdir / f"index/{rank:05d}.parquet", self._index_parts()))
-        add_counts(report.counts, {"lines_cut": self._lines_cut} if self.line_tasks else {})
-        return report
+    def open(self, rank: int) -> DedupJudge:
+        return DedupJudge(self, rank)
 
-    def _read_plan(self, low: int, high: int) -> dict[int, tuple[str, int, float, str | None, str]]:
-        """{node: (survivor's id, cluster size, similarity, rule or None, detail)} of nodes that have duplicates."""
-        found = read_clusters(self.build, low, high)
-        nodes, survivors = found["node"], found["survivor"]
+
+class DedupJudge(Judge):
+    """Decides on the documents of one input file, in the order of their nodes (`pipeline.dedup.table`)."""
+
+    def __init__(self, of: DedupPass, rank: int) -> None:
+        self.settings, self.table = of.build.settings, of.table
+        self.input, self.index_file = of.inputs[rank], of.workdir / f"index/{rank:05d}.parquet"
+        self.new = int(of.table.starts[len(of.inputs)])  # first node of earlier corpora
+        self.next, end = int(of.table.starts[rank]), int(of.table.starts[rank + 1])
+        self.duplicates = self._duplicates(read_clusters(of.build, self.next, end))
+        self.cuts = lines_to_cut(of.build, of.line_tasks, self.next, end)
+        self.kept: list[int] = []
+        self.counts = {"lines_cut": 0} if of.line_tasks else {}
+
+    def judge(self, table: pa.Table) -> tuple[pa.Table, Verdicts]:
+        nodes = range(self.next, self.next + table.num_rows)
+        self.next = nodes.stop
+        ids = table["id"].to_pylist()
+        if ids != hex_ids(self.table.rows("id", np.array(nodes, np.int64))):
+            raise damaged(self.table.folder, f"its ids are not those of {self.input}")
+        rows = [self.duplicates.get(node) or Duplicate(i, 1, 1.0, None) for node, i in zip(nodes, ids, strict=True)]
+        table, verdicts = self._cut_lines(table, nodes, [row.verdict for row in rows])
+        self.kept += [node for node, verdict in zip(nodes, verdicts, strict=True) if verdict is None]
+        columns = zip(*(row.columns() for row in rows), strict=True)
+        return append_columns(table, ADDED, columns), verdicts
+
+    def report(self) -> TaskReport:
+        return TaskReport(self.counts, [write_index(self.index_file, self._index_parts())] if self.kept else [])
+
+    def _duplicates(self, clusters: dict[str, Any]) -> dict[int, Duplicate]:
+        """{node: duplicate} of nodes that have duplicates."""
+        nodes, survivors = clusters["node"], clusters["survivor"]
         same = (self.table.rows("exact", nodes) == self.table.rows("exact", survivors)).all(axis=1)
         same &= self.settings.exact
-        known = survivors >= self.new
         ids = hex_ids(self.table.rows("id", survivors))
-        addresses = self.table.strings("url", survivors)
-        closeness = self._similarities(nodes, survivors)
-        plan = {}
+        urls = self.table.strings("url", survivors)
+        similarities = np.where(same, 1.0, self._similarities(nodes, survivors))
+        duplicates = {}
         for i, node in enumerate(nodes.tolist()):
-            rule = ("exact" if same[i] else "near") + ("_known" if known[i] else "_duplicate")
-            detail = f"{ids[i]} {addresses[i] or ''}".strip() if known[i] else ids[i]
-            plan[node] = (
-                ids[i],
-                int(found["size"][i]),
-                1.0 if same[i] else float(closeness[i]),
-                rule if node != survivors[i] else None,
-                detail,
-            )
-        return plan
+            verdict, value = None, float(similarities[i])
+            if node != survivors[i]:
+                kind, threshold = ("exact", 1.0) if same[i] else ("near", self.settings.verify)
+                if survivors[i] >= self.new:
+                    verdict = Verdict(f"{kind}_known", value, threshold, f"{ids[i]} {urls[i] or ''}".strip())
+                else:
+                    verdict = Verdict(f"{kind}_duplicate", value, threshold, ids[i])
+            duplicates[node] = Duplicate(ids[i], int(clusters["size"][i]), value, verdict)
+        return duplicates
 
     def _similarities(self, nodes: I64, survivors: I64) -> Any:
         exact, parts = self.settings.verify_by == "exact", [np.empty(0)]
@@ -136,46 +170,25 @@ class ApplyStep(DocumentStep):
             parts.append(similarity(values, offsets, half, half + len(half), exact))
         return np.concatenate(parts)
 
-    def judge(self, table: pa.Table, rank: int) -> Verdicts:
-        nodes = range(self._next, self._next + table.num_rows)
-        self._next += table.num_rows
-        ids = table["id"].to_pylist()
-        if ids != hex_ids(self.table.rows("id", np.array(nodes, np.int64))):
-            raise damaged(self.table.folder, f"its ids are not those of {self.inputs[rank]}")
-        single = ("", 1, 1.0, None, "")
-        found = [self._plan.get(node, single) for node in nodes]
-        rules = [entry[3] for entry in found]
-        table, rules = self._cut_lines(table, nodes, rules)
-        self._kept += [node for node, rule in zip(nodes, rules, strict=True) if rule is None]
-        columns: list[list[Any]] = [
-            [entry[0] or i for i, entry in zip(ids, found, strict=True)],
-            [entry[1] for entry in found],
-            [entry[0] if entry[3] else None for entry in found],
-            [entry[2] if entry[3] else None for entry in found],
-        ]
-        for added, column in zip(ADDED, columns, strict=True):
-            table = table.append_column(added, pa.array(column, added.type))
-        limits = {"exact": 1.0, "near": self.settings.verify, "recurring": None}
-        thresholds = [limits[rule.split("_")[0]] if rule else None for rule in rules]
-        return Verdicts(table, rules, columns[-1], thresholds, [entry[4] or None for entry in found])
-
-    def _cut_lines(self, table: pa.Table, nodes: range, rules: list[str | None]) -> tuple[pa.Table, list[str | None]]:
-        """The table with recurring lines cut; a document of nothing else is dropped as it was."""
-        if not any(node in self._cuts for node in nodes):
-            return table, rules
-        texts, rules = table["text"].to_pylist(), list(rules)
-        urls, sources = table["url"].to_pylist(), table["source"].to_pylist()
+    def _cut_lines(
+        self, table: pa.Table, nodes: range, verdicts: list[Verdict | None]
+    ) -> tuple[pa.Table, list[Verdict | None]]:
+        """The table with recurring lines cut; a document of nothing else is dropped with its text as it was."""
+        if not any(node in self.cuts for node in nodes):
+            return table, verdicts
+        texts, urls, sources = (table[name].to_pylist() for name in ("text", "url", "source"))
         for i, node in enumerate(nodes):
-            if node in self._cuts and rules[i] is None:
-                rest = cut_lines(texts[i], site_of(urls[i], sources[i]), self._cuts[node])
-                self._lines_cut += len(self._cuts[node])
-                rules[i] = None if rest else "recurring_lines"
-                texts[i] = rest or texts[i]
-        place = table.column_names.index("text")
-        return table.set_column(place, "text", pa.array(texts, pa.string())), rules
+            if node in self.cuts and verdicts[i] is None:
+                rest = cut_lines(texts[i], site_of(urls[i], sources[i]), self.cuts[node])
+                self.counts["lines_cut"] += len(self.cuts[node])
+                if rest:
+                    texts[i] = rest
+                else:
+                    verdicts[i] = Verdict("recurring_lines")
+        return replace_texts(table, texts), verdicts
 
     def _index_parts(self) -> Iterator[dict[str, Any]]:
-        exact, kept = self.settings.verify_by == "exact", np.array(self._kept, np.int64)
+        exact, kept = self.settings.verify_by == "exact", np.array(self.kept, np.int64)
         for start, end in spans(value_counts(self.table, kept, exact), self.settings):
             nodes = kept[start:end]
             names = ("id", "exact", "scope", "signature")
@@ -186,5 +199,8 @@ class ApplyStep(DocumentStep):
 
 
 def hex_ids(ids: Any) -> list[str]:
-    """Documents' ids as they stand in parquet files, from uint64 (n, 2)."""
+    """Ids as written in parquet files, of uint64 (n, 2)."""
     return [value.tobytes().hex() for value in ids]
+
+
+STAGE = Stage("dedup", __name__, ("pyarrow",), passes, files, manifest, decided_by)

@@ -12,183 +12,193 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from common.errors import PipelineError
 from common.files import read_json, write_json
-from pipeline.config import ExtractConfig
-from pipeline.crashes import RULE as CRASHED
-from pipeline.documents import BASE_SCHEMA, BATCH_BYTES, BATCH_ROWS, document_id, text_bytes
+from pipeline.config import CorpusConfig, ExtractConfig
+from pipeline.crashes import DETAIL, DETAIL_READING, RULE, Position, Record
+from pipeline.documents import BASE_SCHEMA, BATCH_BYTES, BATCH_ROWS, Counts, document_id, text_bytes
 from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
 from pipeline.extract.text import decode, extract_counted, tidy
 from pipeline.extract.urls import domain_of, list_files, read_rules
 from pipeline.kernels.html.forest import WEIGHTS
 from pipeline.read import Input, RawDocument, list_inputs, plan_tasks, read_documents
-from pipeline.stage import Build
-from pipeline.task import CorpusStep, Heartbeat, TaskReport, Verdicts, VerdictWriter
+from pipeline.stage import Build, Stage
+from pipeline.task import Pass, Task, TaskReport, Verdict, VerdictWriter
 
-_HTML = {"text/html", "application/xhtml+xml"}
 _READY = {"text/plain", "text/markdown"}
-Reason = tuple[str | None, float | None, float | None, str | None]
-_KEPT: Reason = (None, None, None, None)
+_URL_LISTS = ("blocklist", "allowlist", "url_words")
+# Of a source: where its files are decides nothing (their keys and contents are hashed), nor does the mixture.
+_NOT_DECISIVE = {"weight", "repeat", "license", "paths"}
 
 
-def passes(build: Build) -> Iterator[CorpusStep]:
-    """One pass, a task for each `task_bytes` of input."""
+def passes(build: Build[ExtractConfig]) -> Iterator[Pass]:
+    """Extraction, a task for each `task_bytes` of input; before it the survey where domains are limited."""
     tasks = plan_tasks(list_inputs(list(build.sources), build.base), build.settings.task_bytes)
     if build.settings.domain_limit is not None:
-        yield SurveyStep(build, tasks)
-    yield ExtractStep(build, tasks)
+        yield SurveyPass(build, tasks)
+    yield ExtractPass(build, tasks)
 
 
-def external_files(settings: ExtractConfig, base: Path) -> list[Path]:
+def files(settings: ExtractConfig, base: Path) -> list[Path]:
     """The URL lists, and the fast extractor's weights."""
-    lists = [*settings.blocklist, *settings.allowlist, *settings.url_words]
+    lists = [name for field in _URL_LISTS for name in getattr(settings, field)]
     return [*list_files(lists, base), *([WEIGHTS] if settings.extractor == "fast" else [])]
 
 
-def manifest(build: Build) -> dict[str, Any]:
-    """Nothing beyond the runner's fields."""
-    return {}
+def decided_by(config: CorpusConfig) -> dict[str, Any]:
+    """The sources; of the URL lists only how many there are, since their contents are hashed."""
+    lists = {name: len(getattr(config.extract, name)) for name in _URL_LISTS}
+    return lists | {"sources": [source.model_dump(exclude=_NOT_DECISIVE) for source in config.sources]}
 
 
-class SourceStep(CorpusStep):
+def check(build: Build[ExtractConfig], counts: Counts) -> None:
+    """Raise PipelineError where a source gave nothing."""
+    for source in build.sources:
+        if not counts["sources"].get(source.name, {}).get("in"):
+            raise PipelineError(
+                f"source `{source.name}` gave no documents; its files exist but hold no record of type"
+                f" `{source.type}`: {', '.join(source.paths)}"
+            )
+
+
+class SourcePass(Pass):
     """A pass over the input files, with the rules that need no text."""
 
-    def __init__(self, name: str, build: Build, inputs: list[list[Input]]) -> None:
+    def __init__(self, name: str, build: Build[ExtractConfig], inputs: list[list[Input]]) -> None:
         super().__init__(name, build.workdir, len(inputs))
         self.inputs = inputs
         self.settings = settings = build.settings
         self.crashed = frozenset(build.crashed)
-        lists = (settings.blocklist, settings.allowlist, settings.url_words)
-        self.urls = read_rules(*(list_files(names, build.base) for names in lists))
+        self.urls = read_rules(*(list_files(getattr(settings, name), build.base) for name in _URL_LISTS))
 
     def weight(self, rank: int) -> float:
         return float(sum(item.size for item in self.inputs[rank]))
 
-    def read(self, item: Input, skipped: Counter[str] | None = None) -> Iterator[RawDocument]:
+    def read(self, item: Input, task: Task, skipped: Counter[str] | None = None) -> Iterator[RawDocument]:
         """The documents of an input file; an archive's records that are no page are added to `skipped`."""
-        return read_documents(item, self.settings.max_bytes, self.crashed, skipped)
 
-    def refuse(self, raw: RawDocument) -> Reason:
-        """Why a document is not even decoded, or _KEPT."""
+        def watch(item: Input, documents: Iterator[RawDocument]) -> Iterator[RawDocument]:
+            return _watched(item.key, documents, self.crashed, task.record)
+
+        return read_documents(item, self.settings.max_bytes, skipped=skipped, watch=watch)
+
+    def refuse(self, raw: RawDocument) -> Verdict | None:
+        """Why a document is not even decoded."""
         settings = self.settings
         if raw.crashed is not None:
-            return CRASHED, None, None, raw.crashed
+            return Verdict(RULE, detail=raw.crashed)
         if raw.fault is not None:
-            return "unreadable", None, None, raw.fault
+            return Verdict("unreadable", detail=raw.fault)
         if raw.status not in settings.statuses:
-            return "http_status", float(raw.status), None, None
+            return Verdict("http_status", float(raw.status))
         if raw.text is None and raw.media_type not in {*settings.media_types, "text/markdown"}:
-            return "media_type", None, None, raw.media_type or "none declared"
+            return Verdict("media_type", detail=raw.media_type or "none declared")
         if raw.truncated:
-            return "too_large", float(len(raw.body)), float(settings.max_bytes), None
+            return Verdict("too_large", float(len(raw.body)), float(settings.max_bytes))
         if refusal := self.urls.refusal(raw.url):
-            return refusal[0], None, None, refusal[1]
-        return _KEPT
+            return Verdict(refusal[0], detail=refusal[1])
+        return None
 
     def survey_path(self, rank: int) -> Path:
-        """File in which the survey leaves the documents of each domain in a task."""
+        """File with the number of documents of each domain in a task."""
         return self.workdir / ".survey" / f"{rank:05d}.json"
 
 
-class SurveyStep(SourceStep):
+def _watched(
+    key: str, documents: Iterator[RawDocument], crashed: frozenset[Position], record: Record | None
+) -> Iterator[RawDocument]:
+    """The documents of a file, without the content of those that crash; each is recorded in a search for one."""
+
+    def at(offset: int, *, reading: bool = False) -> bool:
+        if record:
+            record.write(key, offset, reading=reading)
+        return Position(key, offset, reading) in crashed
+
+    offset = -1
+    while not at(offset, reading=True):
+        document = next(documents, None)
+        if document is None:
+            break
+        offset = document.offset
+        yield replace(document, body=b"", text=None, crashed=DETAIL) if at(offset) else document
+    else:
+        yield RawDocument(offset=-1, crashed=f"{DETAIL_READING} (offset {offset})")
+    if record:
+        record.clear()
+
+
+class SurveyPass(SourcePass):
     """Counts the documents of each domain, task by task."""
 
-    def __init__(self, build: Build, inputs: list[list[Input]]) -> None:
+    def __init__(self, build: Build[ExtractConfig], inputs: list[list[Input]]) -> None:
         super().__init__("survey", build, inputs)
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        found: Counter[str] = Counter()
+    def process(self, rank: int, task: Task) -> TaskReport:
+        domains: Counter[str] = Counter()
         for item in self.inputs[rank]:
-            found.update(domain_of(raw.url) for raw in self.read(item) if self.refuse(raw) is _KEPT)
-        write_json(self.survey_path(rank), dict(sorted(found.items())))
-        return TaskReport({}, [self.survey_path(rank)])
+            domains.update(domain_of(raw.url) for raw in self.read(item, task) if self.refuse(raw) is None)
+        write_json(self.survey_path(rank), dict(sorted(domains.items())))
+        return TaskReport(files=[self.survey_path(rank)])
 
 
-class _Batch:
-    """Documents with the reasons to drop them, gathered across input files until they are worth a row group."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.reasons: list[Reason] = []
-        self.characters = 0
-
-    def add(self, row: dict[str, Any], reason: Reason) -> None:
-        """One document more."""
-        self.rows.append(row)
-        self.reasons.append(reason)
-        self.characters += len(row["text"])
-
-    def is_full(self) -> bool:
-        """Whether it is time to write."""
-        return len(self.rows) == BATCH_ROWS or self.characters > BATCH_BYTES
-
-    def write(self, writer: VerdictWriter) -> tuple[int, int]:
-        """Write the documents and be empty. Returns how many they were, and their bytes of text."""
-        if not self.rows:
-            return 0, 0
-        table = pa.Table.from_pylist(self.rows, schema=BASE_SCHEMA)
-        columns: list[Any] = [list(column) for column in zip(*self.reasons, strict=True)]
-        writer.write(Verdicts(table, *columns))
-        self.rows, self.reasons, self.characters = [], [], 0
-        return table.num_rows, text_bytes(table)
-
-
-class ExtractStep(SourceStep):
+class ExtractPass(SourcePass):
     """Reads the input files of a task, decodes and extracts their documents."""
 
-    def __init__(self, build: Build, inputs: list[list[Input]]) -> None:
+    def __init__(self, build: Build[ExtractConfig], inputs: list[list[Input]]) -> None:
         super().__init__("extract", build, inputs)
-        self.domains: Counter[str] = Counter()  # documents of each domain before the one in hand
-        self.ways: Counter[str] = Counter()  # how the texts of the task in hand were found
-        self.skipped: Counter[str] = Counter()  # its archives' records that are no page, by type
-        self.isolated: IsolatedExtractor | None = None
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        total, done = self.weight(rank), 0.0
-        self.domains, self.ways, self.skipped = self._domains_before(rank), Counter(), Counter()
-        with VerdictWriter(self.workdir, "extract", rank, BASE_SCHEMA) as writer, self._isolation() as self.isolated:
-            batch = _Batch()
+    def process(self, rank: int, task: Task) -> TaskReport:
+        settings, total, done = self.settings, self.weight(rank), 0.0
+        seconds = settings.isolate_seconds
+        isolation = nullcontext() if seconds is None else IsolatedExtractor(settings.extractor, seconds)
+        skipped: Counter[str] = Counter()
+        with VerdictWriter.open(self.workdir, "extract", rank, BASE_SCHEMA) as writer, isolation as isolated:
+            extraction = _Extraction(settings, self._domains_before(rank), isolated)
+            batch = _Batch(writer)
             for item in self.inputs[rank]:
-                for raw in self.read(item, self.skipped):
-                    batch.add(*self._extract(item, raw))
+                for raw in self.read(item, task, skipped):
+                    batch.add(*extraction.extract(item, raw, self.refuse(raw)))
                     if batch.is_full():
                         within = min(raw.offset, item.size) if item.source.type == "warc" else 0
-                        heartbeat.beat(*batch.write(writer), (done + within) / total)
+                        task.beat(*batch.write(), (done + within) / total)
                 done += item.size
-            heartbeat.beat(*batch.write(writer), 1.0)
-        counts = {"extracted_by": self.ways, "skipped_records": self.skipped}
-        return TaskReport(
-            writer.counts | {name: dict(sorted(found.items())) for name, found in counts.items()}, writer.files
-        )
-
-    def _isolation(self) -> AbstractContextManager[IsolatedExtractor | None]:
-        seconds = self.settings.isolate_seconds
-        return nullcontext() if seconds is None else IsolatedExtractor(self.settings.extractor, seconds)
+            task.beat(*batch.write(), 1.0)
+        counts = {"extracted_by": extraction.ways, "skipped_records": skipped}
+        return TaskReport(writer.counts | {name: dict(sorted(of.items())) for name, of in counts.items()}, writer.files)
 
     def _domains_before(self, rank: int) -> Counter[str]:
-        found: Counter[str] = Counter()
+        domains: Counter[str] = Counter()
         if self.settings.domain_limit is not None:
             for earlier in range(rank):
-                found.update(read_json(self.survey_path(earlier)))
-        return found
+                domains.update(read_json(self.survey_path(earlier)))
+        return domains
 
-    def _extract(self, item: Input, raw: RawDocument) -> tuple[dict[str, Any], Reason]:
-        reason = self.refuse(raw)
-        if reason is _KEPT:
-            reason = self._over_limit(raw)
+
+class _Extraction:
+    """State of one task. domains: documents of each domain so far; ways: how texts were extracted."""
+
+    def __init__(self, settings: ExtractConfig, domains: Counter[str], isolated: IsolatedExtractor | None) -> None:
+        self.settings, self.domains, self.isolated = settings, domains, isolated
+        self.ways: Counter[str] = Counter()
+
+    def extract(self, item: Input, raw: RawDocument, refused: Verdict | None) -> tuple[dict[str, Any], Verdict | None]:
+        """Row of BASE_SCHEMA and verdict of a document; `refused`: the verdict of rules that need no text."""
+        verdict = refused or self._over_limit(raw)
         text, charset = "", raw.charset
-        if reason is _KEPT:
+        if verdict is None:
             try:
                 text, charset = self._text(raw)
-            except PageRefusedError as refused:
-                reason = (refused.rule, None, self.settings.isolate_seconds, refused.detail)
-        if reason is _KEPT and len(text) < self.settings.min_characters:
-            reason = ("empty_text", float(len(text)), float(self.settings.min_characters), None)
+            except PageRefusedError as error:
+                verdict = Verdict(error.rule, None, self.settings.isolate_seconds, error.detail)
+        if verdict is None and len(text) < self.settings.min_characters:
+            verdict = Verdict("empty_text", float(len(text)), float(self.settings.min_characters))
         row = {
             "text": text,
             "id": document_id(item.key, raw.offset),
@@ -201,20 +211,20 @@ class ExtractStep(SourceStep):
             "charset": charset,
             "metadata": json.dumps(raw.metadata, sort_keys=True, ensure_ascii=False, default=str),
         }
-        return row, reason
+        return row, verdict
 
-    def _over_limit(self, raw: RawDocument) -> Reason:
-        """Whether the document's domain has had its share, or _KEPT."""
+    def _over_limit(self, raw: RawDocument) -> Verdict | None:
         limit = self.settings.domain_limit
         if limit is None:
-            return _KEPT
+            return None
         domain = domain_of(raw.url)
         self.domains[domain] += 1
-        if self.domains[domain] > limit:
-            return "domain_limit", float(self.domains[domain]), float(limit), domain
-        return _KEPT
+        if self.domains[domain] <= limit:
+            return None
+        return Verdict("domain_limit", float(self.domains[domain]), float(limit), domain)
 
     def _text(self, raw: RawDocument) -> tuple[str, str | None]:
+        """(text, charset) of a document."""
         if raw.text is not None:
             return tidy(raw.text), "utf-8"
         page, charset = decode(raw.body, raw.charset)
@@ -227,3 +237,34 @@ class ExtractStep(SourceStep):
             text, way = extract_counted(page, url=raw.url, extractor=extractor)
         self.ways[way] += 1
         return text, charset
+
+
+class _Batch:
+    """Documents with their verdicts, gathered across input files until they fill a row group."""
+
+    def __init__(self, writer: VerdictWriter) -> None:
+        self.writer = writer
+        self.rows: list[dict[str, Any]] = []
+        self.verdicts: list[Verdict | None] = []
+        self.characters = 0
+
+    def add(self, row: dict[str, Any], verdict: Verdict | None) -> None:
+        self.rows.append(row)
+        self.verdicts.append(verdict)
+        self.characters += len(row["text"])
+
+    def is_full(self) -> bool:
+        return len(self.rows) == BATCH_ROWS or self.characters > BATCH_BYTES
+
+    def write(self) -> tuple[int, int]:
+        """Write the documents and forget them. Returns their number and their bytes of text."""
+        if not self.rows:
+            return 0, 0
+        table = pa.Table.from_pylist(self.rows, schema=BASE_SCHEMA)
+        self.writer.write(table, self.verdicts)
+        self.rows, self.verdicts, self.characters = [], [], 0
+        return table.num_rows, text_bytes(table)
+
+
+_LIBRARIES = ("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow")
+STAGE = Stage("extract", __name__, _LIBRARIES, passes, files=files, decided_by=decided_by, check=check)

@@ -8,75 +8,77 @@ share of the paragraphs, by length, in the main language).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from pipeline.config import LanguageConfig
+from pipeline.documents import append_columns
 from pipeline.language.identify import Guess, LanguageIdentifier, find_model
-from pipeline.stage import Build
-from pipeline.task import CorpusStep, DocumentStep, Verdicts
+from pipeline.stage import Build, Stage
+from pipeline.task import DocumentPass, Judge, Pass, Verdict, Verdicts
 
 ADDED = (
     pa.field("language", pa.string()),
     pa.field("language_script", pa.string()),
     pa.field("language_score", pa.float64()),
 )
-Reason = tuple[str | None, float | None, float | None]
 
 
-def passes(build: Build) -> Iterator[CorpusStep]:
+def passes(build: Build[LanguageConfig]) -> Iterator[Pass]:
     """One pass, a task for each input file."""
-    yield LanguageStep(build)
+    yield LanguagePass(build)
 
 
-def external_files(settings: LanguageConfig, base: Path) -> list[Path]:
+def files(settings: LanguageConfig, base: Path) -> list[Path]:
     """The model."""
     return [find_model(base / settings.model if settings.model else None)]
 
 
-def manifest(build: Build) -> dict[str, Any]:
-    """Nothing beyond the runner's fields."""
-    return {}
-
-
-class LanguageStep(DocumentStep):
+class LanguagePass(DocumentPass):
     """Identifies and filters."""
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, build: Build[LanguageConfig]) -> None:
         super().__init__("language", build.workdir, build.inputs, ADDED)
-        self.settings: LanguageConfig = build.settings
-        self.model = str(external_files(build.settings, build.base)[0])
-        self._identifier: LanguageIdentifier | None = None
+        self.settings = build.settings
+        self.model = str(files(build.settings, build.base)[0])
 
-    def judge(self, table: pa.Table, rank: int) -> Verdicts:
-        # Loaded by the task, not the constructor: a fastText model does not travel between processes.
-        self._identifier = self._identifier or LanguageIdentifier(self.model)
+    def open(self, rank: int) -> LanguageJudge:
+        return LanguageJudge(self.settings, _identifier(self.model))
+
+
+@lru_cache(maxsize=1)
+def _identifier(model: str) -> LanguageIdentifier:
+    """The model, loaded once in a process: it does not travel between processes."""
+    return LanguageIdentifier(model)
+
+
+class LanguageJudge(Judge):
+    """Guesses languages and compares them with the recipe's thresholds."""
+
+    def __init__(self, settings: LanguageConfig, identifier: LanguageIdentifier) -> None:
+        self.settings, self.identifier = settings, identifier
+
+    def judge(self, table: pa.Table) -> tuple[pa.Table, Verdicts]:
         texts = table["text"].to_pylist()
-        guesses = self._identifier.guess(texts)
-        languages = [guess.language for guess in guesses]
-        columns = (languages, [guess.script for guess in guesses], [guess.score for guess in guesses])
-        for added, column in zip(ADDED, columns, strict=True):
-            table = table.append_column(added, pa.array(column, added.type))
-        reasons = [self._reason(guess) for guess in guesses]
-        if self.settings.mixed is not None:
-            reasons = [
-                reason if reason[0] else self._mixed(text, self._identifier, self.settings.mixed)
-                for text, reason in zip(texts, reasons, strict=True)
-            ]
-        rules, values, thresholds = ([reason[i] for reason in reasons] for i in range(3))
-        return Verdicts(table, rules, values, thresholds, languages)  # type: ignore[arg-type]
+        guesses = self.identifier.guess(texts)
+        columns = [[getattr(guess, name) for guess in guesses] for name in ("language", "script", "score")]
+        verdicts = [self._verdict(text, guess) for text, guess in zip(texts, guesses, strict=True)]
+        return append_columns(table, ADDED, columns), verdicts
 
-    def _reason(self, guess: Guess) -> Reason:
-        threshold = self.settings.thresholds.get(guess.language, self.settings.threshold)
+    def _verdict(self, text: str, guess: Guess) -> Verdict | None:
+        settings, language = self.settings, guess.language
+        threshold = settings.thresholds.get(language, settings.threshold)
         if guess.score < threshold:
-            return "language_score", guess.score, threshold
-        if self.settings.keep is not None and guess.language not in self.settings.keep:
-            return "language_unwanted", guess.score, threshold
-        return None, None, None
+            return Verdict("language_score", guess.score, threshold, language)
+        if settings.keep is not None and language not in settings.keep:
+            return Verdict("language_unwanted", guess.score, threshold, language)
+        if settings.mixed is not None:
+            main = next(iter(self.identifier.shares(text).values()), 1.0)
+            if main < settings.mixed:
+                return Verdict("language_mixed", main, settings.mixed, language)
+        return None
 
-    @staticmethod
-    def _mixed(text: str, identifier: LanguageIdentifier, least: float) -> Reason:
-        main = next(iter(identifier.shares(text).values()), 1.0)
-        return ("language_mixed", main, least) if main < least else (None, None, None)
+
+STAGE = Stage("language", __name__, ("numba", "pyarrow"), passes, files)

@@ -1,10 +1,11 @@
 """Stage `quality`: signals and scores of every document, then rules, masking and decontamination.
 
-The first pass measures; its columns are taken over from the published stage where nothing that decides them changed,
-so a changed threshold computes no signal. The second pass decides. Adds a float column per signal, `<name>_score`
-(and `<name>_bin`) per classifier, `failed_rules` and `masked`. A drop names the first failing rule with its value and
-threshold; `detail` lists all failing rules with theirs. Signals describe the text as it came in; C4's line edits and
-masking change the text of kept documents afterwards.
+The first pass measures; it takes its columns over from the published stage where nothing that decides them changed, so
+a changed threshold recomputes no signal. Where a classifier keeps a share of the documents, a pass of one task finds
+the lowest score kept. The last pass decides. Adds a float column per signal, `<name>_score` (and `<name>_bin`) per
+classifier, `failed_rules` and `masked`. A drop names the first failing rule with its value and threshold; `detail`
+lists all failing rules with theirs. Signals describe the text as it came in; C4's line edits and masking change the
+text of kept documents afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from common.errors import PipelineError
 from common.files import atomic_file, hash_file, read_manifest
 from pipeline.config import QualityConfig
-from pipeline.documents import read_batches, read_rows, read_schema, text_bytes
+from pipeline.documents import Counts, add_counts, append_columns, read_schema, replace_texts
 from pipeline.fingerprint import code_version, fingerprint
 from pipeline.kernels.signals.definitions import SIGNALS
 from pipeline.kernels.signals.measure import signals
@@ -29,21 +30,24 @@ from pipeline.quality.contamination import Contamination, read_evaluations
 from pipeline.quality.edits import edit_lines, mask
 from pipeline.quality.presets import QualityRule
 from pipeline.quality.rules import Failure, Signals, broken, failures, score_cut
-from pipeline.stage import Build
-from pipeline.task import CorpusStep, Counts, DocumentStep, Heartbeat, TaskReport, Verdicts, add_counts
+from pipeline.stage import Build, Stage
+from pipeline.task import DocumentPass, FilesPass, Judge, Pass, Task, TaskReport, Verdict, Verdicts
 
 _LANGUAGE_SCORE = "language_score"
 
 
-def passes(build: Build) -> Iterator[CorpusStep]:
+def passes(build: Build[QualityConfig]) -> Iterator[Pass]:
     """Measure, then decide; a task for each input file."""
     _check_own_rules(build)
-    yield MeasureStep(build)
-    yield DecideStep(build, _cuts(build))
+    yield MeasurePass(build)
+    cut = CutPass(build)
+    if cut.shares:
+        yield cut
+    yield DecidePass(build, cut.total("notes") if cut.shares else {})
 
 
-def external_files(settings: QualityConfig, base: Path) -> list[Path]:
-    """Classifiers and evaluation files."""
+def files(settings: QualityConfig, base: Path) -> list[Path]:
+    """Classifiers and evaluation files. Raises PipelineError for one that is missing."""
     models = [(f"quality.models.{name}.path", model.path) for name, model in settings.models.items()]
     evaluations = [("quality.decontaminate.files", path) for path in settings.decontaminate.files]
     for field, path in (*models, *evaluations):
@@ -52,8 +56,8 @@ def external_files(settings: QualityConfig, base: Path) -> list[Path]:
     return [base / path for _, path in (*models, *evaluations)]
 
 
-def manifest(build: Build) -> dict[str, Any]:
-    """What decided the columns, so that the next build can take them over."""
+def manifest(build: Build[QualityConfig]) -> dict[str, Any]:
+    """Hash of all that decided the columns, so that the next build can take them over."""
     return {"measured": _measured(build)}
 
 
@@ -67,39 +71,33 @@ def languages_of(table: pa.Table) -> list[str]:
     return table["language"].to_pylist() if "language" in table.column_names else ["en"] * table.num_rows
 
 
-class MeasureStep(CorpusStep):
+class MeasurePass(FilesPass):
     """Writes the signals and scores of one input file, without the texts: .columns/NNNNN.parquet."""
 
-    def __init__(self, build: Build) -> None:
-        super().__init__("measure", build.workdir, len(build.inputs))
-        self.inputs, self.settings, self.base = build.inputs, build.settings, build.base
+    def __init__(self, build: Build[QualityConfig]) -> None:
+        super().__init__("measure", build.workdir, [[path] for path in build.inputs])
+        self.settings, self.base = build.settings, build.base
         self.names = _names(build)
         self.earlier = _earlier(build)
 
-    def weight(self, rank: int) -> float:
-        return float(self.inputs[rank].stat().st_size)
-
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         path = _columns_file(self.workdir, rank)
-        total, seen = max(read_rows(self.inputs[rank]), 1), 0
         known = self._known(rank)
         models = [Classifier(self.base / m.path, m.label) for m in self.settings.models.values()] if not known else []
         schema = pa.schema([(name, pa.float64()) for name in self.names])
         with atomic_file(path) as file, pq.ParquetWriter(file, schema) as writer:
-            for table in read_batches(self.inputs[rank]):
+            for table in self.read(rank, task):
                 if known:
                     rows = [known[document] for document in table["id"].to_pylist()]
                     columns = dict(zip(self.names, np.array(rows, np.float64).T, strict=True))
                 else:
                     columns = self._measure(table, models)
                 writer.write_table(pa.table(columns, schema))
-                seen += table.num_rows
-                heartbeat.beat(table.num_rows, text_bytes(table), seen / total)
         return TaskReport(files=[path])
 
     def _measure(self, table: pa.Table, models: list[Classifier]) -> dict[str, Any]:
         texts = table["text"].to_pylist()
-        # A line is a line whatever ends it; the kernels take CR for a character, as the reference does.
+        # The kernels take CR for a character, as the reference does; here CRLF ends a line, too.
         columns = signals([text.replace("\r\n", "\n") for text in texts], language=languages_of(table))
         scores = {f"{name}_score": model.score(texts) for name, model in zip(self.settings.models, models, strict=True)}
         given = {name: table[name].to_numpy() for name in {_LANGUAGE_SCORE} & set(self.names)}
@@ -117,93 +115,116 @@ class MeasureStep(CorpusStep):
         return known
 
 
-class DecideStep(DocumentStep):
+class CutPass(Pass):
+    """Finds the lowest score kept by each classifier that keeps a share of the documents; one task, without texts."""
+
+    def __init__(self, build: Build[QualityConfig]) -> None:
+        super().__init__("cut", build.workdir, 1)
+        self.inputs, self.settings = build.inputs, build.settings
+        models = build.settings.models
+        self.shares = {f"{name}_score": model.keep for name, model in models.items() if model.keep is not None}
+
+    def process(self, rank: int, task: Task) -> TaskReport:
+        """Notes: {score column: lowest score kept}, over all documents that pass the rules."""
+        scores: dict[str, list[Any]] = {name: [] for name in self.shares}
+        for number, path in enumerate(self.inputs):
+            columns = _read_columns(self.workdir, number)
+            present = {"language"} & set(read_schema(path).names)
+            languages = languages_of(pq.read_table(path, columns=["id", *present]))
+            fails = broken(self.settings, columns, languages)
+            passing = ~np.logical_or.reduce([np.zeros(len(languages), bool), *fails.values()])
+            for name in self.shares:
+                scores[name].append(columns[name][passing])
+            task.beat(0, 0, (number + 1) / len(self.inputs))
+        cuts = {name: float(score_cut(np.concatenate(scores[name]), share)) for name, share in self.shares.items()}
+        return TaskReport(notes=cuts)
+
+
+class DecidePass(DocumentPass):
     """Applies rules, cuts by score, decontaminates, edits and masks."""
 
-    def __init__(self, build: Build, cuts: dict[str, float]) -> None:
-        self.settings: QualityConfig = build.settings
-        scores = [pa.field(name, pa.float64()) for name in (*SIGNALS, *score_columns(self.settings))]
-        bins = [pa.field(f"{name}_bin", pa.int64()) for name, model in self.settings.models.items() if model.bins]
+    def __init__(self, build: Build[QualityConfig], cuts: dict[str, float]) -> None:
+        self.settings = settings = build.settings
+        scores = [pa.field(name, pa.float64()) for name in (*SIGNALS, *score_columns(settings))]
+        bins = [pa.field(f"{name}_bin", pa.int64()) for name, model in settings.models.items() if model.bins]
         others = [pa.field("failed_rules", pa.string()), pa.field("masked", pa.int64())]
         super().__init__("quality", build.workdir, build.inputs, [*scores, *bins, *others])
         self.cuts, self.base = cuts, build.base
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        self._columns = pq.read_table(_columns_file(self.workdir, rank))
-        self._row = 0
-        self._masked: Counts = {}
-        paths = [self.base / path for path in self.settings.decontaminate.files]
-        self._evaluations = Contamination(read_evaluations(paths), self.settings.decontaminate.ngram) if paths else None
-        report = super().process(rank, heartbeat)
-        if self.settings.mask:
-            add_counts(report.counts, {"masked": self._masked})
-        return report
+    def open(self, rank: int) -> DecideJudge:
+        return DecideJudge(self, _read_columns(self.workdir, rank))
 
-    def judge(self, table: pa.Table, rank: int) -> Verdicts:
-        part = self._columns.slice(self._row, table.num_rows)
-        self._row += table.num_rows
-        found = {name: part[name].to_numpy() for name in part.column_names}
+
+class DecideJudge(Judge):
+    """Decides on the documents of one file, in order, by their measured columns."""
+
+    def __init__(self, of: DecidePass, columns: Signals) -> None:
+        self.settings, self.cuts, self.added = of.settings, of.cuts, of.added
+        self.columns = columns
+        self.row = 0
+        self.masked: Counts = {}
+        paths = [of.base / path for path in of.settings.decontaminate.files]
+        self.evaluations = Contamination(read_evaluations(paths), of.settings.decontaminate.ngram) if paths else None
+
+    def judge(self, table: pa.Table) -> tuple[pa.Table, Verdicts]:
+        start, self.row = self.row, self.row + table.num_rows
+        columns: dict[str, Any] = {name: values[start : self.row] for name, values in self.columns.items()}
         texts = table["text"].to_pylist()
-        failed = failures(self.settings, found, languages_of(table))
-        self._cut_by_score(found, failed)
+        failed = failures(self.settings, columns, languages_of(table))
+        self._cut_by_score(columns, failed)
         details = ["; ".join(map(str, names)) for names in failed]
         self._decontaminate(texts, failed, details)
-        kept = [not names or self.settings.label_only for names in failed]
-        edited, masked = self._edit(texts, kept)
-        columns = {name: pa.array(found[name]) for name in (*SIGNALS, *score_columns(self.settings))}
+        dropped = [bool(names) and not self.settings.label_only for names in failed]
+        edited, masked = self._edit(texts, dropped)
         for name, model in self.settings.models.items():
-            if model.bins:
-                columns[f"{name}_bin"] = pa.array(np.digitize(found[f"{name}_score"], model.bins))
-        columns["failed_rules"] = pa.array([" ".join(f.name for f in names) for names in failed], pa.string())
-        columns["masked"] = pa.array(masked, pa.int64())
-        table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(edited, pa.string()))
-        for name, column in columns.items():
-            table = table.append_column(name, column)
-        firsts = [None if keep else names[0] for keep, names in zip(kept, failed, strict=True)]
-        return Verdicts(
-            table,
-            [first.name if first else None for first in firsts],
-            [first.value if first else None for first in firsts],
-            [first.rule.threshold if first else None for first in firsts],
-            [None if keep else detail for keep, detail in zip(kept, details, strict=True)],
-        )
+            columns[f"{name}_bin"] = np.digitize(columns[f"{name}_score"], model.bins)
+        columns["failed_rules"] = [" ".join(failure.name for failure in names) for names in failed]
+        columns["masked"] = masked
+        table = append_columns(replace_texts(table, edited), self.added, [columns[field.name] for field in self.added])
+        return table, [
+            Verdict(names[0].name, names[0].value, names[0].rule.threshold, detail) if drop else None
+            for drop, names, detail in zip(dropped, failed, details, strict=True)
+        ]
 
-    def _cut_by_score(self, found: Signals, failed: list[list[Failure]]) -> None:
+    def report(self) -> TaskReport:
+        return TaskReport({"masked": self.masked} if self.settings.mask else {})
+
+    def _cut_by_score(self, columns: Signals, failed: list[list[Failure]]) -> None:
         """Add the failures of classifiers that keep a share."""
         for name, cut in self.cuts.items():
-            for i in np.flatnonzero(found[name] < cut):
-                failed[i].append(Failure(name, QualityRule(name, ">=", cut), float(found[name][i])))
+            for i in np.flatnonzero(columns[name] < cut):
+                failed[i].append(Failure(name, QualityRule(name, ">=", cut), float(columns[name][i])))
 
     def _decontaminate(self, texts: list[str], failed: list[list[Failure]], details: list[str]) -> None:
         """Add overlaps with evaluation files, the first shared n-gram in the detail."""
-        if self._evaluations is None:
+        if self.evaluations is None:
             return
-        for i, (count, ngram) in enumerate(self._evaluations.find(texts)):
+        for i, (count, ngram) in enumerate(self.evaluations.find(texts)):
             if count:
                 failure = Failure("contamination", QualityRule("contamination", "<=", 0), count)
                 failed[i].append(failure)
                 details[i] = "; ".join(filter(None, [details[i], f"{failure}: {' '.join(ngram.split())}"]))
 
-    def _edit(self, texts: list[str], kept: list[bool]) -> tuple[list[str], list[int]]:
-        """Texts after line edits and masking, and how much was masked in each; dropped ones stay as they came."""
+    def _edit(self, texts: list[str], dropped: list[bool]) -> tuple[list[str], list[int]]:
+        """Texts after line edits and masking, and the number of masks in each; dropped texts stay as they are."""
         edited, masked = list(texts), [0] * len(texts)
-        for i in np.flatnonzero(kept):
+        for i in np.flatnonzero(np.logical_not(dropped)):
             if self.settings.c4_lines != "keep":
                 edited[i] = edit_lines(edited[i], terminal=self.settings.c4_lines == "edit_terminal")
             if self.settings.mask:
                 edited[i], counts = mask(edited[i], self.settings.mask)
                 masked[i] = sum(counts.values())
-                add_counts(self._masked, counts)
+                add_counts(self.masked, counts)
         return edited, masked
 
 
-def _names(build: Build) -> list[str]:
-    """What rules may read: signals, classifiers' scores, and the language stage's score where it ran."""
+def _names(build: Build[QualityConfig]) -> list[str]:
+    """Columns for rules: signals, classifiers' scores, and the language stage's score where it ran."""
     given = read_schema(build.inputs[0]).names if build.inputs else []
     return [*SIGNALS, *score_columns(build.settings), *({_LANGUAGE_SCORE} & set(given))]
 
 
-def _check_own_rules(build: Build) -> None:
+def _check_own_rules(build: Build[QualityConfig]) -> None:
     known = _names(build)
     for name, rule in build.settings.own_rules.items():
         if rule.signal not in known:
@@ -216,7 +237,12 @@ def _columns_file(workdir: Path, rank: int) -> Path:
     return workdir / f".columns/{rank:05d}.parquet"
 
 
-def _measured(build: Build) -> str:
+def _read_columns(workdir: Path, rank: int) -> Signals:
+    table = pq.read_table(_columns_file(workdir, rank))
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def _measured(build: Build[QualityConfig]) -> str:
     """Hash of all that decides the columns of the first pass."""
     before = read_manifest(build.inputs[0].parents[1]) if build.inputs else None
     return fingerprint(
@@ -230,26 +256,10 @@ def _measured(build: Build) -> str:
     )
 
 
-def _earlier(build: Build) -> Path | None:
+def _earlier(build: Build[QualityConfig]) -> Path | None:
     """The published stage, if its columns are those that the first pass would compute."""
-    place = build.workdir.parent / build.workdir.name.split(".")[1]
-    published = read_manifest(place)
-    return place if published and published.get("measured") == _measured(build) else None
+    manifest = read_manifest(build.published) if build.published else None
+    return build.published if manifest and manifest.get("measured") == _measured(build) else None
 
 
-def _cuts(build: Build) -> dict[str, float]:
-    """{score column: lowest score kept} of the models that keep a share, over all documents that pass the rules."""
-    shares = {f"{name}_score": model.keep for name, model in build.settings.models.items() if model.keep is not None}
-    if not shares:
-        return {}
-    scores: dict[str, list[Any]] = {name: [] for name in shares}
-    for rank, path in enumerate(build.inputs):
-        columns = pq.read_table(_columns_file(build.workdir, rank))
-        found = {name: columns[name].to_numpy() for name in columns.column_names}
-        schema = read_schema(path)
-        languages = languages_of(pq.read_table(path, columns=["id", *({"language"} & set(schema.names))]))
-        fails = broken(build.settings, found, languages)
-        passing = ~np.logical_or.reduce([np.zeros(len(languages), bool), *fails.values()])
-        for name in shares:
-            scores[name].append(found[name][passing])
-    return {name: score_cut(np.concatenate(scores[name]), share) for name, share in shares.items()}
+STAGE = Stage("quality", __name__, ("numba", "fasttext-wheel", "pyarrow"), passes, files, manifest)

@@ -1,16 +1,14 @@
 """Read WARC, ARC and WET archives: every response, conversion and resource, whatever the file's state.
 
-FastWARC reads first (about 5,000 records/s a core). Where it fails or knows no type (ARC, odd headers), warcio goes on
-from that record; where both fail, reading goes on at the next member or record that begins behind the damage. Requests,
+FastWARC reads first (about 5,000 records/s a core). Where it fails or knows no type (ARC, odd headers), warcio resumes
+at that record; where both fail, reading resumes at the next member or record that begins after the damage. Requests,
 metadata, revisits and warcinfo are counted, not delivered; what no reader could get is entered in the tally with its
-offset. One record is in memory at a time, cut at `max_bytes`; a compressed record that claims more than SKIPPED_BYTES
-behind that is not unfolded, and neither is the rest of its member.
+offset. One record is in memory at a time, cut at `max_bytes`; a compressed record that claims SKIPPED_BYTES more than
+that is not decompressed any further, and neither is the rest of its gzip member.
 
-HTTP messages as they stand in archives: split, de-chunk, decompress, within a size limit.
-
-Archives lie: headers say `chunked` over a body that is not, say `gzip` over plain bytes, or promise a length
-that never comes. Each decoding is therefore tried and, where the bytes contradict the header, left out.
-Output never exceeds `limit` bytes, whatever a small compressed body would unfold to.
+HTTP headers in archives are often wrong: they say `chunked` over a body that is not, `gzip` over plain bytes, or
+promise a length that never comes. Each decoding is therefore tried and, where the bytes contradict the header, left
+out. Output never exceeds `limit` bytes, whatever a small compressed body would expand to.
 """
 
 from __future__ import annotations
@@ -33,21 +31,21 @@ from common.remote import open_input
 
 DEFAULT_MAX_BYTES = 10_000_000
 SKIPPED_BYTES = 200_000_000
-HEAD_BYTES = 65_536  # HTTP headers come on top of a body of max_bytes
+HEAD_BYTES = 65_536  # room for HTTP headers on top of a body of max_bytes
 _DELIVERED = {"response", "conversion", "resource"}
 _TYPES = _DELIVERED | {"warcinfo", "request", "metadata", "revisit", "continuation"}
 _GZIP = b"\x1f\x8b\x08"
 _STARTS = (_GZIP, b"\x28\xb5\x2f\xfd", b"WARC/")  # what a record may begin with: gzip or zstd member, plain header
 _WINDOW = 1 << 20
-# What the readers raise on bytes that are no archive; warcio lets errors of its own parsing through.
+# Raised by the readers on bytes that are no archive; warcio does not catch errors of its own parsing.
 _FAULTS = (OSError, ValueError, EOFError, AttributeError, IndexError, zlib.error, ArchiveLoadFailed)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One archived page. `charset` is what the HTTP header declares; `truncated` says max_bytes cut the body.
+    """One archived page. charset: declared by the HTTP header; truncated: max_bytes cut the body.
 
-    `type` is response, resource or conversion; `status` that of the HTTP response, 200 for the other types.
+    type: response, resource or conversion; status: of the HTTP response, 200 for the other types.
     """
 
     url: str
@@ -64,7 +62,7 @@ class Record:
 
 @dataclass
 class Tally:
-    """What a reading did not deliver: records by type, and damage as (offset, message)."""
+    """What was read but not delivered: records by type, and damage as (offset, message)."""
 
     skipped: Counter[str] = field(default_factory=Counter)
     damage: list[tuple[int, str]] = field(default_factory=list)
@@ -75,22 +73,22 @@ def read_records(
 ) -> Iterator[Record]:
     """Records of an archive (local path or any fsspec URL), in file order.
 
-    Compression (gzip members, zstd, lz4, none) is detected. `start` is the `offset` of a record at which to begin: of
-    a file whose records are compressed one by one, or not at all. Raises FileNotFoundError and other OSErrors of
-    opening; damage inside the file is entered in `tally` and ends or skips, it never raises.
+    Compression (gzip members, zstd, lz4, none) is detected. start: `offset` of the record to begin with, in files whose
+    records are compressed one by one, or not at all. Raises FileNotFoundError and other OSErrors of opening; damage
+    inside the file is entered in `tally` and never raises.
     """
     reading = _Reading(str(path), max_bytes, tally if tally is not None else Tally())
     position: int | None = start
     while position is not None:
         yield from reading.read_from(position)
-        position = reading.behind_damage()
+        position = reading.resume_offset()
 
 
 class _Reading:
     """One file in the course of reading.
 
-    `reached`: offset of the last record begun, or of the place to read on from; `fault`: why reading stopped;
-    `loose`: the last damage entered lies somewhere behind a whole record.
+    reached: offset of the last record begun, or at which to resume; fault: why reading stopped; imprecise: the last
+    damage entered is somewhere after the complete record at its offset.
     """
 
     def __init__(self, path: str, max_bytes: int, tally: Tally) -> None:
@@ -98,7 +96,7 @@ class _Reading:
         self.reached = -1
         self.fault = ""
         self.records = 0
-        self.loose = False
+        self.imprecise = False
 
     def read_from(self, start: int) -> Iterator[Record]:
         """Records from `start` on, by FastWARC and then, where it stops, by warcio."""
@@ -109,10 +107,10 @@ class _Reading:
             except _FAULTS as error:
                 self.fault = str(error) or type(error).__name__
             if self.records and not self.fault and (cut := _next_start(stream, self.reached + 1)) >= 0:
-                # FastWARC passes over a last record whose header is cut off, without a word.
+                # FastWARC silently skips a last record whose header is cut off.
                 self.tally.damage.append((cut, "record cut off in its header"))
         if not self.records and not self.fault:
-            self.fault = "no WARC record found"
+            self.fault = "holds no WARC record"
         if self.fault and not self.fault.startswith(_TOO_LARGE):
             with open_input(self.path) as stream:
                 try:
@@ -120,13 +118,13 @@ class _Reading:
                 except _FAULTS as error:
                     self.fault = f"{self.fault}; {error}"
 
-    def behind_damage(self) -> int | None:
-        """Enter the fault in the tally, if there is one; where to read on, None at the end."""
+    def resume_offset(self) -> int | None:
+        """Enter the fault in the tally, if there is one. Returns where to resume, None at the end."""
         if not self.fault:
             return None
-        if self.loose and not self.records:
-            self.tally.damage.pop()  # it is this one, of which the place is now known
-        self.loose = self.records > 0
+        if self.imprecise and not self.records:
+            self.tally.damage.pop()  # the same damage, whose offset is now known
+        self.imprecise = self.records > 0
         self.tally.damage.append((max(self.reached, 0), self.fault))
         with open_input(self.path) as stream:
             self.reached = _next_start(stream, max(self.reached, 0) + 1)
@@ -137,7 +135,7 @@ class _Reading:
         for record in ArchiveIterator(stream, parse_http=False, quirks_mode=True):
             kind = str(record.record_type).rpartition(".")[2]
             if kind in ("no_type", "unknown") and _declared_type(record) in _TYPES:
-                raise ValueError(_UNREAD)  # it may have passed over others before this one, without a word
+                raise ValueError(_UNREAD)  # it may have silently skipped others before this one
             self.reached = record.stream_pos
             self.records += 1
             claimed = record.content_length
@@ -149,14 +147,14 @@ class _Reading:
                 raise ValueError(f"{_TOO_LARGE}: {claimed} bytes claimed")
 
     def _warcio(self, stream: IO[bytes], start: int) -> Iterator[Record]:
-        """Read on at the record at `start`, or behind it if it was delivered already."""
+        """Resume at the record at `start`, or after it if it was delivered already."""
         stream.seek(start)
         again = self.records > 0
         iterator = WarcioIterator(stream, arc2warc=True, no_record_parse=True)
-        found = 0
+        count = 0
         for record in iterator:
-            found += 1
-            if again and found == 1:
+            count += 1
+            if again and count == 1:
                 continue
             self.reached = iterator.offset
             self.records += 1
@@ -166,7 +164,7 @@ class _Reading:
                 yield self._make(kind, headers, iterator.offset, record.raw_stream, record.length or 0)
             else:
                 self.tally.skipped[kind] += 1
-        if found > int(again):
+        if count > int(again):
             self.fault = ""
 
     def _make(self, kind: str, raw_headers: dict[str, str], offset: int, reader: Any, claimed: int) -> Record:
@@ -197,11 +195,11 @@ class _Reading:
         )
 
 
-_TOO_LARGE, _UNREAD = "record too large to unfold", "record whose type FastWARC does not see"
+_TOO_LARGE, _UNREAD = "record too large to decompress", "record whose type FastWARC does not recognize"
 
 
 def _declared_type(record: Any) -> str:
-    """WARC-Type in whatever case name and value are written: the standard makes no difference, FastWARC does."""
+    """WARC-Type in lower case: the standard ignores the case of name and value, FastWARC does not."""
     return next((v.lower() for k, v in record.headers.asdict().items() if k.lower() == "warc-type"), "")
 
 
@@ -217,8 +215,7 @@ def _next_start(stream: IO[bytes], position: int) -> int:
     stream.seek(position)
     window = stream.read(_WINDOW)
     while window:
-        places = sorted({at for mark in _STARTS for at in _occurrences(window, mark)})
-        for at in places:
+        for at in sorted({at for mark in _STARTS for at in _occurrences(window, mark)}):
             if at >= 4 and _begins_record(window[at - 4 : at], window[at : at + 4096]):
                 return position + at
         more = stream.read(_WINDOW)
@@ -238,25 +235,25 @@ def _occurrences(window: bytes, mark: bytes) -> Iterator[int]:
 
 
 def _begins_record(before: bytes, data: bytes) -> bool:
-    """Whether a record begins here: a plain header behind a blank line, or a gzip or zstd member that holds one."""
+    """Whether a record begins here: a plain header after a blank line, or a gzip or zstd member that holds one."""
     if data.startswith(b"WARC/"):
         return data[5:6].isdigit() and before.endswith((b"\n\n", b"\n\r\n"))
     if not data.startswith(_GZIP):
-        return True  # four bytes of zstd's magic number do not stand there by chance
+        return True  # the four bytes of zstd's magic number are no chance
     try:
         return zlib.decompressobj(31).decompress(data, 16).startswith((b"WARC/", b"filedesc:", b"http"))
     except zlib.error:
         return False
 
 
-MAX_ENCODINGS = 4  # nested ones that are undone; no server sends more
+MAX_ENCODINGS = 4  # nested content encodings that are undone; no server sends more
 _STATUS = re.compile(rb"^HTTP/\d(?:\.\d)?[ \t]+(\d{3})")
 _CHUNK_SIZE = re.compile(rb"^[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
 @dataclass(frozen=True)
 class Response:
-    """A decoded HTTP response. `status` 0 stands for a message without a readable status line."""
+    """A decoded HTTP response. status: 0 for a message without a readable status line."""
 
     status: int
     headers: dict[str, str]
@@ -268,31 +265,31 @@ def parse_response(block: bytes, limit: int) -> Response:
     """Decode one HTTP message (status line, headers, body). `truncated` says that `limit` cut the body."""
     head, body = _split_head(block)
     lines = head.splitlines()
-    found = _STATUS.match(lines[0]) if lines else None
-    headers = _parse_headers(lines[1:] if found else lines)
+    status = _STATUS.match(lines[0]) if lines else None
+    headers = _parse_headers(lines[1:] if status else lines)
     if "chunked" in headers.get("transfer-encoding", "").lower():
         body = dechunk(body)
     truncated = False
     for encoding in reversed(headers.get("content-encoding", "").lower().split(",")[:MAX_ENCODINGS]):
         body, cut = decompress(body, encoding.strip(), limit)
         truncated = truncated or cut
-    return Response(int(found[1]) if found else 0, headers, body[:limit], truncated or len(body) > limit)
+    return Response(int(status[1]) if status else 0, headers, body[:limit], truncated or len(body) > limit)
 
 
 def parse_content_type(value: str) -> tuple[str, str | None]:
     """(media type in lower case, charset or None) of a Content-Type header."""
     media_type, _, parameters = value.partition(";")
-    found = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
-    return media_type.strip().lower(), found[1].lower() if found else None
+    charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
+    return media_type.strip().lower(), charset[1].lower() if charset else None
 
 
 def dechunk(body: bytes) -> bytes:
     """Undo chunked transfer coding; a body that is not chunked after all comes back as it is."""
     parts: list[bytes] = []
     position = 0
-    while found := _CHUNK_SIZE.match(body[position : position + 512]):
-        size = int(found[1], 16)
-        start = position + found.end()
+    while header := _CHUNK_SIZE.match(body[position : position + 512]):
+        size = int(header[1], 16)
+        start = position + header.end()
         if size == 0:
             return b"".join(parts)
         parts.append(body[start : start + size])
@@ -343,8 +340,8 @@ def _unbrotli(body: bytes, limit: int) -> tuple[bytes, bool]:
 
 def _split_head(block: bytes) -> tuple[bytes, bytes]:
     ends = [(block.find(mark), len(mark)) for mark in (b"\r\n\r\n", b"\n\n")]
-    found = min((end for end in ends if end[0] >= 0), default=(len(block), 0))
-    return block[: found[0]], block[sum(found) :]
+    at, length = min((end for end in ends if end[0] >= 0), default=(len(block), 0))
+    return block[:at], block[at + length :]
 
 
 def _parse_headers(lines: list[bytes]) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""Find a recipe's input files, say what is in them, and cut them into tasks.
+"""Find a recipe's input files, identify their contents, and cut them into tasks.
 
-The cut follows from the files' names and sizes alone: files in sorted order are put together until a task
-holds `task_bytes`. A remote file's content is represented by what its server says (etag, size, time); a local
-one is hashed, and the hash is kept beside size and modification time so that a second run need not read it.
+The cut follows from the files' names and sizes alone: files in sorted order are put together until a task holds
+`task_bytes`. A remote file is identified by its server's etag, size and time; a local one is hashed, and the hash is
+cached with size and modification time so that a second run need not read the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class Input:
-    """One input file. `key` names it independently of where it lies: `<source>/<path below the glob's root>`."""
+    """One input file. key: `<source>/<path below the glob's root>`, independent of the file's location."""
 
     source: Source
     path: str
@@ -40,11 +40,11 @@ def list_inputs(sources: list[Source], base: Path) -> list[Input]:
 
     Raises PipelineError naming the source and pattern that matches nothing.
     """
-    return [found for source in sources for found in _list_source(source, base)]
+    return [item for source in sources for item in _list_source(source, base)]
 
 
 def input_hashes(inputs: list[Input], cache: Path) -> dict[str, str]:
-    """{key: content hash} of local files, or what identifies a remote one. `cache` is a JSON file."""
+    """{key: content hash, or identity of a remote file}. cache: JSON file."""
     known = read_json(cache) if cache.is_file() else {}
     hashes: dict[str, str] = {}
     fresh: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def _list_source(source: Source, base: Path) -> list[Input]:
             Input(source, str(folder if folder.is_dir() else name), f"{source.name}/{name}", 1)
             for name, folder in sorted(folders.items())
         ]
-    found: dict[str, Input] = {}
+    inputs: dict[str, Input] = {}
     for pattern in source.paths:
         full = pattern if "://" in pattern else str(base / pattern)
         try:
@@ -105,8 +105,8 @@ def _list_source(source: Source, base: Path) -> list[Input]:
         for name, info in files.items():
             address = filesystem.unstrip_protocol(name) if "://" in pattern else name
             key = f"{source.name}/{name.removeprefix(root).lstrip('/')}"
-            found[key] = Input(source, address, key, int(info["size"] or 1))
-    return [found[key] for key in sorted(found)]
+            inputs[key] = Input(source, address, key, int(info["size"] or 1))
+    return [inputs[key] for key in sorted(inputs)]
 
 
 def _matches(full: str) -> tuple[Any, str, dict[str, Any]]:
@@ -121,7 +121,7 @@ def _matches(full: str) -> tuple[Any, str, dict[str, Any]]:
 
 
 def _hint(full: str) -> str:
-    """What an address needs, where we know it."""
+    """The client library that an address needs."""
     clients = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub"}
     client = clients.get(full.partition("://")[0])
     return f"; it needs `pip install {client}`, and credentials where that package looks for them" if client else ""

@@ -1,8 +1,8 @@
 """Read input files as raw documents, in file order, whatever their format.
 
 Rows that are no document (broken JSON, no text) and archives' damage come as documents with a `fault`, so that they are
-recorded. A source's `sample` keeps a share of the documents by a hash of their place: the same ones in every run, and
-with a larger share all of them and more.
+recorded. A source's `sample` keeps a share of the documents by a hash of file and offset: the same ones in every run,
+and with a larger share all of them and more.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import gzip
 import io
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, Any
 
@@ -23,7 +23,6 @@ import zstandard
 from common.errors import PipelineError
 from common.remote import open_input
 from pipeline.config import Source
-from pipeline.crashes import DETAIL, DETAIL_READING, Place, at_hand
 from pipeline.documents import document_id
 from pipeline.read.archives import Tally, read_records
 from pipeline.read.inputs import Input
@@ -37,8 +36,8 @@ _MEDIA_TYPES = {"html": "text/html", "text": "text/plain", "markdown": "text/mar
 class RawDocument:
     """A document as read: `body` bytes to decode and extract, or ready `text`.
 
-    `fault` is set, and everything else nearly empty, where bytes could not be read as a document; `crashed`, where
-    the document is left out because it ends the process that works on it.
+    `fault`: why bytes could not be read as a document; the other fields are nearly empty then. `crashed`: why the
+    document is left out although it can be read.
     """
 
     offset: int
@@ -55,38 +54,29 @@ class RawDocument:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def read_documents(
-    item: Input, max_bytes: int, crashed: Collection[Place] = (), skipped: Counter[str] | None = None
-) -> Iterator[RawDocument]:
-    """Documents of one input file, in file order, at most the source's `limit`; `crashed` are left out.
+Documents = Iterator[RawDocument]
 
-    An archive's records that are no page (requests, revisits, metadata) are added to `skipped` by type.
+
+def read_documents(
+    item: Input,
+    max_bytes: int,
+    *,
+    skipped: Counter[str] | None = None,
+    watch: Callable[[Input, Documents], Documents] | None = None,
+) -> Documents:
+    """Documents of one input file, in file order, at most the source's `limit`.
+
+    An archive's records that are no page (requests, revisits, metadata) are added to `skipped` by type. watch: wraps
+    the documents before those outside the source's `sample` and `limit` are passed over.
     """
     if item.source.type == "warc":
-        found = _read_warc(item, max_bytes, Counter() if skipped is None else skipped)
+        documents = _read_warc(item, max_bytes, Counter() if skipped is None else skipped)
     else:
         readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hf": _read_hf}
-        found = readers.get(item.source.type, _read_file)(item, max_bytes)
-    watched = _watched(item, found, crashed)
-    yield from islice((document for document in watched if _is_sampled(item, document)), item.source.limit)
-
-
-def _watched(item: Input, documents: Iterator[RawDocument], crashed: Collection[Place]) -> Iterator[RawDocument]:
-    """The documents, saying at each step where the reading stands (`pipeline.crashes`)."""
-    position = -1
-    while Place(item.key, position, reading=True) not in crashed:
-        at_hand(item.key, position, reading=True)
-        document = next(documents, None)
-        if document is None:
-            break
-        position = document.offset
-        at_hand(item.key, position)
-        if Place(item.key, position) in crashed:
-            document = replace(document, body=b"", text=None, crashed=DETAIL)
-        yield document
-    else:
-        yield RawDocument(offset=-1, crashed=f"{DETAIL_READING} (behind offset {position})")
-    at_hand("", -1)
+        documents = readers.get(item.source.type, _read_file)(item, max_bytes)
+    if watch:
+        documents = watch(item, documents)
+    yield from islice((document for document in documents if _is_sampled(item, document)), item.source.limit)
 
 
 def _is_sampled(item: Input, document: RawDocument) -> bool:
@@ -133,11 +123,11 @@ def _read_jsonl(item: Input, max_bytes: int) -> Iterator[RawDocument]:
                 elif line.strip():
                     yield _json_document(item, number, line, max_bytes)
     except (OSError, EOFError, zstandard.ZstdError) as error:
-        yield RawDocument(offset=-1, fault=f"{item.key}: cannot read on: {error}")
+        yield RawDocument(offset=-1, fault=f"{item.key}: cannot read any further: {error}")
 
 
 def _lines(file: IO[bytes], limit: int) -> Iterator[tuple[bytes, bool]]:
-    """Lines without their ends, each cut at `limit` bytes, and whether it was: a line may unfold to any size."""
+    """(line without its end, whether it was cut at `limit` bytes): a compressed line may have any size."""
     parts: list[bytes] = []
     room, cut = limit, False
     while chunk := file.read(_CHUNK):
@@ -198,7 +188,7 @@ def _read_parquet(item: Input, max_bytes: int) -> Iterator[RawDocument]:
                     yield _row_document(item, number, row, max_bytes)
                     number += 1
     except (pa.ArrowInvalid, OSError) as error:
-        yield RawDocument(offset=-1, fault=f"{item.key}: cannot read on: {error}")
+        yield RawDocument(offset=-1, fault=f"{item.key}: cannot read any further: {error}")
 
 
 def _wanted(source: Source, names: list[str]) -> list[str] | None:
@@ -222,7 +212,7 @@ def _read_hf(item: Input, max_bytes: int) -> Iterator[RawDocument]:
 
 
 def _decompressed(raw: IO[bytes], path: str) -> IO[bytes]:
-    """`raw` behind its decompressor, chosen by the file's name."""
+    """The decompressed bytes of `raw`; the format follows from the file's name."""
     if path.endswith(".gz"):
         return gzip.open(raw)  # type: ignore[return-value]
     if path.endswith((".zst", ".zstd")):

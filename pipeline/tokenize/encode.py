@@ -1,19 +1,19 @@
-"""Passes 1 and 2 of stage `tokenize`: the tokenizer, and documents as token ids, sorted into buckets.
+"""Passes `measure`, `tokenizer` and `encode` of stage `tokenize`: documents to token ids, sorted into buckets.
 
-A document's split, stream and bucket follow from hashes of its id, so that they do not depend on tasks. The
+`measure` adds up bytes of text by stream and language, from which the tokenizer's sample and the number of buckets
+follow. A document's split, stream and bucket follow from hashes of its id, so that they do not depend on tasks. The
 validation split is drawn by duplicate cluster: no near-duplicate of a held-out document is trained on. A bucket is a
-range of the shuffle's keys that holds about `bucket_bytes` of text, so shuffling it in memory shuffles the whole
-stream however large that is. Both passes hold one batch of documents and `_BUFFER` bytes of tokens in memory.
+range of the shuffle's keys that holds about `bucket_bytes` of text, so shuffling buckets in memory shuffles the
+stream, however large it is. Each pass holds one batch of documents in memory, `encode` `_BUFFER` bytes of tokens more.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,14 +24,14 @@ import pyarrow.compute as pc
 from common.errors import PipelineError
 from common.files import atomic_file, hash_file
 from pipeline.config import TokenizeConfig, TokenizerConfig
-from pipeline.documents import ParquetFile, read_batches, read_rows, read_schema, text_bytes
+from pipeline.documents import Counts, add_counts, count_documents, parquet_file
 from pipeline.stage import Build
-from pipeline.task import CorpusStep, Counts, Heartbeat, TaskReport, add_counts, count_documents
+from pipeline.task import FilesPass, Task, TaskReport
 from pipeline.tokenize.tokenizer import Encoder, load, train
 
 ENCODED = pa.schema(
     [
-        ("key", pa.uint64()),  # place in the global shuffle
+        ("key", pa.uint64()),  # orders the global shuffle
         ("id", pa.string()),
         ("copy", pa.int32()),
         ("url", pa.string()),
@@ -54,46 +54,30 @@ def draw(seed: int, purpose: str, name: str) -> int:
 
 
 def copies(cluster_size: int | None, table: dict[int, int] | None) -> int:
-    """How often a document stands in the training split, by the size of its duplicate cluster."""
+    """Number of copies of a document in the training split, by the size of its duplicate cluster."""
     size = cluster_size or 1
     return next((table[least] for least in sorted(table, reverse=True) if size >= least), 1) if table else 1
 
 
 def stream_name(source: str, language: str, stream_by: str) -> str:
-    """Name of the stream that a document belongs to."""
     return {"source": source, "language": language, "source-language": f"{source}-{language}"}[stream_by]
 
 
-def measure(inputs: Sequence[Path], settings: TokenizeConfig) -> tuple[Counter[str], Counter[str]]:
-    """Bytes of text by stream (copies counted) and by language. Reads four columns once."""
-    streams: Counter[str] = Counter()
-    languages: Counter[str] = Counter()
-    for path in inputs:
-        for table in read_batches(path, _present(path, ["source", "text", "language", "cluster_size"])):
-            sizes = pc.binary_length(table["text"]).to_pylist()
-            clusters = _column(table, "cluster_size", 1)
-            keys = zip(sizes, table["source"].to_pylist(), _column(table, "language", UNKNOWN), clusters, strict=True)
-            for size, source, language, cluster_size in keys:
-                languages[language] += size
-                stream = stream_name(source, language, settings.stream_by)
-                streams[stream] += size * copies(cluster_size, settings.rehydrate)
-    return streams, languages
-
-
-def sample_rates(languages: Counter[str], settings: TokenizerConfig) -> dict[str, float]:
+def sample_rates(languages: Mapping[str, int], settings: TokenizerConfig) -> dict[str, float]:
     """Share of each language's documents that the tokenizer is trained on.
 
-    Shares of the sample go by size times the recipe's factor; what a language is too small to give goes to others.
+    A language's part of the sample is proportional to its size times the recipe's factor; what a small language cannot
+    fill is divided among the others.
     """
     rates: dict[str, float] = {}
     left = {name: settings.languages.get(name, 1.0) for name, size in languages.items() if size}
     room = float(settings.sample_bytes)
     while left:
         scale = room / max(sum(languages[name] * factor for name, factor in left.items()), 1e-9)
-        whole = sorted(name for name, factor in left.items() if factor * scale >= 1)
-        if not whole:
+        full = sorted(name for name, factor in left.items() if factor * scale >= 1)
+        if not full:
             return rates | {name: factor * scale for name, factor in left.items()}
-        for name in whole:
+        for name in full:
             rates[name] = 1.0
             room -= languages[name]
             del left[name]
@@ -105,89 +89,106 @@ def special_ids(settings: TokenizeConfig, encoder: Encoder) -> tuple[int | None,
     ids = []
     own_end = settings.tokenizer.special_tokens[0] if settings.tokenizer.path is None else None
     for field, name in (("bos", settings.bos), ("eos", settings.eos or own_end)):
-        found = encoder.tokenizer.token_to_id(name) if name is not None else None
-        if name is not None and found is None:
+        token = encoder.tokenizer.token_to_id(name) if name is not None else None
+        if name is not None and token is None:
             raise PipelineError(f"tokenize.{field}: the tokenizer has no token {name!r}")
-        ids.append(found)
+        ids.append(token)
     return ids[0], ids[1] if ids[1] is not None else encoder.eos_id
 
 
-class TokenizerStep(CorpusStep):
+def _bundles(build: Build[TokenizeConfig]) -> list[list[Path]]:
+    """Input files of each task, small ones together."""
+    return bundle([(path, path.stat().st_size) for path in build.inputs], _TASK_BYTES)
+
+
+class MeasurePass(FilesPass):
+    """Notes {streams, languages}: bytes of text by stream (copies counted) and by language."""
+
+    def __init__(self, build: Build[TokenizeConfig]) -> None:
+        super().__init__("measure", build.workdir, _bundles(build))
+        self.settings = build.settings
+
+    def process(self, rank: int, task: Task) -> TaskReport:
+        streams: Counter[str] = Counter()
+        languages: Counter[str] = Counter()
+        for table in self.read(rank, task, ["source", "text", "language", "cluster_size"]):
+            sizes = pc.binary_length(table["text"]).to_pylist()
+            clusters = _column(table, "cluster_size", 1)
+            keys = zip(sizes, table["source"].to_pylist(), _column(table, "language", UNKNOWN), clusters, strict=True)
+            for size, source, language, cluster_size in keys:
+                languages[language] += size
+                stream = stream_name(source, language, self.settings.stream_by)
+                streams[stream] += size * copies(cluster_size, self.settings.rehydrate)
+        return TaskReport(notes={"streams": streams, "languages": languages})
+
+
+class TokenizerPass(FilesPass):
     """Trains the tokenizer on a sample of the documents drawn by their ids, or copies the given one."""
 
-    def __init__(self, build: Build, languages: Counter[str]) -> None:
-        super().__init__("tokenizer", build.workdir, 1)
-        self.inputs, self.seed, self.base = build.inputs, build.seed, build.base
-        self.whole: TokenizeConfig = build.settings
-        self.settings = self.whole.tokenizer
-        self.rates = sample_rates(languages, self.settings)
+    def __init__(self, build: Build[TokenizeConfig], languages: Mapping[str, int]) -> None:
+        super().__init__("tokenizer", build.workdir, [build.inputs])
+        self.settings, self.seed, self.base = build.settings, build.seed, build.base
+        self.rates = sample_rates(languages, self.settings.tokenizer)
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
-        settings = self.settings
+    def process(self, rank: int, task: Task) -> TaskReport:
+        settings = self.settings.tokenizer
         if settings.path:
             tokenizer = load(self.base / settings.path)
         else:
-            sample = self._sample(heartbeat)
+            sample = self._sample(task)
             tokenizer = train(sample, settings.vocab_size, settings.pattern, settings.digits, settings.special_tokens)
         encoder = Encoder(tokenizer)
-        special_ids(self.whole, encoder)  # a missing token is an error now, not after hours
+        special_ids(self.settings, encoder)  # a missing token is an error now, not after hours
         paths = [self.workdir / "tokenizer.json", self.workdir / "token_bytes.npy"]
         with atomic_file(paths[0]) as file:
             file.write(tokenizer.to_str(pretty=False).encode())
         with atomic_file(paths[1]) as file:
             np.save(file, encoder.token_bytes())
-        heartbeat.beat(0, 0, 1.0)
+        task.beat(0, 0, 1.0)
         return TaskReport(files=paths)
 
-    def _sample(self, heartbeat: Heartbeat) -> Iterator[str]:
-        for number, path in enumerate(self.inputs):
-            for table in read_batches(path, _present(path, ["id", "text", "language"])):
-                rows = zip(
-                    table["id"].to_pylist(), table["text"].to_pylist(), _column(table, "language", UNKNOWN), strict=True
-                )
-                for name, text, language in rows:
-                    if draw(self.seed, "tokenizer", name) < self.rates.get(language, 0.0) * 2**64:
-                        yield text
-            heartbeat.beat(0, 0, 0.5 * (number + 1) / len(self.inputs))
+    def _sample(self, task: Task) -> Iterator[str]:
+        for table in self.read(0, task, ["id", "text", "language"]):
+            columns = [table["id"].to_pylist(), table["text"].to_pylist(), _column(table, "language", UNKNOWN)]
+            for name, text, language in zip(*columns, strict=True):
+                if draw(self.seed, "tokenizer", name) < self.rates.get(language, 0.0) * 2**64:
+                    yield text
 
 
-class EncodeStep(CorpusStep):
-    """Encodes the input files, small ones together, and files their documents by (split, stream, bucket)."""
+class EncodePass(FilesPass):
+    """Encodes documents and files them by (split, stream, bucket)."""
 
-    def __init__(self, build: Build, streams: Counter[str]) -> None:
-        self.bundles = bundle([(path, path.stat().st_size) for path in build.inputs], _TASK_BYTES)
-        super().__init__("encode", build.workdir, len(self.bundles))
-        self.seed = build.seed
-        self.settings: TokenizeConfig = build.settings
+    def __init__(self, build: Build[TokenizeConfig], streams: Mapping[str, int]) -> None:
+        super().__init__("encode", build.workdir, _bundles(build))
+        self.settings, self.seed = build.settings, build.seed
         self.buckets = {name: max(-(-size // self.settings.bucket_bytes), 1) for name, size in streams.items()}
 
-    def weight(self, rank: int) -> float:
-        return float(sum(path.stat().st_size for path in self.bundles[rank]))
-
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         encoder = encoder_of(self.workdir)
         ends = special_ids(self.settings, encoder)
-        inputs = self.bundles[rank]
-        total, seen, held = max(sum(map(read_rows, inputs)), 1), 0, 0
         report = TaskReport()
         groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        files: dict[str, ParquetFile] = {}
+        files: dict[str, Callable[[pa.Table], None]] = {}
+        held = 0
         with ExitStack() as stack:
-            for table in chain.from_iterable(read_batches(path, _present(path, _COLUMNS)) for path in inputs):
+
+            def write() -> None:
+                for group, rows in sorted(groups.items()):
+                    if group not in files:
+                        path = self.workdir / f".scratch/encoded/{group}/{rank:05d}.parquet"
+                        files[group] = stack.enter_context(parquet_file(path, ENCODED))
+                        report.files.append(path)
+                    files[group](pa.Table.from_pylist(rows, schema=ENCODED))
+                groups.clear()
+
+            for table in self.read(rank, task, _COLUMNS):
                 for group, row in self._encode(encoder, ends, table, report.counts):
                     held += len(row["tokens"])
                     groups[group].append(row)
-                seen += table.num_rows
-                if held > _BUFFER or seen == total:
-                    for group, rows in sorted(groups.items()):
-                        if group not in files:
-                            path = self.workdir / f".scratch/encoded/{group}/{rank:05d}.parquet"
-                            files[group] = stack.enter_context(ParquetFile(path, ENCODED))
-                            report.files.append(path)
-                        files[group].write(pa.Table.from_pylist(rows, schema=ENCODED))
-                    groups.clear()
+                if held > _BUFFER:
+                    write()
                     held = 0
-                heartbeat.beat(table.num_rows, text_bytes(table), seen / total)
+            write()
         return report
 
     def _encode(
@@ -226,7 +227,7 @@ class EncodeStep(CorpusStep):
 
 
 def encoder_of(workdir: Path) -> Encoder:
-    """The encoder of a stage's own tokenizer.json, made once for all tasks of a process."""
+    """The encoder of a stage's tokenizer.json, built once for all tasks of a process."""
     path = workdir / "tokenizer.json"
     return _encoder(path, hash_file(path))
 
@@ -237,7 +238,7 @@ def _encoder(path: Path, content: str) -> Encoder:
 
 
 def bundle(items: Sequence[tuple[Item, int]], size: int) -> list[list[Item]]:
-    """Neighbours in bundles of about `size`, by the sizes that stand beside them."""
+    """Consecutive items in bundles of about `size`; each item comes with its size."""
     bundles: list[list[Item]] = []
     room = 0
     for item, taken in items:
@@ -256,11 +257,6 @@ def list_groups(workdir: Path) -> list[tuple[str, int]]:
     for path in root.glob("*/*/*/*.parquet"):
         sizes[str(path.parent.relative_to(root))] += path.stat().st_size
     return sorted(sizes.items())
-
-
-def _present(path: Path, names: list[str]) -> list[str]:
-    columns = read_schema(path).names
-    return [name for name in names if name in columns]
 
 
 def _column(table: pa.Table, name: str, default: Any) -> list[Any]:

@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from common.files import atomic_file, read_json, write_json
 from common.mds import write_shards
 from pipeline.config import TokenizeConfig
+from pipeline.documents import Counts, add_counts
 from pipeline.stage import Build
-from pipeline.task import CorpusStep, Counts, Heartbeat, TaskReport, add_counts
+from pipeline.task import Pass, Task, TaskReport
 from pipeline.tokenize.encode import ENCODED, bundle, encoder_of, special_ids
 from pipeline.tokenize.tokenizer import Encoder
 
@@ -102,20 +103,20 @@ def _best_fit(lengths: list[int], size: int) -> list[list[Piece]]:
     return sorted(sequences, key=min)
 
 
-class PackStep(CorpusStep):
+class PackPass(Pass):
     """Shuffles, packs and writes buckets, each to shards of its own."""
 
-    def __init__(self, build: Build, groups: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, build: Build[TokenizeConfig], groups: Sequence[tuple[str, int]]) -> None:
         self.bundles = bundle(groups, _TASK_BYTES)
         super().__init__("pack", build.workdir, len(self.bundles))
         self.settings: TokenizeConfig = build.settings
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         encoder = encoder_of(self.workdir)
         report = TaskReport()
         for number, group in enumerate(self.bundles[rank]):
             add_counts(report.counts, self._pack(group, encoder, report.files))
-            heartbeat.beat(0, 0, (number + 1) / len(self.bundles[rank]))
+            task.beat(0, 0, (number + 1) / len(self.bundles[rank]))
         return report
 
     def _pack(self, group: str, encoder: Encoder, files: list[Path]) -> Counts:
@@ -164,13 +165,13 @@ class PackStep(CorpusStep):
         return path
 
 
-class IndexStep(CorpusStep):
+class IndexPass(Pass):
     """Merges each stream's shard indexes, and all pieces into documents.parquet; samples are numbered by stream."""
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, build: Build[TokenizeConfig]) -> None:
         super().__init__("index", build.workdir, 1)
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         streams = sorted((self.workdir / ".scratch/pieces").glob("*/*"))
         files = [self.workdir / "documents.parquet"]
         with atomic_file(files[0]) as file, pq.ParquetWriter(file, PIECES, compression="zstd") as writer:
@@ -184,7 +185,7 @@ class IndexStep(CorpusStep):
                     shifted = pa.array(pieces["sample"].to_numpy() + first, pa.int64())
                     writer.write_table(pieces.set_column(PIECES.get_field_index("sample"), "sample", shifted))
                     first += sum(shard["samples"] for shard in read_json(folder / bucket / "index.json")["shards"])
-        heartbeat.beat(0, 0, 1.0)
+        task.beat(0, 0, 1.0)
         return TaskReport({"languages": self._fertility()}, files)
 
     def _fertility(self) -> Counts:

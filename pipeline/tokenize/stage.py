@@ -9,30 +9,32 @@ from typing import Any
 
 from common.errors import PipelineError
 from common.files import read_json
-from pipeline.config import Source, TokenizeConfig
-from pipeline.stage import Build
-from pipeline.task import CorpusStep
-from pipeline.tokenize.encode import EncodeStep, TokenizerStep, encoder_of, list_groups, measure, special_ids
-from pipeline.tokenize.pack import IndexStep, PackStep
+from pipeline.config import CorpusConfig, Source, TokenizeConfig
+from pipeline.stage import Build, Stage
+from pipeline.task import Pass
+from pipeline.tokenize.encode import EncodePass, MeasurePass, TokenizerPass, encoder_of, list_groups, special_ids
+from pipeline.tokenize.pack import IndexPass, PackPass
 
 
-def passes(build: Build) -> Iterator[CorpusStep]:
-    """Tokenizer (one task), encode (a task per file), pack (a task per some buckets), index (one task)."""
-    streams, languages = measure(build.inputs, build.settings)
-    _check_phases(build.settings, build.sources, set(streams))
-    yield TokenizerStep(build, languages)
-    yield EncodeStep(build, streams)
+def passes(build: Build[TokenizeConfig]) -> Iterator[Pass]:
+    """Measure, tokenizer (one task), encode, pack (a task per some buckets), index (one task)."""
+    measure = MeasurePass(build)
+    yield measure
+    sizes = measure.total("notes")
+    _check_phases(build.settings, build.sources, set(sizes["streams"]))
+    yield TokenizerPass(build, sizes["languages"])
+    yield EncodePass(build, sizes["streams"])
     groups = list_groups(build.workdir)
     if not any(group.startswith("train/") for group, _ in groups):
         raise PipelineError(
             f"tokenize.validation is {build.settings.validation}: every document was held out and none is left"
             " to train on; lower it"
         )
-    yield PackStep(build, groups)
-    yield IndexStep(build)
+    yield PackPass(build, groups)
+    yield IndexPass(build)
 
 
-def external_files(settings: TokenizeConfig, base: Path) -> list[Path]:
+def files(settings: TokenizeConfig, base: Path) -> list[Path]:
     """A given tokenizer.json."""
     path = settings.tokenizer.path
     if path is None:
@@ -42,9 +44,14 @@ def external_files(settings: TokenizeConfig, base: Path) -> list[Path]:
     return [base / path]
 
 
-def manifest(build: Build) -> dict[str, Any]:
+def decided_by(config: CorpusConfig) -> dict[str, Any]:
+    """The seed, and the sources' weights, which decide the manifest."""
+    return {"seed": config.seed, "weights": {source.name: source.weight * source.repeat for source in config.sources}}
+
+
+def manifest(build: Build[TokenizeConfig]) -> dict[str, Any]:
     """The fields of shards/manifest.json."""
-    settings: TokenizeConfig = build.settings
+    settings = build.settings
     encoder = encoder_of(build.workdir)
     streams = read_json(build.workdir / "stats.json")["streams"]
     _check_phases(settings, build.sources, {name.partition("/")[2] for name in streams})
@@ -68,27 +75,27 @@ def manifest(build: Build) -> dict[str, Any]:
 def mixture(settings: TokenizeConfig, weights: dict[str, float]) -> list[dict[str, Any]]:
     """The phases of docs/format.md over training streams with the given weights of the first phase.
 
-    A phase's weights name sources or streams; the longest name that a stream's begins with counts.
+    A phase's weights name sources or streams; the longest name that covers a stream decides.
     """
     phases: list[dict[str, Any]] = [{"start": 0.0, "weights": weights}]
     for phase in settings.phases:
-        found = {}
+        mixed = {}
         for name, weight in weights.items():
             named = [key for key in phase.weights if _covers(key, name.partition("/")[2])]
-            found[name] = phase.weights[max(named, key=len)] if named else weight
-        if not any(found.values()):
+            mixed[name] = phase.weights[max(named, key=len)] if named else weight
+        if not any(mixed.values()):
             raise PipelineError(f"tokenize.phases: the phase from {phase.start} leaves out every stream")
-        phases.append({"start": phase.start, "weights": found})
+        phases.append({"start": phase.start, "weights": mixed})
     return phases
 
 
 def _covers(key: str, stream: str) -> bool:
-    """Whether a name in a phase means this stream: the stream itself, or the source of a `<source>-<language>`."""
+    """Whether a phase's name means this stream: its own name, or the source in `<source>-<language>`."""
     return stream == key or stream.rpartition("-")[0] == key
 
 
 def _check_phases(settings: TokenizeConfig, sources: tuple[Source, ...], streams: set[str]) -> None:
-    """Raise PipelineError where a phase names something that is not there."""
+    """Raise PipelineError where a phase names no source or stream."""
     known = {source.name for source in sources} if settings.stream_by != "language" else set()
     for number, phase in enumerate(settings.phases):
         for name in phase.weights:
@@ -100,9 +107,13 @@ def _check_phases(settings: TokenizeConfig, sources: tuple[Source, ...], streams
 
 
 def _weight(stream: str, stream_by: str, sources: tuple[Source, ...]) -> float:
-    """Weight times repeat of a stream's source; streams by language mix sources, whose weights then mean nothing."""
+    """Weight times repeat of a stream's source; 1 where streams by language mix sources."""
     name = stream.split("/", 1)[1]
     if stream_by == "language":
         return 1.0
     source = name if stream_by == "source" else name.rsplit("-", 1)[0]
-    return next(found.weight * found.repeat for found in sources if found.name == source)
+    return next(of.weight * of.repeat for of in sources if of.name == source)
+
+
+_LIBRARIES = ("tokenizers", "zstandard", "pyarrow")
+STAGE = Stage("tokenize", __name__, _LIBRARIES, passes, files, manifest, decided_by, ("weights", "phases"))

@@ -15,7 +15,7 @@ import pytest
 from common.errors import PipelineError, PretrainError
 from common.files import locked
 from common.observe import Progress
-from pipeline.build import build_corpus, stage_folder
+from pipeline.build import build_corpus
 from pipeline.config import CorpusConfig
 from pipeline.documents import document_id
 from tests.conftest import PROSE, page, write_warc
@@ -91,8 +91,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(folder: Path, stage: str, side: str) -> list[dict[str, Any]]:
-    place = stage_folder(recipe(), folder / "run", stage)  # type: ignore[arg-type]
-    return [row for path in sorted((place / side).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    (published,) = (folder / "run/corpus").glob(f"[0-9]*-{stage}")
+    return [row for path in sorted((published / side).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 def test_every_document_is_kept_or_dropped_for_a_reason(built: Path) -> None:
@@ -189,7 +189,7 @@ def test_missing_path_empty_source_and_unknown_stage_are_refused(tmp_path: Path)
 
 def test_stage_that_keeps_nothing_says_which_rule(tmp_path: Path) -> None:
     inputs(tmp_path)
-    with pytest.raises(PipelineError, match=r"kept none of .* `gopher_min_words`"):
+    with pytest.raises(PipelineError, match=r"dropped all .* `gopher_min_words`"):
         build(tmp_path, recipe(quality={"rules": {"gopher_min_words": 99999}}))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -14,14 +13,14 @@ import pytest
 
 from common.errors import PipelineError
 from common.observe import Observer
-from pipeline.build import run_passes
+from pipeline.build import StageRun
 from pipeline.config import ExecutorConfig
 from pipeline.documents import BASE_SCHEMA, document_id
-from pipeline.executors import LocalPool
-from pipeline.stage import Build
-from pipeline.task import CorpusStep
+from pipeline.executors import Executor, LocalPool
+from pipeline.stage import Build, Stage
+from pipeline.task import Pass
 from tests.conftest import write_warc
-from tests.pipeline.killing_steps import KillStep, NameStep
+from tests.pipeline.killing_passes import KillPass, NamePass
 from tests.pipeline.test_build import build, inputs, recipe, rows
 
 # resiliparse needs some 40 times a page of this kind and fails where it cannot have them; other pages are far below.
@@ -31,11 +30,11 @@ RESILIPARSE = {"extract": {"task_bytes": 1, "extractor": "resiliparse", "max_byt
 SMALL = RESILIPARSE | {"stages": ["extract"]}
 
 
-def passes(build: Build) -> Iterator[CorpusStep]:
+def passes(build: Build) -> Iterator[Pass]:
     """A stage of two passes, the second of which meets the documents."""
     if "second" in build.fingerprint:
-        yield NameStep("name", build.workdir, 1)
-    yield KillStep("kill", build.workdir, build.inputs)
+        yield NamePass("name", build.workdir, 1)
+    yield KillPass("kill", build.workdir, build.inputs)
 
 
 def build_of(folder: Path, name: str, fingerprint: str = "first") -> Build:
@@ -55,10 +54,10 @@ def build_of(folder: Path, name: str, fingerprint: str = "first") -> Build:
 
 
 def run(build: Build, workers: int, **settings: Any) -> dict[str, Any]:
-    config = ExecutorConfig(**settings)
-    module: Any = SimpleNamespace(passes=passes)
+    stage: Stage[Any] = Stage("killing", __name__, (), passes)
     with LocalPool(workers) as pool:
-        return run_passes("own", module, build, config, pool, build.workdir.parent / "logs", Observer())[0]
+        executor = Executor(ExecutorConfig(**settings), pool)
+        return StageRun(stage, build, None, executor, build.workdir.parent, Observer()).run_passes()[0]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -93,7 +92,7 @@ def test_one_more_than_allowed_is_named_and_finished_tasks_are_kept(tmp_path: Pa
     with pytest.raises(PipelineError, match=r"f0 at offset 1.*its process died.*max_failures=2"):
         run(build, 2, retries=0)
     assert (build.workdir / ".receipts/kill-00001.json").is_file()
-    with pytest.raises(PipelineError, match=r"allows 2 such documents.*max_failures=3"):
+    with pytest.raises(PipelineError, match=r"max_failures=3.*now: 2 per stage"):
         run(build, 2, retries=0, max_failures=2)
     assert run(build, 2, retries=0, max_failures=3)["dropped"] == {"crashed": 3}
     # With fewer allowed than were dropped, the stage is built anew, and refused again.

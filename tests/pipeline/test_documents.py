@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import documents
-from pipeline.documents import BASE_SCHEMA, ParquetFile, document_id, read_batches
+from pipeline.documents import BASE_SCHEMA, document_id, parquet_file, read_batches
 from tests.pipeline.test_build import build, recipe
 
 
@@ -20,9 +20,9 @@ def rows(count: int, size: int = 1) -> list[dict[str, object]]:
 
 
 def write(path: Path, groups: list[list[dict[str, object]]]) -> Path:
-    with ParquetFile(path, BASE_SCHEMA) as file:
+    with parquet_file(path, BASE_SCHEMA) as append:
         for group in groups:
-            file.write(pa.Table.from_pylist(group, schema=BASE_SCHEMA))
+            append(pa.Table.from_pylist(group, schema=BASE_SCHEMA))
     return path
 
 

@@ -82,6 +82,13 @@ def test_every_recipe_of_the_project_loads_and_states_what_it_takes(path):
             ("[gopher]", "[gopher]\n  languages:\n    de: {c4_sentences: 3}"),
             "small.yaml:9: quality.languages.de.c4_sentences: `c4_sentences` belongs to a preset",
         ),
+        (
+            ("quality:", "dedup: {threshold: 0.7}\nquality:"),
+            "small.yaml:6: dedup.threshold: unknown key; it is called `dedup.candidates_at` now",
+        ),
+        (("quality:", "stages: [extract, langage]\nquality:"), "stages.1: got 'langage', allowed: extract, language"),
+        (("quality:", "stages: [extract, langage]\nquality:"), "did you mean `language`?"),
+        (("quality:", "stages: [extract, {use: mine.py}]\nquality:"), "stages.1.use: got 'mine.py', allowed: FILE.py:"),
         (("quality:", "stages: [extract]\nquality:"), "small.yaml:9: train: `train` needs shards"),
         (("quality:", "stages: [language]\nquality:"), "small.yaml:6: stages: `stages` must begin with"),
         (("quality:", "name: again\nquality:"), "small.yaml:6: name: given twice (first at small.yaml:1)"),

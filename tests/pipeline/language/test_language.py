@@ -18,7 +18,7 @@ from pipeline.config import LanguageConfig
 from pipeline.kernels.fasttext import empty_cache, predict, read_network
 from pipeline.language import LanguageIdentifier, find_model, identify
 from pipeline.language.identify import SURE, WINDOW, WINDOWS, normalize_label, sample
-from pipeline.language.stage import LanguageStep
+from pipeline.language.stage import LanguagePass
 from pipeline.stage import Build
 from tests.conftest import PROSE
 
@@ -117,17 +117,23 @@ def test_labels(label: str, expected: tuple[str, str | None]) -> None:
     assert normalize_label(label) == expected
 
 
-def step(tmp_path: Path, **settings: object) -> LanguageStep:
-    return LanguageStep(Build(LanguageConfig.model_validate(settings), (), 1, tmp_path, (), tmp_path, "x"))
+def language_pass(tmp_path: Path, **settings: object) -> LanguagePass:
+    return LanguagePass(Build(LanguageConfig.model_validate(settings), (), 1, tmp_path, (), tmp_path, "x"))
 
 
 def test_thresholds_wanted_languages_and_mixed_texts(tmp_path: Path) -> None:
     mixed = "\n\n".join([PROSE["river"].replace("\n", " "), SENTENCES["de"] * 4, SENTENCES["fr"] * 4])
     table = pa.table({"text": [SENTENCES["en"], SENTENCES["de"], SENTENCES["ru"], mixed]})
-    found = step(tmp_path, keep=["en", "fr", "ru"], thresholds={"ru": 1.0}, threshold=0.2, mixed=0.7).judge(table, 0)
-    assert found.rules == [None, "language_unwanted", "language_score", "language_mixed"]
-    assert found.values[3] < 0.7
-    assert found.table["language"].to_pylist()[:3] == ["en", "de", "ru"]
+    settings = {"keep": ["en", "fr", "ru"], "thresholds": {"ru": 1.0}, "threshold": 0.2, "mixed": 0.7}
+    judged, verdicts = language_pass(tmp_path, **settings).open(0).judge(table)
+    assert [verdict and verdict.rule for verdict in verdicts] == [
+        None,
+        "language_unwanted",
+        "language_score",
+        "language_mixed",
+    ]
+    assert verdicts[3].value < 0.7
+    assert judged["language"].to_pylist()[:3] == ["en", "de", "ru"]
 
 
 def test_absent_model_is_named(tmp_path: Path) -> None:

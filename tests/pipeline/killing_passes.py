@@ -7,24 +7,28 @@ import signal
 
 import pyarrow as pa
 
-from pipeline.task import CorpusStep, DocumentStep, Heartbeat, TaskReport, Verdicts
+from pipeline.task import DocumentPass, Judge, Pass, Task, TaskReport, Verdicts
 
 
-class KillStep(DocumentStep):
+class KillPass(DocumentPass):
     """Keeps every document; one that says `kill` ends the process."""
 
-    def judge(self, table: pa.Table, rank: int) -> Verdicts:
+    def open(self, rank: int) -> Judge:
+        return KillJudge()
+
+
+class KillJudge(Judge):
+    def judge(self, table: pa.Table) -> tuple[pa.Table, Verdicts]:
         for text in table["text"].to_pylist():
             if text == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             if text == "fail":
                 raise ValueError("a document that no code can bear")
-        nothing = [None] * table.num_rows
-        return Verdicts(table, nothing, nothing, nothing, nothing)
+        return table, [None] * table.num_rows
 
 
-class NameStep(CorpusStep):
+class NamePass(Pass):
     """A pass before, which has done its work when the other one fails."""
 
-    def process(self, rank: int, heartbeat: Heartbeat) -> TaskReport:
+    def process(self, rank: int, task: Task) -> TaskReport:
         return TaskReport({"named": 1})

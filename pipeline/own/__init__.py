@@ -1,0 +1,1 @@
+"""A stage of the user's own code."""
