@@ -133,7 +133,7 @@ def test_eval_scores_files_by_source_and_language_and_finds_what_was_trained_on(
 def test_eval_refuses_what_it_cannot_read(run: str, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{"body": "y"}\n')
     assert "bad.jsonl:2: expected a JSON object" in pretrain("eval", run, "--text", f"{tmp_path}/bad.jsonl", code=2)[1]
-    assert "no checkpoint of step 3; there are: 2, 4, 6" in pretrain("eval", run, "--step", "3", code=1)[1]
+    assert "no checkpoint of step 3; existing steps: 2, 4, 6" in pretrain("eval", run, "--step", "3", code=1)[1]
     assert "has no shards" in pretrain("eval", f"{run}/train", code=2)[1]
 
 
