@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 import fasttext
-from extraction_pages import evaluation_pages
 
 from pipeline.config import LanguageConfig
 from pipeline.extract import extract_text
+from pipeline.kernels.html.training import evaluation_pages
 from pipeline.language import LanguageIdentifier, find_model
 from pipeline.language.identify import normalize_label
 

@@ -68,6 +68,14 @@ class Encoder:
         kernels = self._kernels
         if kernels is None:
             return self._reference(texts)
+        try:
+            return self._encode(kernels, texts)
+        except UnicodeEncodeError:
+            raise
+        except ValueError as error:
+            raise PipelineError(str(error)) from error
+
+    def _encode(self, kernels: Kernels, texts: list[str]) -> list[Ids]:
         if self._added and (special := [i for i, text in enumerate(texts) if self._added.search(text)]):
             found = kernels.encode(["" if self._added.search(text) else text for text in texts], self.dtype)
             for i, ids in zip(special, self._reference([texts[i] for i in special]), strict=True):

@@ -15,9 +15,9 @@ import pytest
 
 from common.errors import PipelineError
 from pipeline.config import LanguageConfig
-from pipeline.kernels.fasttext import empty_cache, predict, read_network
+from pipeline.kernels.fasttext import empty_cache, predict
 from pipeline.language import LanguageIdentifier, find_model, identify
-from pipeline.language.identify import SURE, WINDOW, WINDOWS, normalize_label, sample
+from pipeline.language.identify import SURE, WINDOW, WINDOWS, normalize_label, read_model, sample
 from pipeline.language.stage import LanguageStep
 from pipeline.stage import Build
 from tests.conftest import PROSE
@@ -57,7 +57,7 @@ def test_kernel_decides_as_fasttext(tmp_path: Path, settings: dict[str, object],
         trained.quantize(str(tmp_path / "train"), cutoff=900, retrain=False, qnorm=True, dsub=4, verbose=0)
     trained.save_model(str(tmp_path / "model"))
     peer = fasttext.FastText._FastText(str(tmp_path / "model")).f
-    network, labels = read_network(tmp_path / "model")
+    network, labels = read_model(tmp_path / "model")
     texts = [text for _, text in rows] + [
         "",
         "__label__de x",
