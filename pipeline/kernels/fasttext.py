@@ -224,41 +224,30 @@ def _is_word(text: Array, start: int, end: int, spelling: Array, begin: int, sto
 
 
 @inner
-def _find_word(network: Network, text: Array, start: int, end: int, value: np.uint32) -> int:
+def _find_word(text: Array, start: int, end: int, value: np.uint32, slots: Array, spelling: Array, ends: Array) -> int:
     """Number of a word of the vocabulary, or -1."""
-    slots, ends = network.slots, network.spelling_ends
     slot = np.int64(value) & (len(slots) - 1)
     while slots[slot] >= 0:
         number = slots[slot]
-        if _is_word(text, start, end, network.spelling, ends[number - 1] if number > 0 else 0, ends[number]):
+        if _is_word(text, start, end, spelling, ends[number - 1] if number > 0 else 0, ends[number]):
             return int(number)
         slot = (slot + 1) & (len(slots) - 1)
     return -1
 
 
 @inner
-def _add_row(network: Network, bucket: int, total: Array) -> int:
-    """Add the row of an n-gram. Returns the number of rows, 0 where it was pruned."""
-    row = np.int64(bucket)
-    if len(network.pruned) > 0:
-        row = np.int64(network.pruned[row])
-        if row < 0:
-            return 0
-    row += network.settings[4]
-    for d in range(len(total)):
-        total[d] += network.rows[row, d]
-    return 1
-
-
-@inner
-def _add_ngrams(network: Network, word: Array, size: int, total: Array) -> int:
+def _add_ngrams(
+    word: Array, size: int, shortest: int, longest: int, buckets: np.uint32, words: int, pruned: Array, rows: Array,
+    total: Array,
+) -> int:  # fmt: skip
     """Add the rows of the character n-grams of word[:size]. Returns their number."""
-    shortest, longest, buckets = network.settings[0], network.settings[1], np.uint32(network.settings[3])
     count = 0
     for first in range(size):
         if word[first] & 0xC0 == 0x80:
             continue
-        at, value, length = first, FNV32, 0
+        at = first
+        value = FNV32
+        length = 0
         while length < longest and at < size:
             value = _hash_byte(value, word[at])
             at += 1
@@ -266,88 +255,97 @@ def _add_ngrams(network: Network, word: Array, size: int, total: Array) -> int:
                 value = _hash_byte(value, word[at])
                 at += 1
             length += 1
-            if length >= shortest and not (length == 1 and (first == 0 or at == size)):
-                count += _add_row(network, value % buckets, total)
+            if length < shortest or (length == 1 and (first == 0 or at == size)):
+                continue
+            row = np.int64(value % buckets)
+            if len(pruned) > 0:
+                row = np.int64(pruned[row])
+                if row < 0:
+                    continue
+            row += words
+            for d in range(len(total)):
+                total[d] += rows[row, d]
+            count += 1
     return count
 
 
 @inner
-def _add_word_ngrams(network: Network, hashes: Array, total: Array) -> int:
+def _add_word_ngrams(
+    hashes: Array, longest: int, buckets: np.uint64, words: int, pruned: Array, rows: Array, total: Array
+) -> int:
     """Add the rows of the n-grams of two words and more. Returns their number."""
-    longest, buckets = network.settings[2], np.uint64(network.settings[3])
     count = 0
     for first in range(len(hashes)):
         value = np.uint64(np.int64(hashes[first]))
         for other in range(first + 1, min(first + longest, len(hashes))):
             value = value * np.uint64(116049371) + np.uint64(np.int64(hashes[other]))
-            count += _add_row(network, value % buckets, total)
-    return count
-
-
-@inner
-def _add_word(
-    network: Network, text: Array, start: int, end: int, value: np.uint32, framed: Array, total: Array
-) -> int:
-    """Set total to the sum of a word's own row and those of its n-grams. Returns their number.
-
-    framed: the word with room for a byte at each end, in which n-grams see its borders.
-    """
-    total[:] = 0
-    count = 0
-    number = _find_word(network, text, start, end, value)
-    if number >= 0:
-        for d in range(len(total)):
-            total[d] = network.rows[number, d]
-        count = 1
-    if not _is_word(text, start, end, text, len(text) - len(_END), len(text)):  # the line's end has no n-grams
-        size = end - start + 2
-        framed[0], framed[size - 1] = 60, 62  # < >
-        count += _add_ngrams(network, framed, size, total)
+            row = np.int64(value % buckets)
+            if len(pruned) > 0:
+                row = np.int64(pruned[row])
+                if row < 0:
+                    continue
+            for d in range(len(total)):
+                total[d] += rows[words + row, d]
+            count += 1
     return count
 
 
 @kernel()
 def _predict(network: Network, cache: Cache, text: Array, ends: Array, labels: Array, scores: Array) -> None:
+    # Arrays one by one: numba counts references to every array of a tuple that is passed on.
+    settings, rows, _, slots, spelling, spelling_ends, pruned, _ = network
     keys, counts, sums = cache
-    dim, joined = network.rows.shape[1], network.settings[2]
-    total = np.zeros(dim, np.float32)
+    shortest, longest, joined, buckets, words, _ = settings
+    dim = rows.shape[1]
+    total, word = np.zeros(dim, np.float32), np.zeros(dim, np.float32)
     most = len(_END)
     for i in range(len(ends)):
         most = max(most, ends[i] - (ends[i - 1] if i > 0 else 0))
-    framed = np.zeros(most + 2, np.uint8)
+    framed = np.zeros(most + 2, np.uint8)  # a word with room for a byte at each end: n-grams see its borders
     hashes = np.zeros(most // 2 + 2 if joined > 1 else 0, np.int32)
     at = 0
     for i in range(len(ends)):
         total[:] = 0
-        count = words = 0
+        count = tokens = 0
         last = False
         while not last:
             while at < ends[i] and _is_space(text[at]):
                 at += 1
             last = at == ends[i]
             start, stop = (len(text) - len(_END), len(text)) if last else (at, ends[i])
-            value, key = FNV32, FNV64
+            value, key, size = FNV32, FNV64, 1
             end = start
             while end < stop and not _is_space(text[end]):
                 value = _hash_byte(value, text[end])
                 key = (key ^ np.uint64(text[end])) * PRIME
-                framed[end - start + 1] = text[end]
+                framed[size] = text[end]
+                size += 1
                 end += 1
             at = at if last else end
-            if end - start >= len(_LABEL) and _is_word(text, start, start + len(_LABEL), _LABEL, 0, len(_LABEL)):
+            if size > len(_LABEL) and _is_word(text, start, start + len(_LABEL), _LABEL, 0, len(_LABEL)):
                 continue  # fastText takes it for a label
             slot = np.int64((key ^ (key >> np.uint64(32))) & np.uint64(len(keys) - 1))
             if keys[slot] != key:
-                keys[slot] = key
-                counts[slot] = _add_word(network, text, start, end, value, framed, sums[slot])
+                number = _find_word(text, start, end, value, slots, spelling, spelling_ends)
+                known = int(number >= 0)
+                for d in range(dim):
+                    word[d] = rows[number, d] if number >= 0 else np.float32(0)
+                if not _is_word(text, start, end, text, len(text) - len(_END), len(text)):  # that has no n-grams
+                    framed[0], framed[size] = 60, 62  # < >
+                    known += _add_ngrams(
+                        framed, size + 1, shortest, longest, np.uint32(buckets), words, pruned, rows, word
+                    )
+                keys[slot], counts[slot] = key, known
+                for d in range(dim):
+                    sums[slot, d] = word[d]
             count += counts[slot]
             for d in range(dim):
                 total[d] += sums[slot, d]
             if joined > 1:
-                hashes[words] = np.int32(value)
-                words += 1
+                hashes[tokens] = np.int32(value)
+                tokens += 1
         if joined > 1:
-            count += _add_word_ngrams(network, hashes[:words], total)
+            count += _add_word_ngrams(hashes[:tokens], joined, np.uint64(buckets), words, pruned, rows, total)
         if count > 0:
             for d in range(dim):
                 total[d] /= np.float32(count)

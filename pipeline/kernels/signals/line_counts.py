@@ -8,6 +8,7 @@ with equal 64-bit hashes.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from functools import cache
 from typing import NamedTuple
 
@@ -29,26 +30,14 @@ from pipeline.kernels.signals.lexicon import (
 from pipeline.kernels.signals.words import BEGINS, ENDS, IS_SIGNS, SENTENCES_SHIFT
 
 CHARACTERS = ("characters", "digit_ratio", "punctuation_ratio", "upper_ratio", "hashes", "ellipses")
-LINES = (
-    "newlines",
-    "duplicate_lines",
-    "duplicate_line_characters",
-    "repeated_line_characters",
-    "punctuated_lines",
-    "short_lines",
-    "longest_line",
-    "duplicate_paragraphs",
-    "duplicate_paragraph_characters",
-    "bullet_lines",
-    "ellipsis_lines",
-    "c4_sentences",
-    "curly_brackets",
-    "lorem_ipsum",
-    "c4_terminal_sentences",
-    "c4_terminal_curly_brackets",
-    "c4_terminal_lorem_ipsum",
-    "c4_lines",
+_Line = namedtuple(
+    "_Line",
+    "newlines duplicate_lines duplicate_line_characters repeated_line_characters punctuated_lines short_lines"
+    " longest_line duplicate_paragraphs duplicate_paragraph_characters bullet_lines ellipsis_lines c4_sentences"
+    " curly_brackets lorem_ipsum c4_terminal_sentences c4_terminal_curly_brackets c4_terminal_lorem_ipsum c4_lines",
 )
+LINE = _Line(*range(len(_Line._fields)))  # a name's value is its column
+LINES = LINE._fields
 SHORT_LINE = 30  # characters (FineWeb)
 LONGEST_C4_WORD = 1000  # characters (C4)
 FEWEST_C4_WORDS = 3  # words a line (C4)
@@ -184,13 +173,13 @@ def _newline_lines(
     if high > low:
         edges = int(points[low] == _NEWLINE) + int(points[high - 1] == _NEWLINE)
     repeated -= max(empty - 1, 0)
-    row[0] = n - 1
-    row[1] = (repeated + (edges == 2)) / max(n - empty + edges, 1)
-    row[2] = characters / max(high - low, 1)
-    row[3] = filled_characters / max(high - low - (n - 1), 1)
-    row[4] = punctuated / max(visible, 1)
-    row[5] = short / max(visible, 1)
-    row[6] = longest
+    row[LINE.newlines] = n - 1
+    row[LINE.duplicate_lines] = (repeated + (edges == 2)) / max(n - empty + edges, 1)
+    row[LINE.duplicate_line_characters] = characters / max(high - low, 1)
+    row[LINE.repeated_line_characters] = filled_characters / max(high - low - (n - 1), 1)
+    row[LINE.punctuated_lines] = punctuated / max(visible, 1)
+    row[LINE.short_lines] = short / max(visible, 1)
+    row[LINE.longest_line] = longest
 
 
 @inner
@@ -234,8 +223,8 @@ def _paragraphs(
         s.keys[count], s.sizes[count] = value, end - begin
         count += 1
     repeated, characters = _repeated(count, s.keys, s.sizes, s)
-    row[7] = repeated / max(count, 1)
-    row[8] = characters
+    row[LINE.duplicate_paragraphs] = repeated / max(count, 1)
+    row[LINE.duplicate_paragraph_characters] = characters
 
 
 @inner
@@ -296,20 +285,21 @@ def _broken_lines(
         terminal &= not dots
         mark = lines.marks[k]
         if mark & LOREM_IPSUM:
-            row[13] += 1
-            row[16] += terminal
+            row[LINE.lorem_ipsum] += 1
+            row[LINE.c4_terminal_lorem_ipsum] += terminal
         elif mark & JAVASCRIPT:
             continue
         elif mark & CURLY:
-            row[12] += 1
-            row[15] += terminal
+            row[LINE.curly_brackets] += 1
+            row[LINE.c4_terminal_curly_brackets] += terminal
         elif not mark & POLICY:
             count = _sentences(part, end_part, parts, sentences)
             kept += 1
-            row[11] += count
-            row[14] += count if terminal else 0
+            row[LINE.c4_sentences] += count
+            row[LINE.c4_terminal_sentences] += count if terminal else 0
     count = max(last - first, 1)
-    row[9], row[10], row[17] = bullets / count, ellipses / count, kept / count
+    row[LINE.bullet_lines], row[LINE.ellipsis_lines] = bullets / count, ellipses / count
+    row[LINE.c4_lines] = kept / count
 
 
 @kernel(**UNCOUNTED, error_model="numpy")
@@ -325,7 +315,7 @@ def _measure_lines(
             begin, final = parts.starts[part], parts.ids[last_part - 1]
             end = parts.starts[last_part - 1] + parts.sizes[final]
             _paragraphs(points, begin, end, line, n, parts, lines, s, row)
-            row[8] /= high - low
+            row[LINE.duplicate_paragraph_characters] /= high - low
         last = lines.row_ends[document]
         _broken_lines(points, table, first, last, last_part, high, parts, lines, sentences, terminals, row)
         low, part, line, first = high, last_part, lines.ends[document], last

@@ -8,6 +8,7 @@ together cost about as much as bigrams alone on prose, and stay linear on any te
 
 from __future__ import annotations
 
+from collections import namedtuple
 from typing import NamedTuple
 
 import numpy as np
@@ -17,20 +18,14 @@ from pipeline.kernels.hashing import find_slot, number, slots_for
 from pipeline.kernels.signals.chunks import Parts
 from pipeline.kernels.signals.words import HAS_LETTER, IS_WORD, Tokens
 
-COLUMNS = (
-    "tokens",
-    "words",
-    "word_characters",
-    "letter_tokens",
-    "unique_words",
-    "word_entropy",
-    "stop_words",
-    "stop_word_tokens",
-    *(f"top_{n}gram" for n in (2, 3, 4)),
-    *(f"duplicate_{n}gram" for n in range(5, 11)),
-    "copied_characters",
+_Column = namedtuple(
+    "_Column",
+    "tokens words word_characters letter_tokens unique_words word_entropy stop_words stop_word_tokens top_2gram"
+    " top_3gram top_4gram duplicate_5gram duplicate_6gram duplicate_7gram duplicate_8gram duplicate_9gram"
+    " duplicate_10gram copied_characters",
 )
-_TOP, _DUPLICATE, _COPIED = (COLUMNS.index(name) for name in ("top_2gram", "duplicate_5gram", "copied_characters"))
+COLUMN = _Column(*range(len(_Column._fields)))
+COLUMNS = COLUMN._fields
 _LONGEST = 10
 _IS_WORD_SHIFT = IS_WORD.bit_length() - 1
 _SHORTEST_COPY = 4  # tokens
@@ -107,9 +102,10 @@ def _words(order: Array, total: int, words: Vocabulary, languages: Array, row: A
         if mask and languages[0] >= 0:
             kinds_of_stops += int(mask >> distinct & np.uint64(1))
             all_stops += count * int(mask >> stops & np.uint64(1))
-    row[0], row[1], row[2], row[3], row[4] = total, count_words, characters, letters, order.size
-    row[5] = np.log2(total) - entropy / total
-    row[6], row[7] = kinds_of_stops, all_stops
+    row[COLUMN.tokens], row[COLUMN.words], row[COLUMN.word_characters] = total, count_words, characters
+    row[COLUMN.letter_tokens], row[COLUMN.unique_words] = letters, order.size
+    row[COLUMN.word_entropy] = np.log2(total) - entropy / total
+    row[COLUMN.stop_words], row[COLUMN.stop_word_tokens] = kinds_of_stops, all_stops
 
 
 @inner
@@ -193,12 +189,12 @@ def _ngrams(size: int, words: Vocabulary, s: Scratch, row: Array) -> None:
         different = number(keys, numbers, counts, s.slots)
         if n <= 4 and n <= size:
             most, start = _top(numbers, starts[:used], counts, different, n)
-            row[_TOP + n - 2] = (_characters(ids, start, n, lengths) + n - 1) * most
+            row[COLUMN.top_2gram + n - 2] = (_characters(ids, start, n, lengths) + n - 1) * most
         if n == _SHORTEST_COPY:
-            row[_COPIED] = _copies(numbers, starts[:used], s.latest[:different], ids, lengths)
+            row[COLUMN.copied_characters] = _copies(numbers, starts[:used], s.latest[:different], ids, lengths)
         if n >= 5:
             seen = s.latest[:different]
-            row[_DUPLICATE + n - 5] = _duplicates(numbers, starts[:used], counts, seen, ids, lengths, n)
+            row[COLUMN.duplicate_5gram + n - 5] = _duplicates(numbers, starts[:used], counts, seen, ids, lengths, n)
         # Reads run ahead of writes, so the result may overwrite its source.
         used = _repeating(starts[:used], numbers, counts, starts, grams)
 
