@@ -79,7 +79,7 @@ def read_network(data: bytes | mmap.mmap) -> tuple[Network, list[str]]:
     try:
         return _read(_Reader(data))
     except struct.error as error:
-        raise ValueError(str(error)) from error
+        raise ValueError("the file is cut off") from error
 
 
 def _read(file: _Reader) -> tuple[Network, list[str]]:
@@ -111,7 +111,7 @@ def _read_entries(file: _Reader, count: int) -> tuple[list[bytes], list[int]]:
     for _ in range(count):
         end = file.data.find(b"\0", file.at)
         if end < 0:
-            raise ValueError("the dictionary is cut off")
+            raise ValueError("the file is cut off")
         names.append(file.data[file.at : end])
         file.at = end + 1
         counts.append(file.unpack("<qb")[0])

@@ -77,7 +77,7 @@ def _cuts(sentence: str) -> list[list[str]]:
 
 def test_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     whole = find_model().read_bytes()
-    for data, reason in ((b"", "buffer"), (b"no model" * 99, "magic"), (whole[:2000], "cut off"), (whole[:-100], "")):
+    for data, reason in ((b"", "empty"), (b"no model" * 99, "magic"), (whole[:2000], "cut off"), (whole[:-100], "")):
         (tmp_path / "bad.ftz").write_bytes(data)
         with pytest.raises(PipelineError, match=f"bad.ftz: no fastText classifier.*{reason}"):
             LanguageIdentifier(tmp_path / "bad.ftz")
