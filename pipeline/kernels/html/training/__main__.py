@@ -20,9 +20,8 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightgbm
 import numpy as np
 
 from pipeline.extract.text import decode, tidy
@@ -33,6 +32,9 @@ from pipeline.kernels.html.training import Gold, evaluation_pages, fold_space, s
 from pipeline.kernels.html.training.made_pages import Part, made_pages, word_f1
 from pipeline.kernels.html.tree import cut_blocks, parse
 from pipeline.read.archives import read_records
+
+if TYPE_CHECKING:
+    import lightgbm
 
 FOLDS = 4
 SNIPPET_WEIGHT = 12.0
@@ -177,6 +179,8 @@ def agreement(text: str, gold: Gold) -> float:
 
 
 def train(samples: list[Sample], rows: list[Array], settings: dict[str, Any], trees: int) -> lightgbm.Booster:
+    import lightgbm
+
     labels, weights = (np.concatenate([getattr(s, name) for s in samples]) for name in ("labels", "weights"))
     return lightgbm.train(COMMON | settings, lightgbm.Dataset(np.concatenate(rows), labels, weight=weights), trees)
 
