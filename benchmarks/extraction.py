@@ -3,7 +3,7 @@
 usage: python benchmarks/extraction.py [--quick] [--data ../shared/data]
 Each extractor gets the same bytes and decodes them itself, as `extract_text` does; times are CPU seconds of one
 process, after one page to warm up. The second table is word F1 on made pages of other kinds, in layouts that were held
-out of training (page_layouts.py). --quick takes a fifth of the pages.
+out of training. --quick takes a fifth of the pages.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import mean
 
 from bars import DATA, at_least, finish, options, show_machine, table
-from extraction_pages import evaluation_pages, snippet_f1, trained_on
-from made_pages import KINDS, held_out_pages, word_f1
 
 from pipeline.extract import extract_text
+from pipeline.extract.training import evaluation_pages, snippet_f1, trained_on
+from pipeline.extract.training.made_pages import KINDS, held_out_pages, word_f1
 
 EXTRACTORS = ("fast", "resiliparse", "trafilatura")
 F1, RATE, FACTOR = 0.920, 250.0, 5.0

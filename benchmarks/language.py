@@ -17,10 +17,10 @@ from pathlib import Path
 
 import fasttext
 from bars import DATA, at_least, finish, options, show_machine, table
-from extraction_pages import evaluation_pages
 
 from pipeline.config import LanguageConfig
 from pipeline.extract import extract_text
+from pipeline.extract.training import evaluation_pages
 from pipeline.language import LanguageIdentifier, find_model
 from pipeline.language.identify import normalize_label
 

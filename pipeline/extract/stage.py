@@ -27,7 +27,7 @@ from pipeline.documents import BASE_SCHEMA, BATCH_BYTES, BATCH_ROWS, Counts, doc
 from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
 from pipeline.extract.text import decode, extract_counted, tidy
 from pipeline.extract.urls import domain_of, list_files, read_rules
-from pipeline.kernels.html.forest import WEIGHTS
+from pipeline.kernels.html.fast import WEIGHTS
 from pipeline.read import Input, RawDocument, list_inputs, plan_tasks, read_documents
 from pipeline.stage import Build, Stage
 from pipeline.task import Pass, Task, TaskReport, Verdict, VerdictWriter

@@ -1,15 +1,17 @@
-"""Kernels from signatures to clusters of duplicates: verified pairs, union-find, leaders; no I/O.
+"""From signatures to clusters of duplicates: verified pairs, union-find, leaders.
 
-Documents that share a band key are candidates (Leskovec et al., Mining of Massive Datasets, chapter 3). Within
-such a bucket each document is compared with the bucket's leaders, the documents so far that were like none
-before them; a pair becomes an edge only if its similarity reaches the threshold, so that a chance collision
-of a band deletes nothing, and two groups of duplicates that meet in one bucket stay two. The connected components
-of the edges hold chains: version 1 is like 2, 2 like 3, and 1 unlike 9. So each component is walked once more in the
-order in which its documents deserve to stay, by a stricter rule of the same kind (leader clustering, Hartigan 1975): a
-document joins the first leader that it is like, if it is also like that leader's rim, the member least like the leader;
-otherwise it becomes a leader. The rim keeps out what resembles the leader from the other side, so that two members
-of a cluster are alike too. Cost: a sort per band, and at most 2 x LEADERS comparisons a document and bucket or
-component; the union-find joins tens of millions of edges a second (benchmarks/dedup.py).
+Documents that share a band key are candidates (Leskovec et al., Mining of Massive Datasets, chapter 3). Within such a
+bucket each document is compared with the bucket's leaders, the earlier documents that matched no other; a pair becomes
+an edge only if its similarity reaches the threshold. So a chance collision of a band deletes nothing, and two groups
+of duplicates that meet in one bucket stay two.
+
+The connected components of the edges may be chains (1 like 2, 2 like 3, but 1 unlike 3), so each component is clustered
+again by leaders (Hartigan 1975): documents are visited in survivor order; one joins the first leader whose similarity
+and whose least similar member so far (the rim) both reach the threshold, else it becomes a leader. Checking the rim
+keeps any two members of a cluster similar.
+
+Cost: a sort per band, and at most 2 x LEADERS comparisons a document and bucket or component; the union-find joins
+tens of millions of edges a second (benchmarks/dedup.py).
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.kernels.compiled import kernel
-from pipeline.kernels.minhash import EMPTY, I64, U32, U64, MinHasher, join_utf8
+from pipeline.kernels.hashing import join_utf8
+from pipeline.kernels.minhash import EMPTY, I64, U32, U64, MinHasher
 
 NO_PAIRS = np.empty((0, 2), np.int64)
-LEADERS = 128  # beyond as many groups, a bucket leaves the rest to the other bands, and a component keeps the rest
+LEADERS = 128  # a bucket with more groups leaves the others to the other bands, and a component keeps them
 _HASHES = 112  # of FineWeb's 14 x 8
 
 
@@ -67,17 +70,17 @@ def find_duplicates(
     components = labels(parent)
     order = np.argsort(components, kind="stable")
     pairs, _ = similar_pairs(components.astype(np.uint64), order, values, offsets, threshold, exact, by_rim=True)
-    found = np.arange(len(texts), dtype=np.int64)
-    found[chosen[pairs[:, 1]]] = chosen[pairs[:, 0]]
-    return found
+    labelled = np.arange(len(texts), dtype=np.int64)
+    labelled[chosen[pairs[:, 1]]] = chosen[pairs[:, 0]]
+    return labelled
 
 
 def _candidates(keys: U64, documents: I64) -> I64:
     """Those of `documents` that share a key of any band with another."""
     shared = np.zeros(len(keys), bool)
     for band in keys.T:
-        _, place, count = np.unique(band[documents], return_inverse=True, return_counts=True)
-        shared[documents] |= count[place] > 1
+        _, inverse, count = np.unique(band[documents], return_inverse=True, return_counts=True)
+        shared[documents] |= count[inverse] > 1
     return np.flatnonzero(shared)
 
 
@@ -117,11 +120,11 @@ def similar_pairs(
     order: int64 (n,), in which documents are walked; keys: uint64, by document, ascending in that order.
     Document i has values[offsets[i] : offsets[i + 1]]: its signature, or with `exact` the sorted set of its shingle
     hashes. by_rim: a document joins a leader only if it is like the leader's rim too. Returns int64 (pairs, 2),
-    (leader, document), a document at most once, and the last bucket's int64 (leaders, 2), each leader with its rim: a
-    bucket that does not fit into memory at once goes on with these as `leaders` of the first bucket.
+    (leader, document), a document at most once, and the last bucket's int64 (leaders, 2), each leader with its rim:
+    a bucket that does not fit into memory at once is continued by passing these as `leaders`.
     """
-    found: tuple[I64, I64] = _similar_pairs(keys, order, values, offsets, threshold, exact, by_rim, leaders)
-    return found
+    pairs: tuple[I64, I64] = _similar_pairs(keys, order, values, offsets, threshold, exact, by_rim, leaders)
+    return pairs
 
 
 def similarity(values: U32, offsets: I64, left: I64, right: I64, exact: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -167,13 +170,13 @@ def _similar_pairs(
     pairs = np.empty((order.size, 2), np.int64)
     leaders = np.empty((LEADERS, 2), np.int64)  # leader, rim
     closeness = np.ones(LEADERS)  # of the two
-    found, leading, least = 0, before.shape[0], threshold - 1e-9
+    count, leading, least = 0, before.shape[0], threshold - 1e-9
     for k in range(leading):
         leaders[k, 0], leaders[k, 1] = before[k, 0], before[k, 1]
         closeness[k] = _similarity(values, offsets, before[k, 0], before[k, 1], exact)
-    for place in range(order.size):
-        i = order[place]
-        if place and keys[i] != keys[order[place - 1]]:
+    for at in range(order.size):
+        i = order[at]
+        if at and keys[i] != keys[order[at - 1]]:
             leading = 0
         matched = False
         for k in range(leading):
@@ -183,8 +186,8 @@ def _similar_pairs(
                 continue
             if by_rim and rim != leader and _similarity(values, offsets, rim, i, exact) < least:
                 continue
-            pairs[found, 0], pairs[found, 1] = leader, i
-            found += 1
+            pairs[count, 0], pairs[count, 1] = leader, i
+            count += 1
             if similarity < closeness[k]:
                 leaders[k, 1], closeness[k] = i, similarity
             matched = True
@@ -192,7 +195,7 @@ def _similar_pairs(
         if not matched and leading < LEADERS:
             leaders[leading, 0], leaders[leading, 1], closeness[leading] = i, i, 1.0
             leading += 1
-    return pairs[:found].copy(), leaders[:leading].copy()
+    return pairs[:count].copy(), leaders[:leading].copy()
 
 
 @kernel()

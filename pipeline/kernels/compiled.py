@@ -1,14 +1,19 @@
-"""The decorators of compiled code, and a cache on disk that notices every change.
+"""Decorators for compiled code with a cache that notices every change, and what numba does not offer officially.
 
 numba keeps a compiled kernel until the file that defines it changes, whatever that kernel calls. Here a kernel's cache
 lies in a folder named after a hash of all sources of its unit (its folder below `pipeline/kernels`, and this folder's
 own modules), so a changed callee or constant compiles anew by itself. The cache lies beside the code, or below
 NUMBA_CACHE_DIR where that is set. Hashing the sources costs a millisecond a process; the first call of a kernel in a
 fresh checkout compiles it, seconds each, about a minute for all.
+
+Three things here are not part of numba's public interface, and are used nowhere else: the option `_nrt`, the LLVM
+intrinsics at the end, and `_skip_scipy`.
 """
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,16 +21,37 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 import xxhash
-from numba import config
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
+Array = np.ndarray[Any, Any]
 _KERNELS = Path(__file__).parent
 
-# Without reference counts: for functions that allocate nothing and own no array, which callers hand them. Counting,
-# which is atomic, took a quarter of the word rule's time.
+
+def _skip_scipy() -> None:
+    """Spare each process 0.2 s: numba's first kernel imports scipy.linalg only to see whether np.dot can be compiled.
+
+    numba asks again when it compiles a kernel with np.dot.
+    """
+    if not {"scipy.linalg", "numba.np.arraymath"} & sys.modules.keys():
+        sys.modules["scipy.linalg"] = None  # type: ignore[assignment]  # makes importing it fail
+        try:
+            arraymath = importlib.import_module("numba.np.arraymath")
+        finally:
+            del sys.modules["scipy.linalg"]
+        arraymath._HAVE_BLAS = True  # type: ignore[attr-defined]
+
+
+_skip_scipy()
+
+# `_nrt` switches off reference counts, which are atomic: a quarter of the word rule's time. Only for functions that
+# allocate nothing and keep no array.
 UNCOUNTED = {"_nrt": False}
 inner = numba.njit(**UNCOUNTED, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-helper = numba.njit(**UNCOUNTED)
 njit = numba.njit
 
 
@@ -58,3 +84,57 @@ def source_hash(unit: Path) -> str:
     for path in sorted({*unit.glob("*.py"), *_KERNELS.glob("*.py")}):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+PADDING = 16  # bytes that must be readable behind a text that `word_at` reads
+
+
+@intrinsic
+def item(typing_context: Any, array: Any, index: Any) -> Any:
+    """array[index] of a one-dimensional contiguous array, without checks: the index must lie inside."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_address(context, builder, signature, arguments))
+
+    return array.dtype(array, types.intp), generate
+
+
+@intrinsic
+def word_at(typing_context: Any, array: Any, index: Any) -> Any:
+    """The eight bytes of a uint8 array from any index on, as one little-endian word."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(context, builder, signature, arguments)
+        return builder.load(builder.bitcast(address, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(array, types.intp), generate
+
+
+@intrinsic
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """Load the cache line of array[index] of a one-dimensional contiguous array ahead of its use."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        address = builder.bitcast(_address(context, builder, signature, arguments), byte)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [address, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
+def trailing_zeros(typing_context: Any, word: Any) -> Any:
+    """Number of zero bits below the lowest one, 64 for the word 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+    return builder.gep(data, [arguments[1]])

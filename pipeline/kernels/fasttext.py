@@ -1,33 +1,33 @@
-"""A fastText classifier's file as arrays that a numba kernel can read.
+"""fastText classification: a classifier's file as arrays, and its prediction as a numba kernel.
 
-Any supervised model of format 12: dense (.bin, mapped into memory, so that worker processes share one copy) or
-quantized (.ftz, unfolded to float32), with or without pruned n-grams, and any loss. The layout is that of fastText's
-sources (fasttext.cc, dictionary.cc, quantmatrix.cc, productquantizer.cc, loss.cc).
+Reads any supervised model of format 12: dense (.bin; its rows stay in the buffer, which may be a memory map that worker
+processes share) or quantized (.ftz, unfolded to float32), with or without pruned n-grams, and any loss. The layout is
+that of fastText's sources (fasttext.cc, dictionary.cc, quantmatrix.cc, productquantizer.cc, loss.cc).
 
-fastText's prediction as a numba kernel: the best label of each of many texts, and its score.
-
-Does what fastText's `predict` does with a text whose line ends are spaces: words between ASCII white space, each with
-its character n-grams, the mean of their rows, and the loss's best label (a spelt-out `</s>`, at which fastText stops
-reading, is a word like others here). A word's sum of rows is kept in a cache (words
-repeat), and is the same whether it comes from there or not. Costs: benchmarks/language.py.
+`predict` gives the best label of each text, as fastText's `predict` on a text whose line ends are spaces: words between
+ASCII white space, each with its character n-grams, the mean of their rows, and the loss's best label (a spelt-out
+`</s>`, at which fastText stops reading, is a word like others here). Words repeat, so a word's sum of rows is kept in a
+cache, which changes no result. Cost: benchmarks/language.py.
 """
 
 from __future__ import annotations
 
+import mmap
 import struct
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.errors import PipelineError
-from pipeline.kernels.compiled import kernel
+from pipeline.kernels.compiled import Array, inner, kernel
+from pipeline.kernels.hashing import FNV32, FNV64, PRIME, fnv32
 
-Array = np.ndarray[Any, Any]
 MAGIC, VERSION, SUPERVISED = 793712314, 12, 3
 HIERARCHICAL, SOFTMAX = 1, 3  # losses; the others (negative sampling, one-vs-all) score each label by itself
 CENTROIDS = 256  # of a quantized part of a row
-LABEL = b"__label__"
+CACHE_SLOTS = 1 << 14
+_EPSILON = 1e-5  # fastText adds it in each logarithm
+_END = b"</s>"
+_LABEL = np.frombuffer(b"__label__", np.uint8)
 
 
 class Network(NamedTuple):
@@ -49,31 +49,55 @@ class Network(NamedTuple):
     children: Array
 
 
-def read_network(path: Path) -> tuple[Network, list[str]]:
-    """(arrays, labels in the model's order). Raises PipelineError where the file is no such model."""
+class Cache(NamedTuple):
+    """Words seen, by slot of their hash: hash (0: free), number of rows, sum of rows (float32, dim)."""
+
+    keys: Array
+    counts: Array
+    sums: Array
+
+
+class _Reader:
+    """Values of a model's file in order."""
+
+    def __init__(self, data: bytes | mmap.mmap) -> None:
+        self.data, self.at = data, 0
+
+    def unpack(self, layout: str) -> tuple[Any, ...]:
+        values = struct.unpack_from(layout, self.data, self.at)
+        self.at += struct.calcsize(layout)
+        return values
+
+    def array(self, kind: type[np.generic], count: int) -> Array:
+        array = np.frombuffer(self.data, kind, count, self.at) if count else np.empty(0, kind)
+        self.at += array.nbytes
+        return array
+
+
+def read_network(data: bytes | mmap.mmap) -> tuple[Network, list[str]]:
+    """(arrays, labels in the model's order) of a model's file. Raises ValueError where it is no such model."""
     try:
-        with path.open("rb") as file:
-            return _read(file, path)
-    except (struct.error, ValueError, EOFError) as error:
-        raise PipelineError(f"{path}: no fastText classifier that can be read ({error})") from error
+        return _read(_Reader(data))
+    except struct.error as error:
+        raise ValueError("the file is cut off") from error
 
 
-def _read(file: IO[bytes], path: Path) -> tuple[Network, list[str]]:
-    magic, version, *arguments = struct.unpack("<2i12id", file.read(64))
+def _read(file: _Reader) -> tuple[Network, list[str]]:
+    magic, version, *arguments = file.unpack("<2i12id")
     if (magic, version, arguments[7]) != (MAGIC, VERSION, SUPERVISED):
         raise ValueError(f"magic number, version and kind of model are {magic}, {version} and {arguments[7]}, expected"
                          f" {MAGIC}, {VERSION} and {SUPERVISED}")  # fmt: skip
     word_ngrams, loss, _, buckets, shortest, longest = arguments[5:11]
-    entries, words, labels, _, prunes = struct.unpack("<3i2q", file.read(28))
+    entries, words, labels, _, prunes = file.unpack("<3i2q")
     names, counts = _read_entries(file, entries)
     pruned = np.zeros(0, np.int32)
     if prunes >= 0:
-        pairs = np.frombuffer(file.read(8 * prunes), np.int32).reshape(-1, 2)
+        pairs = file.array(np.int32, 2 * prunes).reshape(-1, 2)
         pruned = np.full(buckets, -1, np.int32)
         pruned[pairs[:, 0]] = pairs[:, 1]
-    quantized = file.read(1) == b"\1"
-    rows = _read_quantized(file) if quantized else _read_dense(file, path)
-    outputs = _read_quantized(file) if file.read(1) == b"\1" and quantized else _read_dense(file, path)
+    (quantized,) = file.unpack("<?")
+    rows = _read_quantized(file) if quantized else _read_dense(file)
+    outputs = _read_quantized(file) if file.unpack("<?")[0] and quantized else _read_dense(file)
     spelling, ends, slots = _word_table(names[:words])
     settings = np.array([shortest, longest, word_ngrams, buckets, words, loss], np.int64)
     children = _label_tree(counts[words:]) if loss == HIERARCHICAL else np.zeros((0, 2), np.int32)
@@ -81,46 +105,38 @@ def _read(file: IO[bytes], path: Path) -> tuple[Network, list[str]]:
     return network, [name.decode("utf-8", "replace") for name in names[words : words + labels]]
 
 
-def _read_entries(file: IO[bytes], count: int) -> tuple[list[bytes], list[int]]:
+def _read_entries(file: _Reader, count: int) -> tuple[list[bytes], list[int]]:
     """Names and counts of words and labels (words first): zero-terminated name, int64, int8."""
-    start = file.tell()
-    data = file.read(64 * count)
-    names, counts, at = [], [], 0
+    names, counts = [], []
     for _ in range(count):
-        while (end := data.find(b"\0", at)) < 0 or end + 10 > len(data):
-            more = file.read(1 << 20)
-            if not more:
-                raise EOFError("the dictionary is cut off")
-            data += more
-        names.append(data[at:end])
-        counts.append(int.from_bytes(data[end + 1 : end + 9], "little", signed=True))
-        at = end + 10
-    file.seek(start + at)
+        end = file.data.find(b"\0", file.at)
+        if end < 0:
+            raise ValueError("the file is cut off")
+        names.append(file.data[file.at : end])
+        file.at = end + 1
+        counts.append(file.unpack("<qb")[0])
     return names, counts
 
 
-def _read_dense(file: IO[bytes], path: Path) -> Array:
-    height, width = struct.unpack("<2q", file.read(16))
-    rows = np.memmap(path, np.float32, "r", file.tell(), (height, width))
-    file.seek(rows.nbytes, 1)
-    return np.asarray(rows)
+def _read_dense(file: _Reader) -> Array:
+    height, width = file.unpack("<2q")
+    return file.array(np.float32, height * width).reshape(height, width)
 
 
-def _read_quantized(file: IO[bytes]) -> Array:
+def _read_quantized(file: _Reader) -> Array:
     """Rows of a product-quantized matrix: for each part of a row the centroid that its code names, times the norm."""
-    normed, height, width, size = struct.unpack("<?2qi", file.read(21))
-    codes = np.frombuffer(file.read(size), np.uint8).reshape(height, -1)
-    rows = _unfold(file, codes, width)
+    normed, height, width, size = file.unpack("<?2qi")
+    rows = _unfold(file, file.array(np.uint8, size).reshape(height, -1), width)
     if normed:
-        rows *= _unfold(file, np.frombuffer(file.read(height), np.uint8).reshape(height, 1), 1)
+        rows *= _unfold(file, file.array(np.uint8, height).reshape(height, 1), 1)
     return rows
 
 
-def _unfold(file: IO[bytes], codes: Array, width: int) -> Array:
-    dim, parts, part, _ = struct.unpack("<4i", file.read(16))
+def _unfold(file: _Reader, codes: Array, width: int) -> Array:
+    dim, parts, part, _ = file.unpack("<4i")
     if (dim, parts) != (width, codes.shape[1]):
         raise ValueError(f"a quantizer of {dim} columns in {parts} parts for {width} in {codes.shape[1]}")
-    centroids = np.frombuffer(file.read(4 * dim * CENTROIDS), np.float32)
+    centroids = file.array(np.float32, dim * CENTROIDS)
     rows = np.empty((len(codes), width), np.float32)
     for number in range(parts):
         start, end = number * part, min((number + 1) * part, width)
@@ -136,26 +152,6 @@ def _word_table(words: list[bytes]) -> tuple[Array, Array, Array]:
     slots = np.full(1 << (2 * len(words)).bit_length(), -1, np.int32)
     _fill_slots(spelling, ends, slots)
     return spelling, ends, slots
-
-
-@kernel()
-def hash_byte(value: np.uint32, byte: int) -> np.uint32:
-    """A step of fastText's hash: 32-bit FNV-1a over bytes taken as signed numbers."""
-    return np.uint32((value ^ np.uint32(np.int8(byte))) * np.uint32(16777619))
-
-
-@kernel()
-def _fill_slots(spelling: Array, ends: Array, slots: Array) -> None:
-    start = 0
-    for number in range(len(ends)):
-        value = np.uint32(2166136261)
-        for at in range(start, ends[number]):
-            value = hash_byte(value, spelling[at])
-        slot = np.int64(value) & (len(slots) - 1)
-        while slots[slot] >= 0:
-            slot = (slot + 1) & (len(slots) - 1)
-        slots[slot] = number
-        start = ends[number]
 
 
 def _label_tree(counts: list[int]) -> Array:
@@ -174,20 +170,6 @@ def _label_tree(counts: list[int]) -> Array:
     return children
 
 
-CACHE_SLOTS = 1 << 14
-_EPSILON = 1e-5  # fastText adds it in each logarithm
-_END = b"</s>"
-_LABEL = np.frombuffer(b"__label__", np.uint8)
-
-
-class Cache(NamedTuple):
-    """Words seen, by slot of their hash: hash (0: free), number of rows, sum of rows (float32, dim)."""
-
-    keys: Array
-    counts: Array
-    sums: Array
-
-
 def empty_cache(network: Network) -> Cache:
     dim = network.rows.shape[1]
     return Cache(
@@ -196,7 +178,7 @@ def empty_cache(network: Network) -> Cache:
 
 
 def predict(network: Network, cache: Cache, texts: list[str]) -> tuple[Array, Array]:
-    """(label number, score) of each text; label -1 and score 0 where the model knows nothing of the text."""
+    """(label number, score) of each text; label -1 and score 0 where no word or n-gram is known."""
     parts = [text.encode("utf-8", "replace") for text in texts]
     ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
     labels, scores = np.full(len(parts), -1, np.int64), np.zeros(len(parts), np.float64)
@@ -205,12 +187,33 @@ def predict(network: Network, cache: Cache, texts: list[str]) -> tuple[Array, Ar
     return labels, scores
 
 
+@inner
+def _hash_byte(value: np.uint32, byte: int) -> Any:
+    """A step of fastText's hash: FNV-1a over bytes taken as signed numbers."""
+    return fnv32(value, np.int8(byte))
+
+
 @kernel()
+def _fill_slots(spelling: Array, ends: Array, slots: Array) -> None:
+    start = 0
+    for number in range(len(ends)):
+        value = FNV32
+        for at in range(start, ends[number]):
+            value = _hash_byte(value, spelling[at])
+        slot = np.int64(value) & (len(slots) - 1)
+        while slots[slot] >= 0:
+            slot = (slot + 1) & (len(slots) - 1)
+        slots[slot] = number
+        start = ends[number]
+
+
+@inner
 def _is_space(byte: int) -> bool:
+    """fastText's white space."""
     return byte == 32 or 9 <= byte <= 13 or byte == 0
 
 
-@kernel()
+@inner
 def _is_word(text: Array, start: int, end: int, spelling: Array, begin: int, stop: int) -> bool:
     if end - start != stop - begin:
         return False
@@ -220,9 +223,9 @@ def _is_word(text: Array, start: int, end: int, spelling: Array, begin: int, sto
     return True
 
 
-@kernel()
+@inner
 def _find_word(text: Array, start: int, end: int, value: np.uint32, slots: Array, spelling: Array, ends: Array) -> int:
-    """Number of a word of the vocabulary, -1 where it is none."""
+    """Number of a word of the vocabulary, or -1."""
     slot = np.int64(value) & (len(slots) - 1)
     while slots[slot] >= 0:
         number = slots[slot]
@@ -232,31 +235,24 @@ def _find_word(text: Array, start: int, end: int, value: np.uint32, slots: Array
     return -1
 
 
-@kernel()
+@inner
 def _add_ngrams(
-    room: Array,
-    size: int,
-    shortest: int,
-    longest: int,
-    buckets: np.uint32,
-    words: int,
-    pruned: Array,
-    rows: Array,
+    word: Array, size: int, shortest: int, longest: int, buckets: np.uint32, words: int, pruned: Array, rows: Array,
     total: Array,
-) -> int:
-    """Add the rows of the character n-grams of the word room[:size]; their number."""
+) -> int:  # fmt: skip
+    """Add the rows of the character n-grams of word[:size]. Returns their number."""
     count = 0
     for first in range(size):
-        if room[first] & 0xC0 == 0x80:
+        if word[first] & 0xC0 == 0x80:
             continue
         at = first
-        value = np.uint32(2166136261)
+        value = FNV32
         length = 0
         while length < longest and at < size:
-            value = hash_byte(value, room[at])
+            value = _hash_byte(value, word[at])
             at += 1
-            while at < size and room[at] & 0xC0 == 0x80:
-                value = hash_byte(value, room[at])
+            while at < size and word[at] & 0xC0 == 0x80:
+                value = _hash_byte(value, word[at])
                 at += 1
             length += 1
             if length < shortest or (length == 1 and (first == 0 or at == size)):
@@ -273,80 +269,11 @@ def _add_ngrams(
     return count
 
 
-@kernel()
-def _predict(network: Network, cache: Cache, text: Array, ends: Array, labels: Array, scores: Array) -> None:
-    # Arrays by themselves: a function that is handed a tuple of arrays counts references to all of them.
-    keys, counts, sums = cache
-    rows, slots, spelling, spelling_ends, pruned = (
-        network.rows, network.slots, network.spelling, network.spelling_ends, network.pruned
-    )  # fmt: skip
-    shortest, longest, joined, buckets, words, _ = network.settings
-    dim = rows.shape[1]
-    total, word = np.zeros(dim, np.float32), np.zeros(dim, np.float32)
-    most = len(_END)
-    for i in range(len(ends)):
-        most = max(most, ends[i] - (ends[i - 1] if i > 0 else 0))
-    room = np.zeros(most + 2, np.uint8)
-    hashes = np.zeros(most // 2 + 2 if joined > 1 else 0, np.int32)
-    at = 0
-    for i in range(len(ends)):
-        total[:] = 0
-        count = tokens = 0
-        last = False
-        while not last:
-            while at < ends[i] and _is_space(text[at]):
-                at += 1
-            last = at == ends[i]
-            start, stop = (len(text) - len(_END), len(text)) if last else (at, ends[i])
-            value = np.uint32(2166136261)
-            key = np.uint64(14695981039346656037)
-            size = 1
-            here = start
-            while here < stop and not _is_space(text[here]):
-                value = hash_byte(value, text[here])
-                key = (key ^ np.uint64(text[here])) * np.uint64(1099511628211)
-                room[size] = text[here]
-                size += 1
-                here += 1
-            at = at if last else here
-            if size > len(_LABEL) and _is_word(text, start, start + len(_LABEL), _LABEL, 0, len(_LABEL)):
-                continue  # fastText takes it for a label
-            slot = np.int64((key ^ (key >> np.uint64(32))) & np.uint64(len(keys) - 1))
-            if keys[slot] != key:
-                number = _find_word(text, start, here, value, slots, spelling, spelling_ends)
-                word[:] = 0
-                found = 0
-                if number >= 0:
-                    for d in range(dim):
-                        word[d] = rows[number, d]
-                    found = 1
-                if not _is_word(text, start, here, text, len(text) - len(_END), len(text)):  # it has no n-grams
-                    room[0], room[size] = 60, 62
-                    found += _add_ngrams(
-                        room, size + 1, shortest, longest, np.uint32(buckets), words, pruned, rows, word
-                    )
-                keys[slot], counts[slot] = key, found
-                for d in range(dim):
-                    sums[slot, d] = word[d]
-            count += counts[slot]
-            for d in range(dim):
-                total[d] += sums[slot, d]
-            if joined > 1:
-                hashes[tokens] = np.int32(value)
-                tokens += 1
-        if joined > 1:
-            count += _add_word_ngrams(hashes[:tokens], joined, np.uint64(buckets), words, pruned, rows, total)
-        if count > 0:
-            for d in range(dim):
-                total[d] /= np.float32(count)
-            labels[i], scores[i] = _best_label(network, total)
-
-
-@kernel()
+@inner
 def _add_word_ngrams(
     hashes: Array, longest: int, buckets: np.uint64, words: int, pruned: Array, rows: Array, total: Array
 ) -> int:
-    """Add the rows of the n-grams of two words and more; their number."""
+    """Add the rows of the n-grams of two words and more. Returns their number."""
     count = 0
     for first in range(len(hashes)):
         value = np.uint64(np.int64(hashes[first]))
@@ -364,6 +291,68 @@ def _add_word_ngrams(
 
 
 @kernel()
+def _predict(network: Network, cache: Cache, text: Array, ends: Array, labels: Array, scores: Array) -> None:
+    # Arrays one by one: numba counts references to every array of a tuple that is passed on.
+    settings, rows, _, slots, spelling, spelling_ends, pruned, _ = network
+    keys, counts, sums = cache
+    shortest, longest, joined, buckets, words, _ = settings
+    dim = rows.shape[1]
+    total, word = np.zeros(dim, np.float32), np.zeros(dim, np.float32)
+    most = len(_END)
+    for i in range(len(ends)):
+        most = max(most, ends[i] - (ends[i - 1] if i > 0 else 0))
+    framed = np.zeros(most + 2, np.uint8)  # a word with room for a byte at each end: n-grams see its borders
+    hashes = np.zeros(most // 2 + 2 if joined > 1 else 0, np.int32)
+    at = 0
+    for i in range(len(ends)):
+        total[:] = 0
+        count = tokens = 0
+        last = False
+        while not last:
+            while at < ends[i] and _is_space(text[at]):
+                at += 1
+            last = at == ends[i]
+            start, stop = (len(text) - len(_END), len(text)) if last else (at, ends[i])
+            value, key, size = FNV32, FNV64, 1
+            end = start
+            while end < stop and not _is_space(text[end]):
+                value = _hash_byte(value, text[end])
+                key = (key ^ np.uint64(text[end])) * PRIME
+                framed[size] = text[end]
+                size += 1
+                end += 1
+            at = at if last else end
+            if size > len(_LABEL) and _is_word(text, start, start + len(_LABEL), _LABEL, 0, len(_LABEL)):
+                continue  # fastText takes it for a label
+            slot = np.int64((key ^ (key >> np.uint64(32))) & np.uint64(len(keys) - 1))
+            if keys[slot] != key:
+                number = _find_word(text, start, end, value, slots, spelling, spelling_ends)
+                known = int(number >= 0)
+                for d in range(dim):
+                    word[d] = rows[number, d] if number >= 0 else np.float32(0)
+                if not _is_word(text, start, end, text, len(text) - len(_END), len(text)):  # that has no n-grams
+                    framed[0], framed[size] = 60, 62  # < >
+                    known += _add_ngrams(
+                        framed, size + 1, shortest, longest, np.uint32(buckets), words, pruned, rows, word
+                    )
+                keys[slot], counts[slot] = key, known
+                for d in range(dim):
+                    sums[slot, d] = word[d]
+            count += counts[slot]
+            for d in range(dim):
+                total[d] += sums[slot, d]
+            if joined > 1:
+                hashes[tokens] = np.int32(value)
+                tokens += 1
+        if joined > 1:
+            count += _add_word_ngrams(hashes[:tokens], joined, np.uint64(buckets), words, pruned, rows, total)
+        if count > 0:
+            for d in range(dim):
+                total[d] /= np.float32(count)
+            labels[i], scores[i] = _best_label(network, total)
+
+
+@inner
 def _output(network: Network, row: int, mean: Array) -> np.float32:
     value = np.float32(0.0)
     for d in range(len(mean)):
@@ -407,7 +396,7 @@ def _best_label(network: Network, mean: Array) -> tuple[int, float]:
 
 @kernel()
 def _tabled_sigmoid(value: float) -> float:
-    """As fastText has it: 512 steps from -8 to 8."""
+    """The sigmoid in 512 steps from -8 to 8, as fastText's table has it."""
     if value < -8 or value > 8:
         return 0.0 if value < 0 else 1.0
     return float(1.0 / (1.0 + np.exp(8 - np.floor((value + 8) * 32) / 32)))

@@ -1,34 +1,28 @@
-"""MinHash signatures of UTF-8 texts in one fused pass; kernels only, no I/O.
+"""MinHash signatures of UTF-8 texts in one fused pass.
 
-UTF-8 bytes -> code points -> fold table -> word hashes -> rolling hashes of word n-grams -> minima
+UTF-8 bytes -> code points -> folded characters -> word hashes -> rolling hashes of word n-grams (shingles) -> minima
 of bands x rows permutations. A permutation is a 32-bit multiply-add with an odd multiplier (Dietzfelbinger et al.
 1997, "A reliable randomized algorithm for the closest-pair problem"); multipliers come from splitmix64. All arithmetic
 is on integers of fixed width, so signatures do not depend on platform, numba, vector width, threads or Python's
 hash seed; tests/pipeline/kernels/test_minhash.py holds golden values.
 
 - A word is a run of letters, digits and underscores; in signatures a number counts as the word "number", whatever its
-  digits. A character of a script written without spaces is a word.
-- A text with fewer words than `ngram` is one shingle: it is like another only if it has the same words. A text with
-  fewer than 4 x ngram words is signed with its numbers as they are: they are too much of it to be ignored (otherwise
-  "All links, part 1/3" and "All links, part 2/3" would be equal).
-- A text without words has all hashes EMPTY and is like no other.
+  digits. Case, accents and compatibility forms (full-width, mathematical) do not count. A character of a script
+  written without spaces is a word.
+- Characters are folded as of Unicode 3.2, the frozen version that every Python carries (`unicodedata.ucd_3_2_0`), so
+  that signatures do not change with Python's own version; what was assigned later is a letter, unfolded, but for the
+  blocks of symbols.
+- A text with fewer words than `ngram` is one shingle: it equals only a text of the same words. A text with fewer than
+  4 x ngram words is signed with its numbers as they are, for they are a large part of it (otherwise "All links, part
+  1/3" and "All links, part 2/3" would be equal).
+- A text without words has all hashes EMPTY and is similar to no other.
 
-Cost: per n-gram and 16 hashes one vector multiply, add and minimum (AVX-512; the same results without), beside some
-cycles a byte for words: benchmarks/minhash.py. The first call in a fresh checkout compiles for some seconds; numba
-keeps the result in __pycache__ for the next process.
-
-What each character is to MinHash: part of a word (folded), a word of its own, nothing, or a separator.
-
-Case, accents and compatibility forms (full-width, mathematical) fall together. The table is built from Unicode 3.2,
-the frozen version that every Python carries (`unicodedata.ucd_3_2_0`), so that signatures do not change with
-Python's own version; what was assigned later is a letter, unfolded, but for the blocks of symbols. Characters of
-scripts written without spaces stand alone. Cost: 30 ms once a process, 0.8 MB.
+Cost: per n-gram and 16 hashes one vector multiply, add and minimum (AVX-512; the same results without), and some
+cycles a byte for words: benchmarks/minhash.py. The fold table takes 30 ms once a process, and 0.8 MB.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.kernels.compiled import kernel
+from pipeline.kernels.hashing import GOLDEN, PRIME, decode, join_utf8, splitmix
 
 U8 = np.ndarray[Any, np.dtype[np.uint8]]
 U32 = np.ndarray[Any, np.dtype[np.uint32]]
@@ -47,17 +42,17 @@ I64 = np.ndarray[Any, np.dtype[np.int64]]
 
 EMPTY = np.uint32(0xFFFFFFFF)
 VERSION = 4  # of everything that decides a signature; an index of another version cannot be compared
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd; base of the rolling polynomial modulo 2^64
-_FNV = np.uint64(0x100000001B3)
+# Entries of the fold table: 0 (separates words), IGNORED, or the folded character with flags; a digit has none.
+IGNORED, LETTER, ALONE = np.uint32(1 << 29), np.uint32(1 << 30), np.uint32(1 << 31)
 _NUMBER = np.uint64(0xD6E8FEB86659FD93)  # the word that stands for any number
-_LANES = 64  # shingles are padded to whole vectors (4 of 16 x 32 bits)
+_LANES = 64  # shingles are padded to full vectors (4 of 16 x 32 bits)
 _BLOCK = 2048  # shingles whose minima are taken at a time: 8 kB stay in the first cache
 _CHUNK = 1 << 20  # bytes of text signed at a time: their shingles stay in the second or third cache
 
 
 @dataclass(frozen=True)
 class Shingles:
-    """Hashes of the word n-grams of several texts, in order; those of text i stand at bounds[i] : bounds[i + 1].
+    """Hashes of the word n-grams of several texts, in order: text i has bounds[i] : bounds[i + 1].
 
     alike: uint32, every number the same word (but in a short text), which signatures sample; exact: uint32 of the same
     size, numbers as they are; bounds: int64 (texts + 1,).
@@ -68,33 +63,16 @@ class Shingles:
     bounds: I64
 
     def sets(self) -> tuple[U32, I64]:
-        """Sorted distinct hashes of each text, joined, and int64 offsets (texts + 1,), of `exact`.
+        """Sorted distinct hashes in `exact` of each text, joined, and int64 offsets (texts + 1,).
 
-        Two pages of a template that differ in their numbers are thus as unlike as these make them; of texts without
-        numbers, signatures estimate exactly the Jaccard similarity of these sets (but for collisions of 32-bit hashes).
+        Digits count here, so pages of a template that differ only in numbers are not identical. For texts without
+        digits the signatures estimate the Jaccard similarity of exactly these sets (but for hash collisions).
         """
         owner = np.repeat(np.arange(len(self.bounds) - 1, dtype=np.uint64), np.diff(self.bounds))
         keys = np.sort(owner << np.uint64(32) | self.exact)
         keys = keys[np.concatenate([keys[:1] == keys[:1], keys[1:] != keys[:-1]])]
         counts = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(self.bounds) - 1)
         return keys.astype(np.uint32), np.concatenate([[0], np.cumsum(counts)])
-
-
-def _load_numba_without_scipy() -> None:
-    """Spare a process 0.3 s: numba's first kernel imports scipy.linalg, only to see whether np.dot is to be had.
-
-    A kernel with np.dot asks for it again when it is compiled.
-    """
-    if not {"scipy.linalg", "numba.np.arraymath"} & sys.modules.keys():
-        sys.modules["scipy.linalg"] = None  # type: ignore[assignment]  # importing it now fails
-        try:
-            arraymath = importlib.import_module("numba.np.arraymath")
-        finally:
-            del sys.modules["scipy.linalg"]
-        arraymath._HAVE_BLAS = True  # type: ignore[attr-defined]
-
-
-_load_numba_without_scipy()
 
 
 class MinHasher:
@@ -116,22 +94,19 @@ class MinHasher:
         return self.signatures_utf8(*join_utf8(texts))
 
     def signatures_utf8(self, data: U8, ends: I64) -> U32:
-        """Signatures of texts that lie one after the other in `data`, valid UTF-8; text i ends at ends[i].
-
-        The first begins at ends[0], so `ends` has one entry more than there are texts (as Arrow's offsets).
-        """
+        """Signatures of texts in `data`, valid UTF-8: text i is data[ends[i] : ends[i + 1]] (as Arrow's offsets)."""
         parts = [self.minima(self.shingles(data, part)) for part in _chunks(ends)]
         return np.concatenate([np.empty((0, self.bands * self.rows), np.uint32), *parts])
 
     def shingles(self, data: U8, ends: I64) -> Shingles:
-        """Shingles of texts as `signatures_utf8` takes them: 4 bytes a byte of text while it runs, then 8 a word."""
+        """Shingles of texts given as to `signatures_utf8`. Memory: 4 bytes a byte of text meanwhile, then 8 a word."""
         room = int(ends[-1] - ends[0]) // 2 + len(ends)  # a word takes two bytes at least, its separator included
         alike, exact, bounds = np.empty(room, np.uint32), np.empty(room, np.uint32), np.zeros(len(ends), np.int64)
         _shingle(data, ends, fold_table(), self.ngram, alike, exact, bounds)
         return Shingles(alike[: bounds[-1]], exact[: bounds[-1]], bounds)
 
     def minima(self, shingles: Shingles) -> U32:
-        """Signatures of texts whose shingles are at hand."""
+        """Signatures of texts by their shingles, uint32 (texts, bands * rows)."""
         out = np.full((len(shingles.bounds) - 1, self.bands * self.rows), EMPTY, np.uint32)
         _minimize(shingles.alike, shingles.bounds, self._multipliers, self._offsets, out)
         return out
@@ -141,16 +116,8 @@ class MinHasher:
         rows = signatures.reshape(-1, self.bands, self.rows).astype(np.uint64)
         keys = np.broadcast_to(np.arange(1, self.bands + 1, dtype=np.uint64), rows.shape[:2])
         for j in range(self.rows):
-            keys = _mix.py_func(keys * np.uint64(3) + rows[:, :, j])
+            keys = splitmix.py_func(keys * np.uint64(3) + rows[:, :, j])
         return keys
-
-
-def join_utf8(texts: list[str]) -> tuple[U8, I64]:
-    """The texts' UTF-8 bytes, uint8, and their boundaries, int64 (len(texts) + 1,)."""
-    encoded = [text.encode("utf-8", "replace") for text in texts]
-    ends = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum([len(text) for text in encoded], out=ends[1:])
-    return np.frombuffer(b"".join(encoded), np.uint8), ends
 
 
 def _chunks(ends: I64) -> Iterator[I64]:
@@ -164,17 +131,9 @@ def _chunks(ends: I64) -> Iterator[I64]:
 
 def _random_words(seed: int, count: int) -> U32:
     """The upper halves of `count` numbers of splitmix64; numpy's own streams may change between versions."""
-    x = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed) * np.uint64(1 << 32)) * _BASE
-    words: U32 = (_mix.py_func(x) >> np.uint64(32)).astype(np.uint32)
+    x = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed) * np.uint64(1 << 32)) * GOLDEN
+    words: U32 = (splitmix.py_func(x) >> np.uint64(32)).astype(np.uint32)
     return words
-
-
-@kernel()
-def _mix(x: Any) -> Any:
-    """Finalizer of splitmix64 (Steele et al. 2014): uint64 to uint64, a permutation."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 @kernel()
@@ -198,82 +157,58 @@ def _minimize(shingles: U32, bounds: I64, multipliers: U32, offsets: U32, out: U
 
 
 @kernel()
-def _decode(data: U8, i: int) -> tuple[Any, int]:
-    """(code point, bytes) of the two- to four-byte sequence at data[i]."""
-    lead, second = np.int64(data[i]), np.int64(data[i + 1]) & 0x3F
-    if lead < 0xE0:
-        return (lead & 0x1F) << 6 | second, 2
-    third = np.int64(data[i + 2]) & 0x3F
-    if lead < 0xF0:
-        return (lead & 0x0F) << 12 | second << 6 | third, 3
-    return (lead & 0x07) << 18 | second << 12 | third << 6 | (np.int64(data[i + 3]) & 0x3F), 4
-
-
-@kernel()
 def _shingle(data: U8, ends: I64, table: U32, ngram: int, alike: U32, exact: U32, bounds: I64) -> None:
     """Fill the three columns of `Shingles`; bounds[0] is 0."""
     ring = np.zeros((ngram, 2), np.uint64)  # hashes of the last words: numbers alike, and as they are
     leaving = np.uint64(1)
     for _ in range(ngram):
-        leaving *= _BASE
+        leaving *= GOLDEN
     count = 0
     for text in range(ends.size - 1):
-        first, words, place = count, 0, 0
-        rolling, rolling_exact, whole, word = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+        first, words, oldest = count, 0, 0
+        rolling, rolling_exact, all_words, word = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
         seen = np.uint32(0)  # flags of the characters of the present word; 0 between words
-        for k in range(ngram):
-            ring[k, 0], ring[k, 1] = np.uint64(0), np.uint64(0)
+        ring[:] = np.uint64(0)
         i, end = ends[text], ends[text + 1]
         while i <= end:
             folded = np.uint32(0)
             if i < end:
-                byte = np.uint32(data[i])
-                if byte < 0x80:
-                    folded = table[byte]
-                    i += 1
-                else:
-                    point, size = _decode(data, i)
-                    folded = table[point] if point < table.size else IGNORED
-                    i += size
+                point, size = decode(data, i)
+                folded = table[point] if point < table.size else IGNORED
+                i += size
             else:
                 i += 1
             if folded != 0 and folded < ALONE:
                 if folded != IGNORED:
-                    word = (word ^ np.uint64(folded)) * _FNV
+                    word = (word ^ np.uint64(folded)) * PRIME
                     seen |= folded
                 continue
             # A separator, a character that is a word, or the end: the word before it is complete.
             for _ in range(2):
                 if seen:
-                    value = _mix(word)
+                    value = splitmix(word)
                     value_alike = _NUMBER if seen < LETTER else value
-                    whole = (whole + value) * _BASE
-                    rolling = rolling * _BASE + value_alike - ring[place, 0] * leaving
-                    rolling_exact = rolling_exact * _BASE + value - ring[place, 1] * leaving
-                    ring[place, 0], ring[place, 1] = value_alike, value
-                    place = place + 1 if place + 1 < ngram else 0
+                    all_words = (all_words + value) * GOLDEN
+                    rolling = rolling * GOLDEN + value_alike - ring[oldest, 0] * leaving
+                    rolling_exact = rolling_exact * GOLDEN + value - ring[oldest, 1] * leaving
+                    ring[oldest, 0], ring[oldest, 1] = value_alike, value
+                    oldest = oldest + 1 if oldest + 1 < ngram else 0
                     words += 1
                     if words >= ngram:
-                        alike[count] = np.uint32(_mix(rolling) >> np.uint64(32))
-                        exact[count] = np.uint32(_mix(rolling_exact) >> np.uint64(32))
+                        alike[count] = np.uint32(splitmix(rolling) >> np.uint64(32))
+                        exact[count] = np.uint32(splitmix(rolling_exact) >> np.uint64(32))
                         count += 1
                     word, seen = np.uint64(0), np.uint32(0)
                 if folded == 0:
                     break
                 word, seen, folded = np.uint64(folded), folded, np.uint32(0)
         if 0 < words < ngram:
-            exact[count] = np.uint32(_mix(whole) >> np.uint64(32))
+            exact[count] = np.uint32(splitmix(all_words) >> np.uint64(32))
             count += 1
         if words < 4 * ngram:
-            for k in range(first, count):
-                alike[k] = exact[k]
+            alike[first:count] = exact[first:count]
         bounds[text + 1] = count
 
-
-# An entry is 0 (separates words), IGNORED, or the folded character with flags; a digit has none.
-LETTER = np.uint32(1 << 30)
-ALONE = np.uint32(1 << 31)
-IGNORED = np.uint32(1 << 29)
 
 SIZE = 0x32000  # the planes that hold letters; characters above (tags, private use) are ignored
 _UNICODE = unicodedata.ucd_3_2_0

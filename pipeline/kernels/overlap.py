@@ -1,23 +1,36 @@
-"""The longest stretch that texts share with a query, exactly: a suffix automaton of the query reads each text once.
+"""Overlap of texts with other texts: shared word n-grams, and the longest shared stretch.
 
-The automaton (Blumer et al. 1985) has at most two states a byte of the query and 1 KB a state; reading costs O(1) a
-byte of text. Compiled with numba.
+n-grams: words are folded as for MinHash (case, accents and punctuation do not count) and hashed; n of them make a
+64-bit hash. One pass over a text.
+
+The longest stretch, exactly: a suffix automaton of the query (Blumer et al. 1985) reads each text once. It has at most
+two states a byte of the query and 1 KB a state; reading costs O(1) a byte of text.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from pipeline.kernels.compiled import kernel
+from pipeline.kernels.compiled import Array, kernel
+from pipeline.kernels.hashing import PRIME, SEED, code_points
+from pipeline.kernels.minhash import ALONE, IGNORED, fold_table
 
-Ints = np.ndarray[Any, np.dtype[np.int32]]
 LIMIT = 100_000  # bytes of a query: 200 MB of automaton
 
 
+def word_ngrams(text: str, ngram: int) -> tuple[Array, Array]:
+    """uint64 (n-grams,) hashes, and int64 (n-grams, 2): where each begins and ends in the text."""
+    points, _ = code_points([text])
+    hashes, spans = np.empty(len(points), np.uint64), np.empty((len(points), 2), np.int64)
+    words = _words(points, fold_table(), hashes, spans)
+    count = max(words - ngram + 1, 0)
+    ngrams = np.empty(count, np.uint64)
+    _join(hashes, ngram, ngrams)
+    return ngrams, np.stack([spans[:count, 0], spans[ngram - 1 : ngram - 1 + count, 1]], axis=1)
+
+
 class Overlap:
-    """Finds what texts share with one query."""
+    """What texts share with one query."""
 
     def __init__(self, query: str) -> None:
         """Raises ValueError for an empty query or one of more than LIMIT bytes of UTF-8."""
@@ -27,14 +40,48 @@ class Overlap:
         self._edges, self._links, self._lengths = _build(data)
 
     def longest(self, text: str) -> str:
-        """The longest substring of `text` that occurs in the query, the first of several, whole characters only."""
+        """The longest substring of `text` that occurs in the query, the first of several, complete characters only."""
         data = text.encode()
         size, end = _match(self._edges, self._links, self._lengths, np.frombuffer(data, np.uint8))
         return data[end - size : end].decode(errors="ignore")
 
 
 @kernel()
-def _build(query: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[Ints, Ints, Ints]:
+def _words(points: Array, table: Array, hashes: Array, spans: Array) -> int:
+    n, word = 0, np.uint64(0)
+    for i in range(points.size + 1):
+        folded = np.uint32(0)
+        if i < points.size:
+            folded = table[points[i]] if points[i] < table.size else IGNORED
+        if folded & IGNORED:
+            continue
+        if word != 0 and (folded == 0 or folded & ALONE):
+            hashes[n] = word
+            spans[n, 1] = i
+            n += 1
+            word = np.uint64(0)
+        if folded == 0:
+            continue
+        if word == 0:
+            spans[n, 0] = i
+            word = SEED
+        word = (word ^ np.uint64(folded)) * PRIME | np.uint64(1)
+    return n
+
+
+@kernel()
+def _join(hashes: Array, ngram: int, out: Array) -> None:
+    for i in range(out.size):
+        value = SEED
+        for k in range(i, i + ngram):
+            value = (value ^ hashes[k]) * PRIME
+            value ^= value >> np.uint64(29)
+        out[i] = value
+
+
+@kernel()
+def _build(query: Array) -> tuple[Array, Array, Array]:
+    """(edges, suffix links, lengths) by state; -1 for none."""
     edges = np.full((2 * len(query), 256), -1, np.int32)
     links = np.full(2 * len(query), -1, np.int32)
     lengths = np.zeros(2 * len(query), np.int32)
@@ -69,11 +116,11 @@ def _build(query: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[Ints, Ints, Ints
 
 
 @kernel()
-def _match(edges: Ints, links: Ints, lengths: Ints, text: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[int, int]:
+def _match(edges: Array, links: Array, lengths: Array, text: Array) -> tuple[int, int]:
     """(bytes, end) of the longest match."""
     state, size, best, end = 0, 0, 0, 0
-    for place in range(len(text)):
-        byte = text[place]
+    for at in range(len(text)):
+        byte = text[at]
         while state > 0 and edges[state, byte] < 0:
             state = links[state]
             size = lengths[state]
@@ -81,5 +128,5 @@ def _match(edges: Ints, links: Ints, lengths: Ints, text: np.ndarray[Any, np.dty
             state = edges[state, byte]
             size += 1
         if size > best:
-            best, end = size, place + 1
+            best, end = size, at + 1
     return best, end

@@ -9,6 +9,7 @@ measures both claims.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import urllib.request
 from functools import cache
@@ -20,7 +21,7 @@ from babel.core import get_global
 
 from common.errors import PipelineError
 from common.files import write_atomically
-from pipeline.kernels.fasttext import empty_cache, predict, read_network
+from pipeline.kernels.fasttext import Network, empty_cache, predict, read_network
 
 WINDOW = 250
 WINDOWS = 4
@@ -48,7 +49,7 @@ class LanguageIdentifier:
     """
 
     def __init__(self, model: str | Path | None = None) -> None:
-        self._network, self._labels = read_network(find_model(model))
+        self._network, self._labels = read_model(find_model(model))
         self._cache = empty_cache(self._network)
 
     def identify(self, texts: list[str]) -> list[tuple[str, float]]:
@@ -86,6 +87,15 @@ def sample(text: str) -> str:
         return text
     gap = (len(text) - WINDOW) // (WINDOWS - 1)
     return " ".join(text[i * gap : i * gap + WINDOW] for i in range(WINDOWS))
+
+
+def read_model(path: Path) -> tuple[Network, list[str]]:
+    """(arrays, labels) of a fastText model, mapped into memory. Raises PipelineError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return read_network(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except ValueError as error:
+        raise PipelineError(f"{path}: no fastText classifier that can be read ({error})") from error
 
 
 def find_model(path: str | Path | None = None) -> Path:

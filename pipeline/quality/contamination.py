@@ -14,15 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from common.errors import PipelineError
-from pipeline.kernels.minhash import ALONE, IGNORED, fold_table
-from pipeline.kernels.signals.measure import code_points
-
-Array = np.ndarray[Any, Any]
-_PRIME = np.uint64(0x100000001B3)
-_SEED = np.uint64(0x9E3779B97F4A7C15)
+from pipeline.kernels.overlap import word_ngrams
 
 
 class Contamination:
@@ -34,7 +28,7 @@ class Contamination:
 
     def __init__(self, evaluations: Sequence[str], ngram: int = 13) -> None:
         self.ngram = ngram
-        hashes = [self._hashes(text)[0] for text in evaluations]
+        hashes = [word_ngrams(text, ngram)[0] for text in evaluations]
         self.untested = sum(len(part) == 0 for part in hashes)
         self._known = np.unique(np.concatenate([*hashes, np.empty(0, np.uint64)]))
 
@@ -43,21 +37,12 @@ class Contamination:
         return [self._find(text) for text in texts]
 
     def _find(self, text: str) -> tuple[int, str]:
-        hashes, spans = self._hashes(text)
+        hashes, spans = word_ngrams(text, self.ngram)
         if not len(hashes) or not len(self._known):
             return 0, ""
         slots = np.searchsorted(self._known, hashes)
         hits = np.flatnonzero(self._known[np.minimum(slots, len(self._known) - 1)] == hashes)
         return len(hits), text[spans[hits[0], 0] : spans[hits[0], 1]] if len(hits) else ""
-
-    def _hashes(self, text: str) -> tuple[Array, Array]:
-        points, _ = code_points([text])
-        hashes, spans = np.empty(len(points), np.uint64), np.empty((len(points), 2), np.int64)
-        words = _words(points, fold_table(), hashes, spans)
-        count = max(words - self.ngram + 1, 0)
-        ngrams = np.empty(count, np.uint64)
-        _join(hashes[:words], self.ngram, ngrams)
-        return ngrams, np.stack([spans[:count, 0], spans[self.ngram - 1 : self.ngram - 1 + count, 1]], axis=1)
 
 
 def read_evaluations(paths: Sequence[Path]) -> list[str]:
@@ -86,36 +71,3 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, (list, dict)):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _strings(item)
-
-
-@njit(cache=True)
-def _words(points: Array, table: Array, hashes: Array, spans: Array) -> int:
-    n, word = 0, np.uint64(0)
-    for i in range(points.size + 1):
-        folded = np.uint32(0)
-        if i < points.size:
-            folded = table[points[i]] if points[i] < table.size else IGNORED
-        if folded & IGNORED:
-            continue
-        if word != 0 and (folded == 0 or folded & ALONE):
-            hashes[n] = word
-            spans[n, 1] = i
-            n += 1
-            word = np.uint64(0)
-        if folded == 0:
-            continue
-        if word == 0:
-            spans[n, 0] = i
-            word = _SEED
-        word = (word ^ np.uint64(folded)) * _PRIME | np.uint64(1)
-    return n
-
-
-@njit(cache=True)
-def _join(hashes: Array, ngram: int, out: Array) -> None:
-    for i in range(out.size):
-        value = _SEED
-        for k in range(i, i + ngram):
-            value = (value ^ hashes[k]) * _PRIME
-            value ^= value >> np.uint64(29)
-        out[i] = value

@@ -15,8 +15,8 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from pipeline.kernels.signals.characters import UNSPACED_RANGES
 from pipeline.kernels.signals.chunks import NOTICES
+from pipeline.kernels.signals.lexicon import UNSPACED_RANGES
 from pipeline.kernels.signals.line_counts import C4_ENDS, FEWEST_C4_WORDS, LONGEST_C4_WORD
 
 KINDS = ("email", "ip", "phone", "iban")

@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 
 from common.errors import PipelineError
 from pipeline.config import QualityConfig, Rule
-from pipeline.kernels.signals.definitions import SIGNALS
-from pipeline.kernels.signals.measure import signals
-from pipeline.kernels.signals.stopwords import SUPPORTED
+from pipeline.kernels.signals.lexicon import SUPPORTED
+from pipeline.kernels.signals.measure import SIGNALS, signals
 from pipeline.quality.presets import (
     ALPHABETIC_ONLY,
     ATTACHED_PARTICLES,

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from pipeline.kernels.hashing import code_points
 from pipeline.kernels.signals.line_counts import SHORT_LINE
-from pipeline.kernels.signals.measure import code_points
 from pipeline.kernels.signals.words import HAS_LETTER, tokenize
 
 Span = tuple[int, int]

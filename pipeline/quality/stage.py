@@ -23,8 +23,7 @@ from common.files import atomic_file, hash_file, read_manifest
 from pipeline.config import QualityConfig
 from pipeline.documents import Counts, add_counts, append_columns, read_schema, replace_texts
 from pipeline.fingerprint import code_version, fingerprint
-from pipeline.kernels.signals.definitions import SIGNALS
-from pipeline.kernels.signals.measure import signals
+from pipeline.kernels.signals.measure import SIGNALS, signals
 from pipeline.quality.classifier import Classifier
 from pipeline.quality.contamination import Contamination, read_evaluations
 from pipeline.quality.edits import edit_lines, mask

@@ -65,13 +65,21 @@ class Encoder:
         """
         if self._kernels is None:
             return self._reference(texts)
+        try:
+            return self._encode(self._kernels, texts)
+        except UnicodeEncodeError:
+            raise
+        except ValueError as error:
+            raise PipelineError(str(error)) from error
+
+    def _encode(self, kernels: Kernels, texts: list[str]) -> list[Ids]:
         special = [i for i, text in enumerate(texts) if self._added.search(text)] if self._added else []
         if not special:
-            return self._kernels.encode(texts, self.dtype)
+            return kernels.encode(texts, self.dtype)
         plain = list(texts)
         for i in special:
             plain[i] = ""
-        encoded = self._kernels.encode(plain, self.dtype)
+        encoded = kernels.encode(plain, self.dtype)
         for i, ids in zip(special, self._reference([texts[i] for i in special]), strict=True):
             encoded[i] = ids
         return encoded

@@ -10,15 +10,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from common.errors import PipelineError
 from pipeline.kernels.bpe import merge
-from pipeline.kernels.bpe.cuts import Boundaries, boundaries, cut
-from pipeline.kernels.bpe.memory import PADDING
 from pipeline.kernels.bpe.patterns import FAMILIES, Pattern, byte_letters, character_classes
-from pipeline.kernels.bpe.pieces import new_cache
-from pipeline.kernels.bpe.split import split
+from pipeline.kernels.bpe.split import Boundaries, boundaries, cut, split
+from pipeline.kernels.compiled import PADDING, Array
 
-Ids = np.ndarray[Any, np.dtype[Any]]
 _GROUP = 1 << 17  # bytes of text encoded together: their arrays stay in the processor's cache
 _LONGEST = 1 << 30
 
@@ -30,7 +26,7 @@ class Kernels:
         """known: where pieces may be cut, None for nowhere; words: pieces to begin with."""
         self._splitter = FAMILIES.index(pattern.family), pattern.digits
         self._rules, self._known = rules, known
-        self._cache = new_cache()
+        self._cache = merge.new_cache()
         merge.encode_words(words, rules, self._cache)
         self._buffers = _buffers(2 * _GROUP)
 
@@ -41,7 +37,7 @@ class Kernels:
         byte_ids = np.zeros(256, np.int32)
         for letter, byte in letters.items():
             byte_ids[byte] = vocabulary[letter]
-        # A pair listed twice has the rank of its last place, as in `tokenizers`.
+        # A pair listed twice has the rank of its last occurrence, as in `tokenizers`.
         merges = {
             (vocabulary[left], vocabulary[right]): (rank, vocabulary[left + right])
             for rank, (left, right) in enumerate(model["merges"])
@@ -61,22 +57,22 @@ class Kernels:
         known = None if rules.whole.state[0] else boundaries(list(words))
         return cls(pattern, rules, known, list(words))
 
-    def encode(self, texts: list[str], dtype: np.dtype[Any]) -> list[Ids]:
-        """One array of ids per text. Raises UnicodeEncodeError for a text with lone surrogates."""
-        found: list[Ids] = []
+    def encode(self, texts: list[str], dtype: np.dtype[Any]) -> list[Array]:
+        """One array of ids per text. Raises ValueError for a text of more than a GB or with lone surrogates."""
+        encoded: list[Array] = []
         group: list[bytes] = []
         size = 0
         for text in texts:
             group.append(text.encode())
             if len(group[-1]) > _LONGEST:
-                raise PipelineError(f"a text of {len(group[-1])} bytes: at most {_LONGEST} are encoded as one document")
+                raise ValueError(f"a text of {len(group[-1])} bytes: at most {_LONGEST} are encoded as one document")
             size += len(group[-1])
             if size >= _GROUP:
-                found += self._encode(group, size, dtype)
+                encoded += self._encode(group, size, dtype)
                 group, size = [], 0
-        return found + self._encode(group, size, dtype) if group else found
+        return encoded + self._encode(group, size, dtype) if group else encoded
 
-    def _encode(self, group: list[bytes], size: int, dtype: np.dtype[Any]) -> list[Ids]:
+    def _encode(self, group: list[bytes], size: int, dtype: np.dtype[Any]) -> list[Array]:
         pieces, parts, out = self._buffers if size <= 2 * _GROUP else _buffers(size)
         ends = np.cumsum([len(text) for text in group], dtype=np.int64)
         data = np.frombuffer(b"".join([*group, bytes(PADDING)]), np.uint8)

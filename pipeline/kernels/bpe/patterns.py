@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 OTHER, LETTER, NUMBER, SPACE, NEWLINE = range(5)
 FAMILIES = ("gpt2", "cl100k")
-# Letters, numbers and white space beyond this code point: none in Unicode 17 (tests/pipeline/tokenizer looks).
+# No letters, numbers and white space from this code point on, in Unicode 17 (tests/pipeline/kernels/test_bpe.py).
 _LAST = 0x33480
 _SURROGATES = range(0xD800, 0xE000)
 _MARK = "\U000f0000"  # none of the characters that are asked about

@@ -1,25 +1,31 @@
 """Extractor `fast`: main text by a trained model over blocks, in numba from the page's bytes to the text's.
 
-tree.py reads the page, blocks.py cuts it, features.py describes the blocks, model.py scores them, render.py writes the
-chosen ones. Where the model leaves nearly nothing of a page that has text, or is unsure of more text than it is sure
-of (cards of a listing, parts of a landing page), a wider choice is made (`wide`); a page with more elements than
-MAX_ELEMENTS is decided by link density alone (`budget`). No time-out, no state: the same page always gives the same
-text. Figures: docs/benchmarks.md, benchmarks/extraction.py.
+tree.py reads the page and cuts it into blocks, features.py describes them. Here two small ensembles of regression
+trees score them: the first scores each block by itself; the second sees the first's scores of the blocks around it,
+along its ancestors and of the page, which makes decisions coherent. Trained by the package `training`, which records
+data and split; `weights.npz` beside this file holds the trees. The chosen blocks are rendered as plain text.
+
+Where the model leaves nearly nothing of a page that has text, or is unsure of more text than it is sure of (cards of a
+listing, parts of a landing page), a wider choice is made (`wide`); a page with more elements than MAX_ELEMENTS is
+decided by link density alone (`budget`). No time-out, no state: the same page always gives the same text. Figures:
+docs/benchmarks.md, benchmarks/extraction.py.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from functools import cache
+from html import unescape
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.html.blocks import Blocks, cut_blocks
-from pipeline.kernels.html.features import describe
-from pipeline.kernels.html.forest import load, score
-from pipeline.kernels.html.render import render
-from pipeline.kernels.html.tree import parse
+from pipeline.kernels.compiled import UNCOUNTED, Array, inner, kernel
+from pipeline.kernels.hashing import is_space
+from pipeline.kernels.html.attributes import TAGS
+from pipeline.kernels.html.features import LEVELS, describe
+from pipeline.kernels.html.tree import BREAK, VERBATIM, Blocks, Tree, cut_blocks, parse
 
-Array = np.ndarray[Any, Any]
 MAX_ELEMENTS = 300_000
 FEW_BYTES = 200  # below this, less than WIDE_SHARE of the page's text is too little to be its main text
 WIDE_SHARE = 0.3
@@ -28,14 +34,58 @@ SURE_SHARE = 0.5  # of the text with WIDE_SCORE and more; below this share of it
 MUCH_BYTES = 1000  # of such text; a page with less is a notice among navigation rather than a listing
 PROSE_BYTES = 40  # shortest block that counts where nothing but link density decides
 
-Path = Literal["model", "wide", "budget"]
+WEIGHTS = Path(__file__).with_name("weights.npz")
+AROUND = (-4, -3, -2, -1, 1, 2, 3, 4)
+CONTEXT = 1 + len(AROUND) + LEVELS + 5
+LEAVES = 32  # at most, in a tree: as many as a word has bits
+_ALL = np.uint32((1 << LEAVES) - 1)
+_ROWS = 64  # at a time: enough that the compiler strikes out leaves of several rows in one instruction
+_DE_BRUIJN = np.uint32(0x077CB531)  # its 32 rotations begin with different five bits, which tell a lone bit's index
+_INDEX = np.zeros(LEAVES, np.int64)
+_INDEX[[(int(_DE_BRUIJN) << i & int(_ALL)) >> 27 for i in range(LEAVES)]] = np.arange(LEAVES)
+
+CELL_BYTES = 200  # a longer block in a table cell is a paragraph of a layout table
+MAX_INDENT = 8  # levels
+_SEPARATOR_BYTES = 2 * MAX_INDENT + 4
+_LI, _UL, _OL, _TR, _TD, _TH, _TABLE, _DT, _DD, _P = (
+    TAGS[name] for name in ("li", "ul", "ol", "tr", "td", "th", "table", "dt", "dd", "p")
+)
+# Soft hyphens and zero-width spaces part nothing.
+_PLAIN = {**dict.fromkeys("\u00ad\u200b\u2060\ufeff", ""), **dict.fromkeys("\u2028\u2029\x85", "\n"), "\xa0": " "}
+
+Choice = Literal["model", "wide", "budget"]
 
 
 class Extraction(NamedTuple):
-    """Text, and by which way it was found."""
+    """Text, and the path by which its blocks were chosen."""
 
     text: str
-    path: Path
+    path: Choice
+
+
+class Nodes(NamedTuple):
+    """Nodes of all trees. feature (-1 in a leaf), threshold (a leaf's value), left, right; roots: first nodes."""
+
+    feature: Array
+    threshold: Array
+    left: Array
+    right: Array
+    roots: Array
+
+
+class Trees(NamedTuple):
+    """The same trees, their inner nodes by feature and threshold.
+
+    starts: int64 (features + 1,), where a feature's nodes begin in the next three; threshold: float32; tree: int16;
+    kept: uint32, the leaves of the tree that a value above the threshold leaves possible. leaves: float32
+    (trees, LEAVES), values from left to right.
+    """
+
+    starts: Array
+    threshold: Array
+    tree: Array
+    kept: Array
+    leaves: Array
 
 
 def extract(page: str) -> Extraction:
@@ -50,7 +100,7 @@ def extract(page: str) -> Extraction:
     return Extraction(render(data, tree, blocks, chosen), path)
 
 
-def choose(blocks: Blocks, scores: Array, threshold: float) -> tuple[Array, Path]:
+def choose(blocks: Blocks, scores: Array, threshold: float) -> tuple[Array, Choice]:
     """Blocks scored as main text, or a wider choice where they are too little of the page."""
     chosen = scores >= threshold
     wide = chosen | (scores >= WIDE_SCORE)
@@ -66,3 +116,251 @@ def choose(blocks: Blocks, scores: Array, threshold: float) -> tuple[Array, Path
 def _prose(blocks: Blocks) -> Array:
     """Blocks of some length that are not mostly links."""
     return (blocks.bytes >= PROSE_BYTES) & (blocks.links * 2 < blocks.bytes)
+
+
+@cache
+def load() -> tuple[Trees, Trees, float]:
+    """(first stage, second stage, score from which a block is main text)."""
+    with np.load(WEIGHTS) as arrays:
+        stages = [Nodes(*(arrays[f"{stage}_{name}"] for name in Nodes._fields)) for stage in ("first", "second")]
+        return by_feature(stages[0]), by_feature(stages[1]), float(arrays["threshold"])
+
+
+def by_feature(nodes: Nodes) -> Trees:
+    """Order trees for `run_trees`. Raises ValueError for a tree of more than LEAVES leaves."""
+    inner: list[tuple[int, float, int, int]] = []
+    leaves = np.zeros((len(nodes.roots), LEAVES), np.float32)
+
+    def walk(node: int, tree: int, first: int) -> int:
+        """Number the leaves below a node from `first` on. Returns the number after the last."""
+        if nodes.feature[node] < 0:
+            if first == LEAVES:
+                raise ValueError(f"{WEIGHTS}: tree {tree} has more than {LEAVES} leaves")
+            leaves[tree, first] = nodes.threshold[node]
+            return first + 1
+        middle = walk(nodes.left[node], tree, first)
+        left = (1 << middle) - (1 << first)
+        inner.append((int(nodes.feature[node]), float(nodes.threshold[node]), tree, int(_ALL) & ~left))
+        return walk(nodes.right[node], tree, middle)
+
+    for tree, root in enumerate(nodes.roots):
+        walk(root, tree, 0)
+    feature, threshold, of_tree, kept = (np.array(column) for column in zip(*sorted(inner), strict=True))
+    starts = np.searchsorted(feature, np.arange(feature.max() + 2))
+    return Trees(starts, threshold.astype(np.float32), of_tree.astype(np.int16), kept.astype(np.uint32), leaves)
+
+
+def score(tree: Tree, blocks: Blocks, features: Array) -> Array:
+    """float32 (blocks,): probability that a block is main text."""
+    first, second, _ = load()
+    alone = run_trees(first, features)
+    scores: Array = run_trees(second, np.hstack([features, context(tree, blocks, alone)]))
+    return scores
+
+
+def context(tree: Tree, blocks: Blocks, scores: Array) -> Array:
+    """float32 (blocks, CONTEXT): first-stage scores around each block."""
+    out = np.zeros((len(scores), CONTEXT), np.float32)
+    _context(tree.parent, blocks, scores, out)
+    return out
+
+
+@kernel()
+def run_trees(trees: Trees, rows: Array) -> Array:
+    """float32 (rows,): sigmoid of the sum of all trees' leaves; a value <= threshold goes left.
+
+    QuickScorer (Lucchese et al. 2015): instead of walking down each tree, whose branches no processor can foresee, go
+    through each feature's thresholds in order and strike out the leaves that every threshold below the value rules
+    out; the first of a tree's remaining leaves is the one that the walk would reach.
+    """
+    starts, threshold, of_tree, kept, leaves = trees
+    out = np.zeros(len(rows), np.float32)
+    possible = np.empty((len(leaves), _ROWS), np.uint32)
+    values = np.empty(_ROWS, np.float32)
+    totals = np.empty(_ROWS, np.float64)
+    for first in range(0, len(rows), _ROWS):
+        possible[:] = _ALL
+        for feature in range(len(starts) - 1):
+            largest = -np.inf
+            for i in range(_ROWS):
+                values[i] = rows[min(first + i, len(rows) - 1), feature]
+                largest = max(largest, values[i])
+            for node in range(starts[feature], starts[feature + 1]):
+                limit, above = threshold[node], kept[node]
+                if largest <= limit:
+                    break
+                of_rows = possible[of_tree[node]]
+                for i in range(_ROWS):
+                    of_rows[i] &= _ALL if values[i] <= limit else above
+        totals[:] = 0.0
+        for tree in range(len(leaves)):
+            for i in range(_ROWS):
+                lowest = possible[tree, i] & -possible[tree, i]
+                totals[i] += leaves[tree, _INDEX[np.uint32(lowest * _DE_BRUIJN) >> np.uint32(27)]]
+        for i in range(min(_ROWS, len(rows) - first)):
+            out[first + i] = 1.0 / (1.0 + np.exp(-totals[i]))
+    return out
+
+
+@kernel()
+def _context(parent: Array, blocks: Blocks, scores: Array, out: Array) -> None:
+    count = len(scores)
+    total = np.zeros(len(parent), np.float64)
+    good = np.zeros(len(parent), np.float64)
+    for block in range(count):
+        total[blocks.element[block]] += blocks.bytes[block]
+        good[blocks.element[block]] += blocks.bytes[block] * scores[block]
+    for at in range(len(parent) - 1, 0, -1):
+        total[parent[at]] += total[at]
+        good[parent[at]] += good[at]
+    all_good = max(good[0], 1e-9)
+    good_before = 0.0
+    since_good = 1000
+    for block in range(count):
+        row = out[block]
+        row[0] = scores[block]
+        i = 1
+        for step in AROUND:
+            other = block + step
+            row[i] = scores[other] if 0 <= other < count else -1
+            i += 1
+        here = blocks.element[block]
+        size = blocks.bytes[block] + 0.0
+        for _ in range(LEVELS):
+            while here > 0 and total[here] <= size:
+                here = parent[here]
+            size = total[here]
+            row[i] = good[here] / max(size, 1.0)
+            i += 1
+        row[i] = good[0] / max(total[0], 1.0)
+        row[i + 1] = np.log1p(good[0])
+        row[i + 2] = good_before / all_good
+        row[i + 3] = since_good
+        good_before += blocks.bytes[block] * scores[block]
+        since_good = 0 if scores[block] >= 0.5 else since_good + 1
+    since_good = 1000
+    for block in range(count - 1, -1, -1):
+        out[block, CONTEXT - 1] = since_good
+        since_good = 0 if scores[block] >= 0.5 else since_good + 1
+
+
+def render(page: Array, tree: Tree, blocks: Blocks, chosen: Array) -> str:
+    """Text of the blocks where `chosen` (bool per block) holds, in document order.
+
+    Paragraphs are separated by a blank line, list items begin with `- ` (indented by depth), cells of a table row are
+    joined by ` | `, preformatted text is verbatim, line breaks stay. Elsewhere white space is folded; inline tags
+    neither part nor join words. Entities are decoded once, at the end.
+    """
+    numbers = np.flatnonzero(chosen)
+    out = np.empty(len(page) + _SEPARATOR_BYTES * len(numbers), np.uint8)
+    size = _render(page, tree, blocks, numbers, out)
+    text = unescape(out[:size].tobytes().decode("utf-8", "replace"))
+    for sign, plain in _PLAIN.items():  # several times faster than one regular expression
+        text = text.replace(sign, plain)
+    return text
+
+
+@inner
+def _surroundings(tag: Array, parent: Array, at: int) -> tuple[int, int, int, int, int]:
+    """(list item, depth of lists, cell, row, table) around an element, 0 for none."""
+    item = lists = cell = row = table = 0
+    while at > 0:
+        kind = tag[at]
+        if table == 0:
+            if kind == _LI and item == 0:
+                item = at
+            elif kind in (_UL, _OL):
+                lists += 1
+            elif (kind in (_TD, _TH)) and cell == 0:
+                cell = at
+            elif kind == _TR and row == 0:
+                row = at
+            elif kind == _TABLE:
+                table = at
+        at = parent[at]
+    return item, lists, cell, row, table
+
+
+@inner
+def _nbsp(page: Array, at: int, end: int) -> int:
+    """Length of a no-break space at `at` (two bytes, or &nbsp; or &#160;), 0 if there is none."""
+    if page[at] == 0xC2 and at + 1 < end and page[at + 1] == 0xA0:
+        return 2
+    if page[at] == 38 and at + 5 < end and page[at + 5] == 59:
+        if page[at + 1] == 110 and page[at + 2] == 98 and page[at + 3] == 115 and page[at + 4] == 112:
+            return 6
+        if page[at + 1] == 35 and page[at + 2] == 49 and page[at + 3] == 54 and page[at + 4] == 48:
+            return 6
+    return 0
+
+
+@inner
+def _render_runs(page: Array, tree: Tree, first: int, last: int, out: Array, size: int) -> int:
+    """Write the text of runs. Returns the new size of the output."""
+    pending = False  # white space seen and not yet written
+    at_start = True
+    for run in range(first, last):
+        flags = tree.run_flags[run]
+        if flags & BREAK:
+            out[size] = 10
+            size += 1
+            pending, at_start = False, True
+            continue
+        at = tree.run_start[run]
+        end = tree.run_end[run]
+        while at < end:
+            byte = page[at]
+            hard = _nbsp(page, at, end)
+            if hard > 0:
+                byte = np.uint8(32)
+            if flags & VERBATIM:
+                out[size] = byte
+                size += 1
+            elif is_space(byte):
+                pending = True
+            else:
+                if pending and not at_start:
+                    out[size] = 32
+                    size += 1
+                pending = at_start = False
+                out[size] = byte
+                size += 1
+            at += max(hard, 1)
+    return size
+
+
+@kernel(**UNCOUNTED)
+def _render(page: Array, tree: Tree, blocks: Blocks, numbers: Array, out: Array) -> int:
+    size = 0
+    item = lists = cell = row = table = 0
+    previous = -1
+    for block in numbers:
+        before_item, before_cell, before_row, before_table = item, cell, row, table
+        item, lists, cell, row, table = _surroundings(tree.tag, tree.parent, blocks.element[block])
+        small = blocks.bytes[block] < CELL_BYTES and (previous < 0 or blocks.bytes[previous] < CELL_BYTES)
+        kind = tree.tag[blocks.element[block]]
+        newlines = 2
+        if previous >= 0:
+            if row > 0 and row == before_row and cell != before_cell and small:
+                newlines = 0
+                out[size], out[size + 1], out[size + 2] = 32, 124, 32
+                size += 3
+            elif (
+                (table > 0 and table == before_table and row != before_row and small)
+                or (item > 0 and before_item > 0 and (item != before_item or kind != _P))
+                or (kind == _DD and tree.tag[blocks.element[previous]] == _DT)
+            ):
+                newlines = 1
+            for _ in range(newlines):
+                out[size] = 10
+                size += 1
+        if item > 0 and newlines > 0:
+            for _ in range(2 * (min(lists, MAX_INDENT) - 1)):
+                out[size] = 32
+                size += 1
+            if item != before_item:
+                out[size], out[size + 1] = 45, 32
+                size += 2
+        size = _render_runs(page, tree, blocks.first[block], blocks.last[block], out, size)
+        previous = block
+    return size

@@ -1,26 +1,38 @@
-"""HTML bytes to a flat tree: arrays of elements and runs of text, in one pass over the page.
+"""HTML bytes to a flat tree and its blocks of text, as arrays, in one pass over the page.
 
-A tokenizer and a tree builder in one numba kernel. It knows what decides where text belongs (void and raw elements,
+A tokenizer and a tree builder in one numba kernel. It handles what decides where text belongs (void and raw elements,
 implied ends of p, li, dt, dd, option and table parts, stray and crossed end tags, comments, script templates as
-markup) and leaves out what does not (foster parenting, the adoption agency beyond links). Time and memory
-are linear in the page, whatever it holds: the stack of open elements is bounded, deeper elements count as
-siblings. About 300 MB of HTML a second on one core.
+markup) and leaves out what does not (foster parenting, the adoption agency beyond links). Time and memory are linear
+in the page, whatever it holds: the stack of open elements is bounded, deeper elements count as siblings. About 300 MB
+of HTML a second on one core.
+
+A block is the text between two borders of block elements, or between two line breaks in a row.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compiled import kernel
-from pipeline.kernels.html.attributes import find_slot, is_alpha, is_space, lower, read_attributes
-from pipeline.kernels.html.vocabulary import BLOCK, KINDS, RAW, SKIPPED, TAGS, VOID, tag_table, word_table
+from pipeline.kernels.compiled import UNCOUNTED, Array, inner, kernel
+from pipeline.kernels.hashing import FNV32, find_slot, fnv32, is_space, lower
+from pipeline.kernels.html.attributes import (
+    BLOCK,
+    KINDS,
+    RAW,
+    SKIPPED,
+    TAGS,
+    VOID,
+    is_alpha,
+    read_attributes,
+    tag_table,
+    word_table,
+)
 
-Array = np.ndarray[Any, Any]
 LINK, VERBATIM, BREAK, EMPHASIS = 1, 2, 4, 8  # flags of a run
 MAX_DEPTH = 256
-MAX_NAME = 64  # bytes of a tag or attribute word that are read
+MAX_NAME = 64  # bytes of a tag's name that are read
 
 _P, _LI, _DT, _DD, _TR, _TD, _TH = (TAGS[name] for name in ("p", "li", "dt", "dd", "tr", "td", "th"))
 _A, _BR, _PRE, _TABLE, _CAPTION, _TITLE = (TAGS[name] for name in ("a", "br", "pre", "table", "caption", "title"))
@@ -34,6 +46,9 @@ _ENDS_P = (KINDS & BLOCK).astype(np.bool_)
 _ENDS_P[[TAGS[n] for n in ("button", "label", "noscript", "template", "script-template", "td", "th", "tr")]] = False
 _SCOPE = np.zeros(256, np.bool_)
 _SCOPE[[_TABLE, _TD, _TH, _CAPTION, _HTML, _TEMPLATE, TAGS["button"]]] = True
+
+
+_PARAGRAPHS, _VERBATIM, _EMPHASES, _SKIPPED = range(4)  # counters of open elements
 
 
 class Tree(NamedTuple):
@@ -56,38 +71,98 @@ class Tree(NamedTuple):
     title: Array
 
 
+class Blocks(NamedTuple):
+    """Per block: runs [first, last), nearest block element, text in bytes (white space folded), bytes in links."""
+
+    first: Array
+    last: Array
+    element: Array
+    bytes: Array
+    links: Array
+
+
 def parse(page: Array) -> Tree:
     """Tree of a page given as uint8 array of UTF-8."""
     size = int(np.count_nonzero(page == ord("<"))) + 2
     tag, parent, end, names = (np.zeros(size, kind) for kind in (np.uint8, np.int32, np.int32, np.uint32))
     runs = (np.zeros(2 * size, kind) for kind in (np.int32, np.int32, np.int32, np.uint8, np.int32))
     room = Tree._make([tag, parent, end, names, *runs, np.zeros(2, np.int64)])
-    elements, pieces = _parse(page, *tag_table(), *word_table(), room)
+    scratch = np.zeros(MAX_DEPTH, np.int32), np.zeros(4, np.int32)
+    elements, pieces = _parse(page, *tag_table(), *word_table(), *scratch, room)
     return Tree._make([*(row[:elements] for row in room[:4]), *(run[:pieces] for run in room[4:9]), room.title])
 
 
-@kernel()
+def cut_blocks(page: Array, tree: Tree) -> Blocks:
+    """Blocks of a page in document order."""
+    size = len(tree.run_element)
+    first, last, element = (np.zeros(size, np.int32) for _ in range(3))
+    count = _cut(page, tree, first, last, element)
+    sizes, links = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    blocks = Blocks(first[:count], last[:count], element[:count], sizes, links)
+    _measure(page, tree, blocks)
+    return blocks
+
+
+@inner
+def _is_markup(page: Array, at: int) -> bool:
+    """Whether a tag, comment or declaration begins at `at`."""
+    if page[at] != 60 or at + 1 >= len(page):
+        return False
+    following = page[at + 1]
+    return bool(is_alpha(following) or following == 47 or following == 33 or following == 63)  # / ! ?
+
+
+@inner
+def _skip_tag(page: Array, at: int) -> int:
+    """Position behind the next `>`."""
+    while at < len(page) and page[at] != 62:
+        at += 1
+    return at + 1
+
+
+@inner
+def _skip_declaration(page: Array, at: int) -> int:
+    """Position behind the comment, doctype or processing instruction at `at`."""
+    size = len(page)
+    if not (at + 3 < size and page[at + 2] == 45 and page[at + 3] == 45):
+        return int(_skip_tag(page, at))
+    at += 4
+    if at < size and page[at] == 62:
+        return at + 1
+    while at < size and not (page[at] == 62 and page[at - 1] == 45 and page[at - 2] == 45):
+        at += 1
+    return at + 1
+
+
+@inner
 def _skip_raw(page: Array, at: int, name: int, name_end: int) -> tuple[int, int]:
     """(end of the raw text that begins at `at`, position behind its end tag) of the element page[name:name_end]."""
     size = len(page)
     length = name_end - name
     while at < size:
         if page[at] == 60 and at + 2 + length <= size and page[at + 1] == 47:
-            same = True
-            for i in range(length):
-                if lower(page[at + 2 + i]) != lower(page[name + i]):
-                    same = False
-                    break
-            if same:
-                end = at
-                while at < size and page[at] != 62:
-                    at += 1
-                return end, at + 1
+            i = 0
+            while i < length and lower(page[at + 2 + i]) == lower(page[name + i]):
+                i += 1
+            if i == length:
+                return at, _skip_tag(page, at)
         at += 1
     return size, size
 
 
-@kernel()
+@inner
+def _read_name(page: Array, at: int) -> tuple[int, np.uint32, bool]:
+    """(end, hash, whether it holds a dash) of a tag's name."""
+    start, value, dashed = at, FNV32, False
+    while at < len(page) and not is_space(page[at]) and page[at] != 62 and page[at] != 47:
+        if at - start < MAX_NAME:
+            value = fnv32(value, lower(page[at]))
+        dashed = dashed or page[at] == 45
+        at += 1
+    return at, value, dashed
+
+
+@inner
 def _closes(tag: int, open_tag: int) -> int:
     """Whether a start tag `tag` ends the open element `open_tag` (1), is kept apart from it (-1), or neither (0)."""
     if tag == _LI:
@@ -103,139 +178,123 @@ def _closes(tag: int, open_tag: int) -> int:
     return -1
 
 
-@kernel()
+@inner
+def _ended_by_start(this: int, paragraphs: int, stack: Array, depth: int, tag: Array) -> int:
+    """Depth from which on a start tag ends the open elements; `depth` where it ends none."""
+    first = depth
+    if paragraphs > 0 and _ENDS_P[this]:
+        for i in range(depth - 1, 0, -1):
+            if tag[stack[i]] == _P:
+                first = i
+                break
+            if _SCOPE[tag[stack[i]]]:
+                break
+    for i in range(first - 1, 0, -1):
+        verdict = _closes(this, np.int64(tag[stack[i]]))
+        if verdict == 1:
+            first = i
+        if verdict != 0:
+            break
+    return first
+
+
+@inner
+def _ended_by_end(this: int, traits: int, stack: Array, depth: int, tag: Array) -> int:
+    """Depth from which on an end tag ends the open elements; 0 where it ends none.
+
+    Inline elements do not reach through blocks, nor blocks through table cells.
+    """
+    for i in range(depth - 1, 0, -1):
+        other = np.int64(tag[stack[i]])
+        if other == this:
+            return i
+        if not traits & BLOCK and KINDS[other] & BLOCK:
+            return 0
+        if _SCOPE[other] and not (this in (_TABLE, _TR, _THEAD, _TBODY, _TFOOT) and other != _TABLE):
+            return 0
+    return 0
+
+
+@inner
+def _count_open(counts: Array, tag: int, by: int) -> None:
+    counts[_PARAGRAPHS] += by * int(tag == _P)
+    counts[_VERBATIM] += by * int(tag == _PRE)
+    counts[_EMPHASES] += by * int(_EMPHASIS[tag])
+    counts[_SKIPPED] += by * int((KINDS[tag] & SKIPPED) != 0)
+
+
+@inner
+def _add_run(out: Tree, run: int, element: int, start: int, end: int, flags: int, block: int) -> int:
+    """Write a piece of text. Returns the number of runs."""
+    out.run_element[run], out.run_start[run], out.run_end[run] = element, start, end
+    out.run_flags[run], out.run_block[run] = flags, block
+    return run + 1
+
+
+@kernel(**UNCOUNTED)
 def _parse(
-    page: Array, tag_keys: Array, tag_ids: Array, keys: Array, whole: Array, prefix: Array, out: Tree
-) -> tuple[int, int]:
-    size = len(page)
-    stack = np.zeros(MAX_DEPTH, np.int32)
-    depth = 1
-    elements = 1
-    runs = 0
-    block = 0
+    page: Array, tag_keys: Array, tag_ids: Array, keys: Array, words: Array, prefixes: Array, stack: Array,
+    counts: Array, out: Tree,
+) -> tuple[int, int]:  # fmt: skip
+    """Fill `out`; returns the numbers of elements and runs."""
+    size, depth, elements, runs, block, at = len(page), 1, 1, 0, 0, 0
     link_depth = 0  # depth of the stack at which an open <a href> lies, 0 for none
-    paragraphs = verbatim = emphasis = skipped = 0  # open elements of these kinds
-    at = 0
     while at < size:
         start = at
-        while at < size and not (
-            page[at] == 60
-            and at + 1 < size
-            and (is_alpha(page[at + 1]) or page[at + 1] == 47 or page[at + 1] == 33 or page[at + 1] == 63)
-        ):
+        while at < size and not _is_markup(page, at):
             at += 1
-        if at > start and skipped == 0:
-            out.run_element[runs], out.run_start[runs], out.run_end[runs] = stack[depth - 1], start, at
-            out.run_flags[runs] = (
-                (LINK if link_depth > 0 else 0) | (VERBATIM if verbatim > 0 else 0) | (EMPHASIS if emphasis > 0 else 0)
-            )
-            out.run_block[runs] = block
-            runs += 1
+        if at > start and counts[_SKIPPED] == 0:
+            flags = LINK if link_depth > 0 else 0
+            flags |= (VERBATIM if counts[_VERBATIM] > 0 else 0) | (EMPHASIS if counts[_EMPHASES] > 0 else 0)
+            runs = _add_run(out, runs, stack[depth - 1], start, at, flags, block)
         if at >= size:
             break
         kind = page[at + 1]
         if kind == 33 or kind == 63:  # <! or <?
-            if at + 3 < size and page[at + 2] == 45 and page[at + 3] == 45:
-                at += 4
-                if at < size and page[at] == 62:
-                    at += 1
-                    continue
-                while at < size and not (page[at] == 62 and page[at - 1] == 45 and page[at - 2] == 45):
-                    at += 1
-            else:
-                while at < size and page[at] != 62:
-                    at += 1
-            at += 1
+            at = _skip_declaration(page, at)
             continue
         closing = kind == 47
         name = at + 2 if closing else at + 1
-        at = name
-        value = np.uint32(2166136261)
-        dashed = False
-        while at < size and not is_space(page[at]) and page[at] != 62 and page[at] != 47:
-            if at - name < MAX_NAME:
-                value = np.uint32((value ^ np.uint32(lower(page[at]))) * np.uint32(16777619))
-            dashed = dashed or page[at] == 45
-            at += 1
-        name_end = at
+        name_end, value, dashed = _read_name(page, name)
         if name_end == name:  # `</` and no name
-            while at < size and page[at] != 62:
-                at += 1
-            at += 1
+            at = _skip_tag(page, name)
             continue
         slot = find_slot(tag_keys, value)
         this = int(tag_ids[slot]) if slot >= 0 else 0
         traits = int(KINDS[this])
         if this == 0 and dashed:
             traits = BLOCK  # a custom element is nearly always a part of the page, not of a sentence
-        at, mask, link, template = read_attributes(page, at, keys, whole, prefix)
+        at, mask, link, template = read_attributes(page, name_end, keys, words, prefixes)
+        if closing and this == _SCRIPT:
+            this, traits = _TEMPLATE, BLOCK
+        if traits & BLOCK:
+            block += 1
 
         if closing:
             if this == _A:
                 link_depth = 0
-            if this == _SCRIPT:
-                this = _TEMPLATE
-                traits = BLOCK
-            if traits & BLOCK:
-                block += 1
             if this in (_BODY, _HTML) or traits & (VOID | RAW):
                 if this == _BR:  # </br> is a line break
-                    out.run_element[runs], out.run_start[runs], out.run_end[runs] = stack[depth - 1], at, at
-                    out.run_flags[runs], out.run_block[runs] = BREAK, block
-                    runs += 1
+                    runs = _add_run(out, runs, stack[depth - 1], at, at, BREAK, block)
                 continue
-            # Find what it ends; inline elements do not reach through blocks, nor blocks through table cells.
-            found = depth - 1
-            while found > 0:
-                other = np.int64(out.tag[stack[found]])
-                if other == this:
-                    break
-                if not traits & BLOCK and (KINDS[other] & BLOCK):
-                    found = 0
-                    break
-                if _SCOPE[other] and not (this in (_TABLE, _TR, _THEAD, _TBODY, _TFOOT) and other != _TABLE):
-                    found = 0
-                    break
-                found -= 1
-            if found == 0:
+            ended = _ended_by_end(this, traits, stack, depth, out.tag)
+            if ended == 0:
                 continue
         else:
-            found = depth
-            if traits & BLOCK:
-                block += 1
-                if paragraphs > 0 and _ENDS_P[this]:
-                    for i in range(depth - 1, 0, -1):
-                        if out.tag[stack[i]] == _P:
-                            found = i
-                            break
-                        if _SCOPE[out.tag[stack[i]]]:
-                            break
-            for i in range(found - 1, 0, -1):
-                verdict = _closes(this, np.int64(out.tag[stack[i]]))
-                if verdict == 1:
-                    found = i
-                if verdict != 0:
-                    break
-        # Close everything from `found` on.
-        while depth > found:
+            ended = _ended_by_start(this, counts[_PARAGRAPHS], stack, depth, out.tag)
+        while depth > ended:
             depth -= 1
-            old = stack[depth]
-            other = np.int64(out.tag[old])
-            out.end[old] = elements
-            paragraphs -= int(other == _P)
-            verbatim -= int(other == _PRE)
-            emphasis -= int(_EMPHASIS[other])
-            skipped -= int((KINDS[other] & SKIPPED) != 0)
+            out.end[stack[depth]] = elements
+            _count_open(counts, np.int64(out.tag[stack[depth]]), -1)
             if link_depth > depth:
                 link_depth = 0
         if closing:
             continue
-        if (skipped > 0 or this == _SVG) and page[at - 2] == 47:
-            continue  # in SVG, `<title/>` and the like are whole; read as HTML they would take in the rest of the page
 
+        if (counts[_SKIPPED] > 0 or this == _SVG) and page[at - 2] == 47:
+            continue  # SVG knows `<title/>` and the like; read as HTML they would take in the rest of the page
         if this == _SCRIPT and template:
-            this = _TEMPLATE
-            traits = BLOCK
+            this, traits = _TEMPLATE, BLOCK
             block += 1
         if traits & RAW:
             raw_end, behind = _skip_raw(page, at, name, name_end)
@@ -243,12 +302,8 @@ def _parse(
                 out.title[0], out.title[1] = at, raw_end
             at = behind
             continue
-        if this == _BR:
-            if skipped == 0:
-                out.run_element[runs], out.run_start[runs], out.run_end[runs] = stack[depth - 1], at, at
-                out.run_flags[runs], out.run_block[runs] = BREAK, block
-                runs += 1
-            continue
+        if this == _BR and counts[_SKIPPED] == 0:
+            runs = _add_run(out, runs, stack[depth - 1], at, at, BREAK, block)
         if traits & VOID:
             continue
         if this in (_BODY, _HTML):
@@ -262,10 +317,7 @@ def _parse(
         if depth < MAX_DEPTH:
             stack[depth] = elements
             depth += 1
-            paragraphs += int(this == _P)
-            verbatim += int(this == _PRE)
-            emphasis += int(_EMPHASIS[this])
-            skipped += int((traits & SKIPPED) != 0)
+            _count_open(counts, this, 1)
         else:
             out.end[elements] = elements + 1
             link_depth = 0
@@ -275,3 +327,61 @@ def _parse(
         out.end[stack[depth]] = elements
     out.end[0] = elements
     return elements, runs
+
+
+@inner
+def _blank(page: Array, start: int, end: int) -> bool:
+    """Whether a run holds nothing but white space (no-break spaces too)."""
+    at = start
+    while at < end:
+        byte = page[at]
+        if is_space(byte):
+            at += 1
+        elif byte == 0xC2 and at + 1 < end and page[at + 1] == 0xA0:
+            at += 2
+        elif byte == 38 and at + 5 < end and page[at + 1] == 110 and page[at + 2] == 98 and page[at + 3] == 115:
+            at += 6  # &nbsp;
+        else:
+            return False
+    return True
+
+
+@kernel(**UNCOUNTED)
+def _cut(page: Array, tree: Tree, first: Array, last: Array, element: Array) -> int:
+    """Fill the first three columns of Blocks. Returns the number of blocks."""
+    count = 0
+    breaks = 0
+    current = -1
+    for run in range(len(tree.run_element)):
+        if tree.run_block[run] != current:
+            current = tree.run_block[run]
+            breaks = 2
+        if tree.run_flags[run] & BREAK:
+            breaks += 1
+            continue
+        if _blank(page, tree.run_start[run], tree.run_end[run]):
+            continue
+        if breaks >= 2:
+            owner = tree.run_element[run]
+            while owner > 0 and not (KINDS[tree.tag[owner]] & BLOCK):
+                owner = tree.parent[owner]
+            first[count], element[count] = run, owner
+            count += 1
+        last[count - 1] = run + 1
+        breaks = 0
+    return count
+
+
+@kernel(**UNCOUNTED)
+def _measure(page: Array, tree: Tree, blocks: Blocks) -> None:
+    for block in range(len(blocks.first)):
+        for run in range(blocks.first[block], blocks.last[block]):
+            space = True
+            size = 0
+            for at in range(tree.run_start[run], tree.run_end[run]):
+                blank = page[at] <= 32
+                size += not (blank and space)
+                space = blank
+            blocks.bytes[block] += size
+            if tree.run_flags[run] & LINK:
+                blocks.links[block] += size

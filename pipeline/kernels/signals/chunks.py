@@ -1,23 +1,20 @@
-"""The first look at a batch: its parts, which are what stands between white space, and its lines, in one scan.
+"""First scan of a batch: its parts (chunks between white space) and its lines, in one pass over the characters.
 
 Four parts in five of a batch have occurred in it before. What depends on a part alone (its tokens, the sentences in
-it) is computed once for each different part; all that follows goes over numbers of parts, not over characters. Equal
-parts and lines are those whose 64-bit hashes are equal. Linear in the characters.
+it) is computed once for each different part; later passes go over numbers of parts, not over characters. Equal parts
+and lines are those with equal 64-bit hashes.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compiled import UNCOUNTED, inner, kernel
-from pipeline.kernels.signals import characters
-from pipeline.kernels.signals.numbering import PRIME, SEED, place
-
-Array = np.ndarray[Any, Any]
-
+from pipeline.kernels.compiled import UNCOUNTED, Array, inner, kernel
+from pipeline.kernels.hashing import PRIME, SEED, first_slot
+from pipeline.kernels.signals.lexicon import BREAK, SPACE, character_table
 
 LOREM_IPSUM, JAVASCRIPT, POLICY, CURLY, CITED = 1, 2, 4, 8, 16
 NOTICES = {  # a line with one of these is boilerplate (C4), a document with the first a template
@@ -34,14 +31,13 @@ NOTICES = {  # a line with one of these is boilerplate (C4), a document with the
 OTHER = 1 << 15  # in `some`; no property has this bit
 FOREIGN = np.uint64(0xD1B54A32D192ED03)  # in `keys`
 
-_PREFIX = 7  # letters of a notice that the scan looks for; those of all, and `{`, are bits of one integer
+PREFIX = 7  # letters of a notice that the scan looks for; those of all, and `{`, are bits of one integer
 _LONGEST_NOTICE = max(map(len, NOTICES))
 _PHRASES = np.array([[ord(x) for x in phrase.ljust(_LONGEST_NOTICE, "\0")] for phrase in NOTICES], np.uint32)
 _MEANINGS = np.array(list(NOTICES.values()), np.uint8)
-_SPACE, _BREAK = characters.SPACE, characters.BREAK
 _NEWLINE, _RETURN = 10, 13
 _ONE = np.uint64(1)
-_OTHERS = np.uint32(127)  # stands for all characters but ASCII's in `places`
+_OTHERS = np.uint32(127)  # stands for all characters but ASCII's in `positions`
 # A citation mark after the end of a sentence: its sign, `[`, what may follow.
 _END_BIT, _OPEN_BIT, _CITED_BIT, _CURLY_BIT = (np.uint64(1 << bit) for bit in (60, 61, 62, 63))
 _FIRST_SLOTS_SHIFT = 52  # the table of parts begins with 2 ** 12 slots
@@ -100,7 +96,7 @@ def scan(points: Array, ends: Array, english: Array) -> tuple[Parts, Lines]:
         breaks[3], breaks[4], marks, np.empty(documents, np.int64),
     )  # fmt: skip
     slots = np.empty(max(4 * len(points), 1 << 64 - _FIRST_SLOTS_SHIFT), np.uint32)
-    tables = characters.character_table(), *_notice_table(), _PHRASES, _MEANINGS
+    tables = character_table(), *_notice_table(), _PHRASES, _MEANINGS
     different = _scan(points, ends, english, *tables, slots, parts, lines)
     part, line, row = (int(last[-1]) if documents else 0 for last in (parts.ends, lines.ends, lines.row_ends))
     return (
@@ -110,21 +106,24 @@ def scan(points: Array, ends: Array, english: Array) -> tuple[Parts, Lines]:
 
 
 @cache
-def _notice_table() -> tuple[Array, Any, Any]:
-    """For each ASCII character the places at which it stands in beginnings of notices, as bits (Baeza-Yates and Gonnet
-    1992); the first and the last places. All other characters share the last entry."""
-    places, firsts, lasts, bit = np.zeros(128, np.uint64), 0, 0, 0
+def _notice_table() -> tuple[Array, np.uint64, np.uint64]:
+    """The Shift-And automaton (Baeza-Yates and Gonnet 1992) that looks for all notices' beginnings at once.
+
+    uint64 (128,): for each ASCII character the positions in the beginnings at which it occurs, as bits; masks of the
+    first and of the last positions. All other characters share the last entry.
+    """
+    positions, firsts, lasts, bit = np.zeros(128, np.uint64), 0, 0, 0
     for phrase in NOTICES:
         firsts |= 1 << bit
-        for letter in phrase[: _PREFIX + (phrase[_PREFIX - 1] == " ")]:  # a part ends it, not white space
+        for letter in phrase[: PREFIX + (phrase[PREFIX - 1] == " ")]:  # a part ends it, not white space
             for character in {letter, letter.upper()}:
-                places[ord(character)] |= np.uint64(1 << bit)
+                positions[ord(character)] |= np.uint64(1 << bit)
             bit += 1
         lasts |= 1 << bit - 1
     others = (("{", _CURLY_BIT), ("[", _OPEN_BIT), ("0123456789]ec", _CITED_BIT), (".?!\"')]\x7f", _END_BIT))
-    for members, place_bit in others:
-        places[[ord(character) for character in members]] |= place_bit
-    return places, np.uint64(firsts) | _CURLY_BIT | _END_BIT, np.uint64(lasts)
+    for members, position_bit in others:
+        positions[[ord(character) for character in members]] |= position_bit
+    return positions, np.uint64(firsts) | _CURLY_BIT | _END_BIT, np.uint64(lasts)
 
 
 @inner
@@ -153,7 +152,7 @@ def _grown(keys: Array, different: int, shift: np.uint64, slots: Array) -> np.ui
     mask = (_ONE << (np.uint64(64) - shift)) - _ONE
     slots[: np.int64(mask) + 1] = 0
     for k in range(different):
-        slot = place(keys[k], shift)
+        slot = first_slot(keys[k], shift)
         while slots[slot] != 0:
             slot = (slot + _ONE) & mask
         slots[slot] = k + 1
@@ -162,7 +161,7 @@ def _grown(keys: Array, different: int, shift: np.uint64, slots: Array) -> np.ui
 
 @kernel(**UNCOUNTED, error_model="numpy")
 def _scan(
-    points: Array, ends: Array, english: Array, table: Array, places: Array, firsts: np.uint64, lasts: np.uint64,
+    points: Array, ends: Array, english: Array, table: Array, positions: Array, firsts: np.uint64, lasts: np.uint64,
     phrases: Array, meanings: Array, slots: Array, parts: Parts, lines: Lines,
 ) -> int:  # fmt: skip
     part, different, line, row, i = 0, 0, 0, 0, np.uint64(0)  # see `number`
@@ -177,11 +176,11 @@ def _scan(
         while True:
             point = points[i] if i < high else np.uint32(_NEWLINE)
             bits = int(table[point])
-            if bits & _SPACE:
-                state = (state << _ONE | firsts) & places[point if point < _OTHERS else _OTHERS] | state & _END_BIT
+            if bits & SPACE:
+                state = (state << _ONE | firsts) & positions[point if point < _OTHERS else _OTHERS] | state & _END_BIT
                 newline = point == _NEWLINE
                 joined = point == _RETURN and i + _ONE < high and points[i + _ONE] == _NEWLINE
-                if newline or (bits & _BREAK and not joined):
+                if newline or (bits & BREAK and not joined):
                     row_begin = lines.row_begins[row]
                     mark = _notices(points, row_begin, np.int64(i), phrases, meanings) if hits & lasts else 0
                     mark |= CURLY if hits & _CURLY_BIT else 0
@@ -201,8 +200,8 @@ def _scan(
                 i += _ONE
                 continue
             begin, value, some, every = i, SEED, origin, 0xFFFF
-            while not bits & _SPACE:
-                state = (state << _ONE | firsts) & places[point if point < _OTHERS else _OTHERS]
+            while not bits & SPACE:
+                state = (state << _ONE | firsts) & positions[point if point < _OTHERS else _OTHERS]
                 hits |= state
                 some |= bits
                 every &= bits
@@ -214,7 +213,7 @@ def _scan(
                 bits = int(table[point])
             key = value ^ salt
             line_hash = (line_hash ^ key) * PRIME
-            slot = place(key, shift)
+            slot = first_slot(key, shift)
             while slots[slot] != 0 and parts.keys[slots[slot] - _ONE] != key:
                 slot = (slot + _ONE) & mask
             if slots[slot] == 0:

@@ -2,38 +2,30 @@
 
 Tokens are numbered, then pairs of numbers, then pairs of (n-gram, next token): an n-gram is a number and two are
 equal if and only if their tokens are (up to a collision of 64-bit token hashes). An n-gram can repeat only where the
-(n-1)-grams at its place and the next repeat, so each level looks at what is left of the one before: all of them
+(n-1)-grams at its position and the next repeat, so each level looks only at what the one before left: all levels
 together cost about as much as bigrams alone on prose, and stay linear on any text.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compiled import UNCOUNTED, inner, kernel
+from pipeline.kernels.compiled import UNCOUNTED, Array, inner, kernel
+from pipeline.kernels.hashing import find_slot, number, slots_for
 from pipeline.kernels.signals.chunks import Parts
-from pipeline.kernels.signals.numbering import number, slots_for
 from pipeline.kernels.signals.words import HAS_LETTER, IS_WORD, Tokens
 
-Array = np.ndarray[Any, Any]
-
-
-COLUMNS = (
-    "tokens",
-    "words",
-    "word_characters",
-    "letter_tokens",
-    "unique_words",
-    "word_entropy",
-    "stop_words",
-    "stop_word_tokens",
-    *(f"top_{n}gram" for n in (2, 3, 4)),
-    *(f"duplicate_{n}gram" for n in range(5, 11)),
-    "copied_characters",
+_Column = namedtuple(
+    "_Column",
+    "tokens words word_characters letter_tokens unique_words word_entropy stop_words stop_word_tokens top_2gram"
+    " top_3gram top_4gram duplicate_5gram duplicate_6gram duplicate_7gram duplicate_8gram duplicate_9gram"
+    " duplicate_10gram copied_characters",
 )
-_TOP, _DUPLICATE, _COPIED = (COLUMNS.index(name) for name in ("top_2gram", "duplicate_5gram", "copied_characters"))
+COLUMN = _Column(*range(len(_Column._fields)))
+COLUMNS = COLUMN._fields
 _LONGEST = 10
 _IS_WORD_SHIFT = IS_WORD.bit_length() - 1
 _SHORTEST_COPY = 4  # tokens
@@ -44,7 +36,7 @@ def measure(ends: Array, parts: Parts, tokens: Tokens, languages: Array, stop_ke
     """float64 (documents, len(COLUMNS)).
 
     ends: int64 (documents,), where each ends in code points; languages: int64 (documents, 2), bits for `stop_words`
-    and `stop_word_tokens` in the masks of the stop-word table (`stopwords.table`), or -1. n-gram columns count
+    and `stop_word_tokens` in the masks of the stop-word table (`lexicon.stop_table`), or -1. n-gram columns count
     characters: of all occurrences of the most frequent n-gram with the spaces between its tokens; of the tokens in
     n-grams that occurred before; of the tokens that a greedy Lempel-Ziv parse copies from before, at least
     _SHORTEST_COPY in a row.
@@ -77,7 +69,7 @@ class Scratch(NamedTuple):
 
     ids: Array
     order: Array
-    places: Array
+    starts: Array
     grams: Array
     numbers: Array
     counts: Array
@@ -89,10 +81,8 @@ class Scratch(NamedTuple):
 @kernel(**UNCOUNTED, error_model="numpy")
 def _stop_masks(hashes: Array, stop_keys: Array, stop_masks: Array, out: Array) -> None:
     for i in range(hashes.size):
-        slot = np.int64(hashes[i] >> np.uint64(40)) & (stop_keys.size - 1)
-        while stop_keys[slot] != 0 and stop_keys[slot] != hashes[i]:
-            slot = (slot + 1) & (stop_keys.size - 1)
-        out[i] = stop_masks[slot]  # of an empty slot zero
+        slot = find_slot(stop_keys, hashes[i])
+        out[i] = stop_masks[slot] if slot >= 0 else np.uint64(0)
 
 
 @inner
@@ -112,61 +102,62 @@ def _words(order: Array, total: int, words: Vocabulary, languages: Array, row: A
         if mask and languages[0] >= 0:
             kinds_of_stops += int(mask >> distinct & np.uint64(1))
             all_stops += count * int(mask >> stops & np.uint64(1))
-    row[0], row[1], row[2], row[3], row[4] = total, count_words, characters, letters, order.size
-    row[5] = np.log2(total) - entropy / total
-    row[6], row[7] = kinds_of_stops, all_stops
+    row[COLUMN.tokens], row[COLUMN.words], row[COLUMN.word_characters] = total, count_words, characters
+    row[COLUMN.letter_tokens], row[COLUMN.unique_words] = letters, order.size
+    row[COLUMN.word_entropy] = np.log2(total) - entropy / total
+    row[COLUMN.stop_words], row[COLUMN.stop_word_tokens] = kinds_of_stops, all_stops
 
 
 @inner
-def _characters(ids: Array, place: int, n: int, lengths: Array) -> int:
+def _characters(ids: Array, start: int, n: int, lengths: Array) -> int:
     """Characters of n tokens."""
     characters = 0
-    for token in ids[place : place + n]:
+    for token in ids[start : start + n]:
         characters += lengths[token]
     return characters
 
 
 @inner
-def _top(grams: Array, places: Array, counts: Array, different: int, n: int) -> tuple[int, int]:
+def _top(grams: Array, starts: Array, counts: Array, different: int, n: int) -> tuple[int, int]:
     """(how often the most frequent n-gram occurs, where first), of equals the first; (1, 0) if none repeats."""
     best, most = -1, 1
     for k in range(different):
         if counts[k] > most:
             best, most = k, counts[k]
-    for i in range(places.size if most > 1 else 0):
+    for i in range(starts.size if most > 1 else 0):
         if grams[i] == best:
-            return most, places[i]
+            return most, starts[i]
     return 1, 0
 
 
 @inner
-def _duplicates(grams: Array, places: Array, counts: Array, seen: Array, ids: Array, lengths: Array, n: int) -> int:
+def _duplicates(grams: Array, starts: Array, counts: Array, seen: Array, ids: Array, lengths: Array, n: int) -> int:
     """Characters in n-grams seen before, reading on after the end of each one found."""
     seen[:] = 0
     characters, free = 0, 0
-    for i in range(places.size):
-        place, gram = places[i], grams[i]
-        if place < free or counts[gram] < 2:
+    for i in range(starts.size):
+        start, gram = starts[i], grams[i]
+        if start < free or counts[gram] < 2:
             continue
         if seen[gram]:
-            characters += _characters(ids, place, n, lengths)
-            free = place + n
+            characters += _characters(ids, start, n, lengths)
+            free = start + n
         else:
             seen[gram] = 1
     return characters
 
 
 @inner
-def _copies(grams: Array, places: Array, latest: Array, ids: Array, lengths: Array) -> int:
+def _copies(grams: Array, starts: Array, latest: Array, ids: Array, lengths: Array) -> int:
     """Characters of tokens copied from before: from each repeated n-gram on, as far as the tokens agree."""
     latest[:] = -1
     characters, free = 0, 0
-    for i in range(places.size):
-        place, gram = places[i], grams[i]
+    for i in range(starts.size):
+        start, gram = starts[i], grams[i]
         source = latest[gram]
-        latest[gram] = place
-        if source >= 0 and place >= free:
-            free = place
+        latest[gram] = start
+        if source >= 0 and start >= free:
+            free = start
             while free < ids.size and ids[free] == ids[source]:
                 characters += lengths[ids[free]]
                 free, source = free + 1, source + 1
@@ -174,38 +165,38 @@ def _copies(grams: Array, places: Array, latest: Array, ids: Array, lengths: Arr
 
 
 @inner
-def _repeating(places: Array, grams: Array, counts: Array, next_places: Array, next_grams: Array) -> int:
-    """Keep the places at which an n-gram and the one at the next place both repeat. Returns how many."""
+def _repeating(starts: Array, grams: Array, counts: Array, next_starts: Array, next_grams: Array) -> int:
+    """Keep the n-grams that repeat and are followed by one that repeats. Returns how many."""
     kept = 0
-    for i in range(places.size - 1):
-        both = (counts[grams[i]] > 1) & (places[i + 1] == places[i] + 1) & (counts[grams[i + 1]] > 1)
-        next_places[kept], next_grams[kept] = places[i], grams[i]
+    for i in range(starts.size - 1):
+        both = (counts[grams[i]] > 1) & (starts[i + 1] == starts[i] + 1) & (counts[grams[i + 1]] > 1)
+        next_starts[kept], next_grams[kept] = starts[i], grams[i]
         kept += both
     return kept
 
 
 @inner
 def _ngrams(size: int, words: Vocabulary, s: Scratch, row: Array) -> None:
-    ids, lengths, places, grams, counts = s.ids[:size], words.lengths, s.places, s.grams, s.counts
+    ids, lengths, starts, grams, counts = s.ids[:size], words.lengths, s.starts, s.grams, s.counts
     used = 0
     for i in range(size - 1):
-        places[used], grams[used] = i, ids[i]
+        starts[used], grams[used] = i, ids[i]
         used += (words.counts[ids[i]] > 1) & (words.counts[ids[i + 1]] > 1)
     for n in range(2, _LONGEST + 1):
         keys, numbers, last = s.keys[:used], s.numbers[:used], ids[n - 1 :]
         for i in range(used):
-            keys[i] = np.uint64(grams[i]) << np.uint64(32) | np.uint64(last[places[i]])
+            keys[i] = np.uint64(grams[i]) << np.uint64(32) | np.uint64(last[starts[i]])
         different = number(keys, numbers, counts, s.slots)
         if n <= 4 and n <= size:
-            most, place = _top(numbers, places[:used], counts, different, n)
-            row[_TOP + n - 2] = (_characters(ids, place, n, lengths) + n - 1) * most
+            most, start = _top(numbers, starts[:used], counts, different, n)
+            row[COLUMN.top_2gram + n - 2] = (_characters(ids, start, n, lengths) + n - 1) * most
         if n == _SHORTEST_COPY:
-            row[_COPIED] = _copies(numbers, places[:used], s.latest[:different], ids, lengths)
+            row[COLUMN.copied_characters] = _copies(numbers, starts[:used], s.latest[:different], ids, lengths)
         if n >= 5:
             seen = s.latest[:different]
-            row[_DUPLICATE + n - 5] = _duplicates(numbers, places[:used], counts, seen, ids, lengths, n)
-        # Reads run ahead of writes, so the places left can take the place of all.
-        used = _repeating(places[:used], numbers, counts, places, grams)
+            row[COLUMN.duplicate_5gram + n - 5] = _duplicates(numbers, starts[:used], counts, seen, ids, lengths, n)
+        # Reads run ahead of writes, so the result may overwrite its source.
+        used = _repeating(starts[:used], numbers, counts, starts, grams)
 
 
 @kernel(**UNCOUNTED, error_model="numpy")

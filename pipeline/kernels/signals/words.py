@@ -1,55 +1,54 @@
 """The word rule: text to tokens, about as spaCy's English tokenizer cuts it.
 
-Text is cut at white space. From each part, punctuation is peeled off at both ends, one sign at a time (a run of dots
-at once); what remains is one token if it looks like a URL, and is else cut at dashes between letters, at a full
-stop between a small and a capital letter, at commas, colons, slashes between letters. English contractions fall
-into two (don't = do + n't), abbreviations keep their full stop. A letter of a script that is written without spaces
-is a token of its own, with its combining marks. Punctuation makes tokens too; a *word* is a token that holds more
-than signs (`characters.SYMBOL`).
+Text is cut at white space. From each part, punctuation is cut off at both ends, one sign at a time (a run of dots at
+once); what remains is one token if it looks like a URL, and is else cut at dashes between letters, at a full stop
+between a small and a capital letter, at commas, colons, slashes between letters. English contractions become two
+tokens (don't = do + n't), abbreviations keep their full stop. A letter of a script that is written without spaces is a
+token of its own, with its combining marks. Punctuation makes tokens too; a *word* is a token with a character that is
+no sign (`lexicon.SYMBOL`).
 
-Differs from spaCy in emoticons, a few units and rare URLs (docs/quality.md). Linear.
+The rules are spaCy's for English, brought to classes of characters (docs/quality.md names the differences: emoticons,
+a few units, rare URLs). Linear. In the kernels `table` is `lexicon.character_table()`.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compiled import UNCOUNTED, inner, kernel
-from pipeline.kernels.signals import characters
-from pipeline.kernels.signals.affixes import bits_of, cut_infix, cut_prefix, cut_suffix, is_url, splits
+from pipeline.kernels.compiled import UNCOUNTED, Array, inner, kernel
+from pipeline.kernels.hashing import PRIME, SEED, find_slot, number, slots_for
 from pipeline.kernels.signals.chunks import FOREIGN, OTHER, Parts, scan
-from pipeline.kernels.signals.numbering import PRIME, SEED, number, slots_for
-
-Array = np.ndarray[Any, Any]
-
+from pipeline.kernels.signals.lexicon import (
+    AFFIX,
+    ALPHA,
+    DIGIT,
+    LONGEST_FORM,
+    LOWER,
+    MARK,
+    PREFIX,
+    PUNCTUATION,
+    QUOTE,
+    SYMBOL,
+    TERMINAL,
+    UNSPACED,
+    UPPER,
+    character_table,
+    form_table,
+)
 
 HAS_LETTER = 1
-IS_WORD = 2  # holds more than signs
+IS_WORD = 2  # has a character that is no sign
 IS_PUNCTUATION = 4  # categories P* only
 IS_TERMINAL = 8  # one sign that ends a sentence
-# How a part goes on counting sentences: whether it begins one if it follows an end, whether it ends in one, whether
-# it is signs only; from bit SENTENCES_SHIFT on, how many begin within.
+# What a part adds to the count of sentences: whether it begins one if it follows an end, whether it ends in one,
+# whether it is signs only; from bit SENTENCES_SHIFT on, how many begin inside.
 BEGINS, ENDS, IS_SIGNS, SENTENCES_SHIFT = 1, 2, 4, 3
 
-_LONGEST_SPECIAL = 9  # characters; contractions and abbreviations are not longer
-_SPECIALS = 4096  # slots of their table, twice their number at least
-_ALPHA, _LOWER, _DIGIT, _MARK, _AFFIX, _DOT = (
-    characters.ALPHA,
-    characters.LOWER,
-    characters.DIGIT,
-    characters.MARK,
-    characters.AFFIX,
-    ord("."),
-)
-_SYMBOL, _PUNCTUATION, _TERMINAL, _UNSPACED = (
-    characters.SYMBOL,
-    characters.PUNCTUATION,
-    characters.TERMINAL,
-    characters.UNSPACED,
-)
+_DOT, _PLUS, _MINUS, _CARET, _STAR, _COMMA, _AT, _COLON, _SLASH = (ord(sign) for sign in ".+-^*,@:/")
+_UNDERSCORE, _PERCENT, _PIPE, _SQUARED, _APOSTROPHE, _QUOTE_MARK = ord("_"), ord("%"), ord("|"), 0xB2, 0x27, 0x2019
+_ELLIPSIS, _EN_DASH, _EM_DASH, _TILDE, _CLOSE = 0x2026, 0x2013, 0x2014, ord("~"), ord(")")
 
 
 class Tokens(NamedTuple):
@@ -77,7 +76,7 @@ def cut(points: Array, parts: Parts) -> Tokens:
     kinds, hashes = np.empty(most, np.uint8), np.empty(most, np.uint64)
     firsts, sentences = np.empty(different + 1, np.int32), np.empty(different, np.int32)
     tokens = Tokens(starts, lengths, kinds, hashes, numbers, firsts, sentences, scratch)
-    count = _cut_all(points, parts, characters.character_table(), *_special_table(), tokens)
+    count = _cut_all(points, parts, character_table(), *form_table(), tokens)
     samples = scratch[: _different(hashes[:count], numbers, scratch, slots_for(count))]
     return Tokens._make([*(array[:count] for array in tokens[:5]), firsts, sentences, samples])
 
@@ -102,31 +101,163 @@ def tokenize(points: Array, ends: Array, english: Array | None = None) -> tuple[
     return starts, tokens.lengths[taken], tokens.kinds[taken], tokens.hashes[taken], token_ends
 
 
-def hash_word(word: str) -> np.uint64:
-    """The hash that a token has."""
-    value = int(SEED)
-    for character in word:
-        value = ((value ^ ord(character)) * int(PRIME)) % 2**64
-    return np.uint64(value)
+@inner
+def _bits(point: np.uint32, table: Array) -> int:
+    """Properties of a code point."""
+    return int(table[point])
 
 
-@cache
-def _special_table() -> tuple[Array, Array, Array]:
-    """Hash table of contractions and abbreviations: uint64 keys, uint8 length of the first token.
+@inner
+def _prefix(points: Array, low: int, high: int, table: Array) -> int:
+    """Length of the sign to cut off at the beginning."""
+    first = points[low]
+    if first == _DOT:
+        end = low + 1
+        while end < high and points[end] == _DOT:
+            end += 1
+        return end - low if end - low > 1 else 0
+    bits = _bits(first, table)
+    if first == _PLUS and low + 1 < high and _bits(points[low + 1], table) & DIGIT:
+        return 0
+    return 1 if bits & (AFFIX | PREFIX) else 0
 
-    The third array, uint16 (2, 256), is a sieve: bit `size` is set where one of that size begins or ends with the
-    character (its low eight bits).
-    """
-    keys, cuts, edges = np.zeros(_SPECIALS, np.uint64), np.zeros(_SPECIALS, np.uint8), np.zeros((2, 256), np.uint16)
-    for word, cut in splits().items():
-        key = hash_word(word)
-        slot = int(key) >> 40 & (_SPECIALS - 1)
-        while keys[slot]:
-            slot = (slot + 1) & (_SPECIALS - 1)
-        keys[slot], cuts[slot] = key, cut
-        edges[0, ord(word[0]) & 255] |= 1 << len(word)
-        edges[1, ord(word[-1]) & 255] |= 1 << len(word)
-    return keys, cuts, edges
+
+@inner
+def _suffix(points: Array, low: int, high: int, table: Array, digits: bool) -> int:
+    """Length of the sign, possessive or unit to cut off at the end."""
+    if high <= low:
+        return 0
+    last = points[high - 1]
+    bits = _bits(last, table)
+    before = points[high - 2] if high - low > 1 else np.uint32(0)
+    before_bits = _bits(before, table)
+    if last == _DOT:
+        start = high - 1
+        while start > low and points[start - 1] == _DOT:
+            start -= 1
+        if high - start > 1:
+            return int(high - start)
+        if high - low < 2:
+            return 0
+        if before_bits & (DIGIT | LOWER | AFFIX) or before in (_PERCENT, _SQUARED, _MINUS, _PLUS, _PIPE):
+            return 1
+        both = before_bits & UPPER and high - low > 2 and _bits(points[high - 3], table) & UPPER
+        return 1 if both else 0
+    if (last == _COLON and before == _CLOSE) or (last == _CLOSE and before == _COLON):  # a smiley
+        return 2
+    if bits & AFFIX:
+        return 1
+    if last in (115, 83) and before in (_APOSTROPHE, _QUOTE_MARK):  # 's
+        return 2
+    if digits:
+        return int(_unit(points, low, high, table))
+    return 0
+
+
+@inner
+def _unit(points: Array, low: int, high: int, table: Array) -> int:
+    """Length of a unit, currency sign or plus sign after a digit (10km, 5%, 20€)."""
+    start = high
+    while start > low and high - start < 4 and not _bits(points[start - 1], table) & DIGIT:
+        start -= 1
+    size = high - start
+    if size == 0 or start == low or not _bits(points[start - 1], table) & DIGIT:
+        return 0
+    first, second = points[start], points[high - 1]
+    if size == 1:
+        if _bits(first, table) & PREFIX and first != 61:  # all but `=`
+            return 1
+        for unit in (109, 103, 116, 84, 71, 77, 75):  # m g t T G M K
+            if first == unit:
+                return 1
+    if size == 2:
+        if second == 109:  # km dm cm mm nm
+            return 2 if first in (107, 100, 99, 109, 110) else 0
+        if second in (66, 98):  # mb MB kb KB gb GB tb TB
+            return 2 if first in (109, 77, 107, 75, 103, 71, 116, 84) else 0
+        for left, right in ((107, 103), (109, 103), (102, 116), (105, 110), (121, 100), (108, 98), (111, 122)):
+            if first == left and second == right:  # kg mg ft in yd lb oz
+                return 2
+    return 0
+
+
+@inner
+def _host_character(point: np.uint32) -> bool:
+    letter = 97 <= point <= 122 or 65 <= point <= 90
+    return bool(letter or 48 <= point <= 57 or 0xA1 <= point <= 0xFFFF or point in (_MINUS, _UNDERSCORE))
+
+
+@inner
+def _is_url(points: Array, low: int, high: int, table: Array) -> bool:
+    """Whether [scheme://][user@]host.domain[:port][/path] makes up the whole."""
+    at = low
+    for i in range(low, high - 2):
+        if points[i] == _COLON:
+            if i > low + 1 and points[i + 1] == _SLASH and points[i + 2] == _SLASH:
+                at = i + 3
+            break
+        scheme = _bits(points[i], table) & (ALPHA | DIGIT) or points[i] in (_UNDERSCORE, _PLUS, _MINUS, _DOT)
+        if not scheme:
+            break
+    for i in range(at, high):  # a user name may hold anything
+        if points[i] == _AT:
+            at = i + 1
+        elif points[i] == _SLASH:
+            break
+    label, dots, i = at, 0, at
+    while i < high and (_host_character(points[i]) or points[i] == _DOT):
+        if points[i] == _DOT:
+            if i == label or points[i - 1] == _MINUS or points[i - 1] == _UNDERSCORE:
+                return False
+            dots += 1
+            label = i + 1
+        i += 1
+    if dots == 0 or i - label < 2:
+        return False
+    for k in range(label, i):
+        if not _bits(points[k], table) & (LOWER if dots < 3 else LOWER | DIGIT):
+            return False
+    if i < high and points[i] == _COLON:
+        i += 1
+        while i < high and 48 <= points[i] <= 57:
+            i += 1
+    return i == high or points[i] in (_SLASH, 63, 35)
+
+
+@inner
+def _infix(points: Array, i: int, low: int, high: int, table: Array) -> int:
+    """Length of the sign at `i` at which a part is cut within, or 0."""
+    point = points[i]
+    bits = _bits(point, table)
+    if bits & ALPHA:
+        return 0
+    if point == _ELLIPSIS or (bits & AFFIX and not bits & PUNCTUATION and point > 127):
+        return 1
+    if i + 1 >= high or i == low:
+        return 0
+    before, after = _bits(points[i - 1], table), _bits(points[i + 1], table)
+    if point == _DOT:
+        if points[i + 1] == _DOT:
+            end = i + 2
+            while end < high and points[end] == _DOT:
+                end += 1
+            return end - i
+        return 1 if before & (LOWER | QUOTE) and after & (UPPER | QUOTE) else 0
+    if point in (_PLUS, _MINUS, _STAR, _CARET) and before & DIGIT and (after & DIGIT or points[i + 1] == _MINUS):
+        return 1
+    if point == _COMMA:
+        return 1 if before & after & ALPHA else 0
+    if point in (_MINUS, _EN_DASH, _EM_DASH, _TILDE) and before & (ALPHA | DIGIT):
+        if after & ALPHA:
+            return 1
+        end = i + 1
+        while end < high and points[end] == point and end - i < 3:
+            end += 1
+        dashes = (point == _MINUS and end - i > 1) or (point == _EM_DASH and end - i == 2)
+        return end - i if dashes and end < high and _bits(points[end], table) & ALPHA else 0
+    if point in (_COLON, 60, 62, 61, _SLASH) and before & (ALPHA | DIGIT) and after & ALPHA:
+        return 1
+    return 0
 
 
 @inner
@@ -134,39 +265,35 @@ def _known(value: np.uint64, size: int, longest: int, keys: Array, cuts: Array) 
     """Length of the first token of a contraction (all of an abbreviation), 0 for other hashes."""
     if size > longest:
         return 0
-    slot = np.int64(value >> np.uint64(40)) & (_SPECIALS - 1)
-    while cuts[slot] != 0:  # the smaller of the two arrays
-        if keys[slot] == value:
-            return int(cuts[slot])
-        slot = (slot + 1) & (_SPECIALS - 1)
-    return 0
+    slot = find_slot(keys, value)
+    return int(cuts[slot]) if slot >= 0 else 0
 
 
 @inner
 def _special(points: Array, low: int, high: int, longest: int, keys: Array, cuts: Array, edges: Array) -> int:
     """`_known` of a stretch of characters."""
-    found, size = 0, high - low
+    size = high - low
     if 0 < size <= longest and (edges[0, points[low] & 255] & edges[1, points[high - 1] & 255]) >> size & 1:
         value = SEED
         for point in points[low:high]:
             value = (value ^ np.uint64(point)) * PRIME
-        found = _known(value, size, longest, keys, cuts)
-    return found
+        return int(_known(value, size, longest, keys, cuts))
+    return 0
 
 
 @inner
-def _cut(
+def _cut_part(
     points: Array, low: int, high: int, some: int, longest: int, table: Array, keys: Array, cuts: Array,
     edges: Array, stack: Array, starts: Array, n: int,
 ) -> int:  # fmt: skip
     """Write where the tokens of a part without white space begin. Returns the number of tokens then."""
-    depth, cut, digits = 0, 0, some & _DIGIT > 0
+    depth, cut, digits = 0, 0, some & DIGIT > 0
     while low < high:
         cut = _special(points, low, high, longest, keys, cuts, edges)
         if cut:
             break
-        prefix = cut_prefix(points, low, high, table)
-        suffix = cut_suffix(points, low + prefix, high, table, digits)
+        prefix = _prefix(points, low, high, table)
+        suffix = _suffix(points, low + prefix, high, table, digits)
         if prefix == 0 and suffix == 0:
             break
         if prefix:
@@ -187,11 +314,11 @@ def _cut(
     if cut:
         starts[n] = low
         n, low = n + 1, low + cut
-    elif not (some & _TERMINAL and is_url(points, low, high, table)):
+    elif not (some & TERMINAL and _is_url(points, low, high, table)):
         at = low + 1
         while at < high:
-            letter = bits_of(points[at], table) & (_ALPHA | _DIGIT)
-            infix = 0 if letter else cut_infix(points, at, low, high, table)
+            letter = _bits(points[at], table) & (ALPHA | DIGIT)
+            infix = 0 if letter else _infix(points, at, low, high, table)
             if infix:
                 if at > low:
                     starts[n] = low
@@ -222,21 +349,21 @@ def _split(points: Array, high: int, table: Array, stack: Array, starts: Array, 
         end = stack[k + 1] if k + 1 < tokens else high
         alone = False
         for i in range(begin, end):
-            bits = bits_of(points[i], table)
-            if i == begin or ((bits & _UNSPACED or alone) and not bits & _MARK):
+            bits = _bits(points[i], table)
+            if i == begin or ((bits & UNSPACED or alone) and not bits & MARK):
                 starts[n] = i
                 n += 1
-                alone = bits & _UNSPACED > 0
+                alone = bits & UNSPACED > 0
     return n
 
 
 @inner
 def _kind(every: int, some: int, size: int) -> int:
     """A token's kind by the properties that all and some of its characters have."""
-    kind = HAS_LETTER if some & _ALPHA else 0
-    kind |= 0 if every & _SYMBOL else IS_WORD
-    kind |= IS_PUNCTUATION if every & _PUNCTUATION else 0
-    return kind | (IS_TERMINAL if every & _TERMINAL and size == 1 else 0)
+    kind = HAS_LETTER if some & ALPHA else 0
+    kind |= 0 if every & SYMBOL else IS_WORD
+    kind |= IS_PUNCTUATION if every & PUNCTUATION else 0
+    return kind | (IS_TERMINAL if every & TERMINAL and size == 1 else 0)
 
 
 @inner
@@ -246,7 +373,7 @@ def _describe(points: Array, high: int, table: Array, tokens: Tokens, first: int
         end = tokens.starts[k + 1] if k + 1 < n else high
         every, some, value = 0xFFFF, 0, SEED
         for point in points[tokens.starts[k] : end]:
-            bits = bits_of(point, table)
+            bits = _bits(point, table)
             every &= bits
             some |= bits
             value = (value ^ np.uint64(point)) * PRIME
@@ -256,7 +383,8 @@ def _describe(points: Array, high: int, table: Array, tokens: Tokens, first: int
 
 @inner
 def _sentences(kinds: Array) -> int:
-    """How a part goes on counting sentences: one begins with the first token that is no sign after a terminal one."""
+    """What a part adds to the count of sentences: one begins with the first token after a terminal one that is no
+    sign."""
     begun, begins, ended, signs = 0, 0, 0, IS_SIGNS
     for kind in kinds:
         if kind & IS_TERMINAL:
@@ -274,19 +402,19 @@ def _sentences(kinds: Array) -> int:
 def _word_and_sign(
     points: Array, low: int, high: int, table: Array, longest: int, keys: Array, cuts: Array, tokens: Tokens, n: int
 ) -> int:
-    """Write both tokens of a part made of letters and a sign at its end, the commonest beside single words; nothing if
-    it is none. Returns the number of tokens then."""
+    """Write both tokens of a part of letters with a sign at its end, the commonest after single words; nothing if it is
+    no such part. Returns the number of tokens then."""
     sign, end = points[high - 1], high - 1
-    bits, before, value = bits_of(sign, table), 0, SEED
-    if end == low or not bits & (_AFFIX | _TERMINAL):
+    bits, before, value = _bits(sign, table), 0, SEED
+    if end == low or not bits & (AFFIX | TERMINAL):
         return n
     for point in points[low:end]:
-        before = bits_of(point, table)
-        if before & (_ALPHA | _UNSPACED) != _ALPHA:
+        before = _bits(point, table)
+        if before & (ALPHA | UNSPACED) != ALPHA:
             return n
         value = (value ^ np.uint64(point)) * PRIME
     whole = (value ^ np.uint64(sign)) * PRIME
-    if not (bits & _AFFIX or (sign == _DOT and before & _LOWER)) or _known(whole, high - low, longest, keys, cuts):
+    if not (bits & AFFIX or (sign == _DOT and before & LOWER)) or _known(whole, high - low, longest, keys, cuts):
         return n
     if _known(value, end - low, longest, keys, cuts):
         return n
@@ -302,9 +430,9 @@ def _cut_all(points: Array, parts: Parts, table: Array, keys: Array, cuts: Array
     for k in range(parts.sizes.size):
         first, low, size, some = n, parts.firsts[k], parts.sizes[k], int(parts.some[k])
         high = low + size
-        longest = 0 if some & OTHER else _LONGEST_SPECIAL
+        longest = 0 if some & OTHER else LONGEST_FORM
         value = parts.keys[k] ^ FOREIGN if some & OTHER else parts.keys[k]
-        letters = parts.every[k] & _ALPHA and not some & _UNSPACED
+        letters = parts.every[k] & ALPHA and not some & UNSPACED
         if letters and not _known(value, size, longest, keys, cuts):
             tokens.starts[n], tokens.lengths[n], tokens.hashes[n] = low, size, value
             tokens.kinds[n] = HAS_LETTER | IS_WORD
@@ -313,8 +441,8 @@ def _cut_all(points: Array, parts: Parts, table: Array, keys: Array, cuts: Array
             continue
         n = _word_and_sign(points, low, high, table, longest, keys, cuts, tokens, n)
         if n == first:
-            n = _cut(points, low, high, some, longest, table, keys, cuts, edges, stack, tokens.starts, n)
-            if some & _UNSPACED:
+            n = _cut_part(points, low, high, some, longest, table, keys, cuts, edges, stack, tokens.starts, n)
+            if some & UNSPACED:
                 n = _split(points, high, table, stack, tokens.starts, first, n)
             _describe(points, high, table, tokens, first, n)
         tokens.firsts[k] = first

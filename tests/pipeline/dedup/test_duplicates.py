@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.dedup import find_duplicates
 from pipeline.kernels.clusters import join, labels, optimal_bands, similar_pairs, similarity
-from pipeline.kernels.minhash import MinHasher, join_utf8
+from pipeline.kernels.hashing import join_utf8
+from pipeline.kernels.minhash import MinHasher
 from tests.conftest import PROSE
 from tests.pipeline.kernels.test_minhash import overlapping
 

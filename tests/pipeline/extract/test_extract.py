@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.extraction_pages import evaluation_pages, snippet_f1, trained_on
 from pipeline.extract import decode, extract_text
-from pipeline.kernels.html import fast, forest
-from pipeline.kernels.html.blocks import cut_blocks
+from pipeline.extract.training import evaluation_pages, snippet_f1, trained_on
+from pipeline.kernels.html import fast
+from pipeline.kernels.html.attributes import TAGS
+from pipeline.kernels.html.fast import render
 from pipeline.kernels.html.features import FEATURES, describe
-from pipeline.kernels.html.render import render
-from pipeline.kernels.html.tree import MAX_DEPTH, Tree, parse
-from pipeline.kernels.html.vocabulary import TAGS
+from pipeline.kernels.html.tree import MAX_DEPTH, Tree, cut_blocks, parse
 from tests.conftest import PROSE, page
 
 KOREAN = "강물은 마을 위의 늪에서 시작된다. 처음에는 한 걸음보다 넓지 않다."
@@ -157,8 +156,8 @@ def test_any_markup_gives_text_once(html: str) -> None:
 
 
 def test_trees_give_what_walking_down_them_gives() -> None:
-    with np.load(forest.WEIGHTS) as stored:
-        nodes = forest.Nodes(*(stored[f"first_{name}"] for name in forest.Nodes._fields))
+    with np.load(fast.WEIGHTS) as stored:
+        nodes = fast.Nodes(*(stored[f"first_{name}"] for name in fast.Nodes._fields))
     rows = np.random.default_rng(3).choice(nodes.threshold, (70, int(nodes.feature.max()) + 1))
     rows[1, ::2] = np.inf
     expected = []
@@ -170,9 +169,9 @@ def test_trees_give_what_walking_down_them_gives() -> None:
                 at = nodes.left[at] if row[nodes.feature[at]] <= nodes.threshold[at] else nodes.right[at]
             total += float(nodes.threshold[at])  # in double precision, as the kernel
         expected.append(1 / (1 + np.exp(-total)))
-    found = forest.run_trees(forest.by_feature(nodes), rows)
+    found = fast.run_trees(fast.by_feature(nodes), rows)
     assert found.tolist() == np.array(expected, np.float32).tolist()
-    assert forest.run_trees(forest.by_feature(nodes), rows[:1]).tolist() == found[:1].tolist()
+    assert fast.run_trees(fast.by_feature(nodes), rows[:1]).tolist() == found[:1].tolist()
 
 
 def test_charset_order() -> None:

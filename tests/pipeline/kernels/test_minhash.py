@@ -13,7 +13,8 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.kernels.minhash import ALONE, EMPTY, IGNORED, LETTER, MinHasher, fold_table, join_utf8
+from pipeline.kernels.hashing import join_utf8
+from pipeline.kernels.minhash import ALONE, EMPTY, IGNORED, LETTER, MinHasher, fold_table
 from tests.conftest import PROSE
 
 GOLDEN = {

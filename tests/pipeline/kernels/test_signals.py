@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.kernels.signals.definitions import SIGNALS
-from pipeline.kernels.signals.measure import code_points, signals
-from pipeline.kernels.signals.stopwords import STOP_WORDS
+from pipeline.kernels.hashing import code_points
+from pipeline.kernels.signals.lexicon import STOP_WORDS
+from pipeline.kernels.signals.measure import SIGNALS, signals
 from pipeline.kernels.signals.words import tokenize
 
 CASES = [

@@ -15,9 +15,9 @@ import pytest
 
 from common.errors import PipelineError
 from pipeline.config import LanguageConfig
-from pipeline.kernels.fasttext import empty_cache, predict, read_network
+from pipeline.kernels.fasttext import empty_cache, predict
 from pipeline.language import LanguageIdentifier, find_model, identify
-from pipeline.language.identify import SURE, WINDOW, WINDOWS, normalize_label, sample
+from pipeline.language.identify import SURE, WINDOW, WINDOWS, normalize_label, read_model, sample
 from pipeline.language.stage import LanguagePass
 from pipeline.stage import Build
 from tests.conftest import PROSE
@@ -57,7 +57,7 @@ def test_kernel_decides_as_fasttext(tmp_path: Path, settings: dict[str, object],
         trained.quantize(str(tmp_path / "train"), cutoff=900, retrain=False, qnorm=True, dsub=4, verbose=0)
     trained.save_model(str(tmp_path / "model"))
     peer = fasttext.FastText._FastText(str(tmp_path / "model")).f
-    network, labels = read_network(tmp_path / "model")
+    network, labels = read_model(tmp_path / "model")
     texts = [text for _, text in rows] + [
         "",
         "__label__de x",
@@ -77,7 +77,7 @@ def _cuts(sentence: str) -> list[list[str]]:
 
 def test_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     whole = find_model().read_bytes()
-    for data, reason in ((b"", "buffer"), (b"no model" * 99, "magic"), (whole[:2000], "cut off"), (whole[:-100], "")):
+    for data, reason in ((b"", "empty"), (b"no model" * 99, "magic"), (whole[:2000], "cut off"), (whole[:-100], "")):
         (tmp_path / "bad.ftz").write_bytes(data)
         with pytest.raises(PipelineError, match=f"bad.ftz: no fastText classifier.*{reason}"):
             LanguageIdentifier(tmp_path / "bad.ftz")

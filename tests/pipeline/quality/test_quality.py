@@ -13,8 +13,7 @@ import pytest
 from common.errors import PipelineError
 from pipeline.build import build_corpus
 from pipeline.config import CorpusConfig, QualityConfig
-from pipeline.kernels.signals.definitions import SIGNALS
-from pipeline.kernels.signals.measure import signals
+from pipeline.kernels.signals.measure import SIGNALS, signals
 from pipeline.quality import keep, rules
 from pipeline.quality.edits import edit_lines
 from pipeline.quality.presets import PRESETS

@@ -1,10 +1,10 @@
-"""Train the trees of `extractor: fast` and write pipeline/extract/weights.npz.
+"""Train the trees of `extractor: fast` and write weights.npz beside the extractor.
 
-usage: python benchmarks/train_extractor.py [--data ../shared/data] [--teachers CACHE.json]   (about 6 minutes)
+usage: python -m pipeline.extract.training [--data ../shared/data] [--teachers CACHE.json]   (about 6 minutes)
 
 Data. Pages of trafilatura's evaluation whose name hashes to an even number (`trained_on`; the other half is never
-read here), a tenth of the pages of data/web by hash of their URL, the HTML in data/eval/warc, and pages of other kinds
-that are made up (made_pages.py).
+read here), a tenth of the pages of data/web by hash of their URL, the HTML in data/eval/warc, and made-up pages of
+other kinds (made_pages.py).
 Labels. The evaluation's snippets where a block holds one; every other block by a vote of five extractors
 (trafilatura twice, resiliparse, readability, justext), each weighted by how well it does on the page's own snippets.
 Split. Four folds of pages give the scores that the second stage and the threshold are fitted on, so neither sees a
@@ -20,19 +20,21 @@ import json
 import logging
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import lightgbm
 import numpy as np
-from extraction_pages import evaluation_pages, fold_space, snippet_f1, trained_on
-from made_pages import made_pages, word_f1
 
 from pipeline.extract.text import decode, tidy
-from pipeline.kernels.html.blocks import cut_blocks
-from pipeline.kernels.html.fast import choose
+from pipeline.extract.training import Gold, evaluation_pages, fold_space, snippet_f1, trained_on
+from pipeline.extract.training.made_pages import Part, made_pages, word_f1
+from pipeline.kernels.compiled import Array
+from pipeline.kernels.html.fast import WEIGHTS, Nodes, by_feature, choose, context, render, run_trees
 from pipeline.kernels.html.features import describe
-from pipeline.kernels.html.forest import WEIGHTS, Nodes, by_feature, context, run_trees
-from pipeline.kernels.html.render import render
-from pipeline.kernels.html.tree import parse
+from pipeline.kernels.html.tree import cut_blocks, parse
+from pipeline.read.archives import read_records
+
+if TYPE_CHECKING:
+    import lightgbm
 
 FOLDS = 4
 SNIPPET_WEIGHT = 12.0
@@ -50,8 +52,6 @@ COMMON = {
 
 def other_pages(data: Path) -> dict[str, bytes]:
     """Pages without snippets."""
-    from pipeline.read.archives import read_records
-
     pages = {}
     for path in sorted((data / "web").glob("[hk]*.warc.gz")):
         for record in read_records(str(path)):
@@ -65,7 +65,7 @@ def other_pages(data: Path) -> dict[str, bytes]:
 
 
 def teach(page: str) -> dict[str, str]:
-    """What each teacher extracts from a page."""
+    """{teacher: the text that it extracts from a page}."""
     import justext
     import trafilatura
     from lxml import html
@@ -76,7 +76,7 @@ def teach(page: str) -> dict[str, str]:
 
     def readability() -> str:
         try:
-            return html.fromstring(Document(page).summary()).text_content()
+            return str(html.fromstring(Document(page).summary()).text_content())
         except Exception:  # noqa: BLE001  # a teacher that fails on a page has no vote there
             return ""
 
@@ -105,7 +105,7 @@ def squeeze(text: str) -> str:
 class Sample:
     """A page ready for training: arrays, labels and weights by block."""
 
-    gold: dict | None = None
+    gold: Gold | None = None
 
     def __init__(self, name: str, page: str) -> None:
         self.name = self.group = name  # pages of one group are in one fold
@@ -116,20 +116,19 @@ class Sample:
         self.weights = 0.4 + np.minimum(self.blocks.bytes, 600) / 200.0
         self.labels = np.zeros(len(self.features))
 
-    def render(self, chosen: np.ndarray) -> str:
+    def render(self, chosen: Array) -> str:
         return tidy(render(self.data, self.tree, self.blocks, chosen))
 
 
 class MadeSample(Sample):
-    """A made page: a block is what the part is in which its text begins."""
+    """A made page: a block has the label of the part in which its text begins."""
 
-    def __init__(self, name: str, parts: list[tuple[str, float | None]]) -> None:
+    def __init__(self, name: str, parts: list[Part]) -> None:
         super().__init__(name, "".join(html for html, _ in parts))
         self.group = name.rpartition("-")[0]
         self.parts = parts
         ends = np.cumsum([len(html.encode()) for html, _ in parts])
-        places = np.searchsorted(ends, self.tree.run_start[self.blocks.first], side="right")
-        labels = [parts[place][1] for place in places]
+        labels = [parts[i][1] for i in np.searchsorted(ends, self.tree.run_start[self.blocks.first], side="right")]
         self.labels = np.array([label or 0.0 for label in labels])
         self.weights *= np.array([0.0 if label is None else MADE_WEIGHT for label in labels])
 
@@ -137,7 +136,7 @@ class MadeSample(Sample):
 class RealSample(Sample):
     """A real page, labelled by snippets and teachers."""
 
-    def __init__(self, name: str, page: str, teachers: dict[str, str], gold: dict | None) -> None:
+    def __init__(self, name: str, page: str, teachers: dict[str, str], gold: Gold | None) -> None:
         super().__init__(name, page)
         self.gold = gold
         count = len(self.features)
@@ -153,42 +152,48 @@ class RealSample(Sample):
                 self.labels[number] = float(wanted)
                 self.weights[number] = max(self.weights[number], 1.0) + SNIPPET_WEIGHT
 
-    def _vote(self, texts: list[str], teachers: dict[str, str]) -> np.ndarray:
+    def _vote(self, texts: list[str], teachers: dict[str, str]) -> Array:
         votes, total = np.zeros(len(texts)), 1e-9
         for teacher, trust in TEACHERS.items():
             text = teachers[teacher]
             if self.gold is not None:
                 trust *= agreement(fold_space(text), self.gold) ** 3
-            whole = squeeze(text)
+            squeezed = squeeze(text)
             lines = {squeeze(part) for line in text.split("\n") for part in (line, *line.split("|"))}
-            votes += trust * np.array([said(squeeze(block), whole, lines) for block in texts], float)
+            votes += trust * np.array([said(squeeze(block), squeezed, lines) for block in texts], float)
             total += trust
         return votes / total
 
 
-def said(block: str, whole: str, lines: set[str]) -> bool:
+def said(block: str, text: str, lines: set[str]) -> bool:
     """Whether an extractor's output holds a block: short ones as a line, long ones anywhere."""
     if len(block) < 25:
         return block in lines
-    return block in whole or (len(block) > 200 and block[:60] in whole and block[-60:] in whole)
+    return block in text or (len(block) > 200 and block[:60] in text and block[-60:] in text)
 
 
-def agreement(text: str, gold: dict) -> float:
+def agreement(text: str, gold: Gold) -> float:
     hits = sum(fold_space(s) in text for s in gold["with"])
     wrong = sum(fold_space(s) in text for s in gold["without"])
     return (hits + 0.3) / (len(gold["with"]) + wrong + 0.6)
 
 
-def train(samples: list[Sample], rows: list[np.ndarray], settings: dict, trees: int) -> lightgbm.Booster:
+def train(samples: list[Sample], rows: list[Array], settings: dict[str, Any], trees: int) -> lightgbm.Booster:
+    import lightgbm
+
     labels, weights = (np.concatenate([getattr(s, name) for s in samples]) for name in ("labels", "weights"))
     return lightgbm.train(COMMON | settings, lightgbm.Dataset(np.concatenate(rows), labels, weight=weights), trees)
 
 
-def flatten(model: lightgbm.Booster) -> dict[str, np.ndarray]:
-    """Nodes of a booster in the order of pipeline.kernels.html.forest.Nodes."""
-    feature, threshold, left, right, roots = [], [], [], [], []
+def flatten(model: lightgbm.Booster) -> dict[str, Array]:
+    """Columns of `Nodes`, by name."""
+    feature: list[int] = []
+    threshold: list[float] = []
+    left: list[int] = []
+    right: list[int] = []
+    roots: list[int] = []
 
-    def add(node: dict) -> int:
+    def add(node: dict[str, Any]) -> int:
         at = len(feature)
         leaf = "leaf_value" in node
         feature.append(-1 if leaf else node["split_feature"])
@@ -207,10 +212,10 @@ def flatten(model: lightgbm.Booster) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def out_of_fold(samples: list[Sample], rows: list[np.ndarray], settings: dict, trees: int) -> list[np.ndarray]:
+def out_of_fold(samples: list[Sample], rows: list[Array], settings: dict[str, Any], trees: int) -> list[Array]:
     """Scores of each page by a model that was trained on the other folds."""
     folds = np.array([hashlib.blake2b(s.group.encode()).digest()[1] % FOLDS for s in samples])
-    scores: list[np.ndarray] = [np.empty(0)] * len(samples)
+    scores: list[Array] = [np.empty(0)] * len(samples)
     for fold in range(FOLDS):
         chosen = np.flatnonzero(folds != fold)
         model = train([samples[i] for i in chosen], [rows[i] for i in chosen], settings, trees)
@@ -220,7 +225,7 @@ def out_of_fold(samples: list[Sample], rows: list[np.ndarray], settings: dict, t
     return scores
 
 
-def pick_threshold(samples: list[Sample], scores: list[np.ndarray]) -> tuple[float, dict[str, float]]:
+def pick_threshold(samples: list[Sample], scores: list[Array]) -> tuple[float, dict[str, float]]:
     """Threshold with the best F1 on the snippets of the training half."""
     golds = {s.name: s.gold for s in samples if s.gold}
     tried = {}
@@ -234,12 +239,12 @@ def pick_threshold(samples: list[Sample], scores: list[np.ndarray]) -> tuple[flo
     return best, tried[best]
 
 
-def report_made(samples: list[Sample], scores: list[np.ndarray], threshold: float) -> None:
+def report_made(samples: list[Sample], scores: list[Array], threshold: float) -> None:
     """Word F1 of the made pages by layout, none of which the scores' models saw."""
     figures: dict[str, list[float]] = {}
-    for sample, found in zip(samples, scores, strict=True):
+    for sample, chances in zip(samples, scores, strict=True):
         if isinstance(sample, MadeSample):
-            text = sample.render(choose(sample.blocks, found, threshold)[0])
+            text = sample.render(choose(sample.blocks, chances, threshold)[0])
             figures.setdefault(sample.group, []).append(word_f1(text, sample.parts))
     for group, values in sorted(figures.items()):
         print(f"{group:<22} F1 {np.mean(values):.3f} over {len(values)} made pages, cross-validated")

@@ -1,4 +1,8 @@
-"""trafilatura's evaluation pages, their split into a training and a held-out half, and the score on their snippets."""
+"""Training of the extractor `fast` (`python -m pipeline.extract.training`), and what its benchmarks share.
+
+Here: trafilatura's evaluation pages, their split into a training and a held-out half, and the score on their snippets.
+Nothing of this package is imported at run time.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ def trained_on(name: str) -> bool:
 def evaluation_pages(data: Path) -> dict[str, tuple[bytes, Gold]]:
     """{file name: (HTML, gold entry)} of trafilatura's evaluation."""
     with tarfile.open(data / "eval/extraction/trafilatura-eval.tar.gz") as archive:
-        files = {Path(m.name).name: archive.extractfile(m).read() for m in archive if m.isfile()}
+        files = {Path(m.name).name: file.read() for m in archive if (file := archive.extractfile(m))}
     return {gold["file"]: (files[gold["file"]], gold) for gold in json.loads(files["evaldata.json"]).values()}
 
 
@@ -32,8 +36,8 @@ def snippet_f1(texts: dict[str, str], golds: dict[str, Gold]) -> dict[str, float
     hits = misses = wrong = 0
     for name, gold in golds.items():
         text = fold_space(texts[name])
-        found = sum(fold_space(s) in text for s in gold["with"])
-        hits, misses = hits + found, misses + len(gold["with"]) - found
+        present = sum(fold_space(s) in text for s in gold["with"])
+        hits, misses = hits + present, misses + len(gold["with"]) - present
         wrong += sum(fold_space(s) in text for s in gold["without"])
     precision, recall = hits / max(hits + wrong, 1), hits / max(hits + misses, 1)
     return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / max(precision + recall, 1e-9)}
