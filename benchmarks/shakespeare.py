@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from bars import DATA, at_most, finish, options, show_machine
 
-from trainer.config import ModelConfig, OptimizerConfig, ScheduleConfig, parameter_count
+from trainer.config import ModelConfig, OptimizerConfig, Rates, ScheduleConfig, parameter_count
 from trainer.loop import Stepper
 from trainer.machine import DTYPES, compile_model, find_precision
 from trainer.model import Transformer
@@ -77,7 +77,7 @@ def train(variant: Variant, text: torch.Tensor, vocabulary: int, seed: int, step
     model = Transformer(model_config(variant, vocabulary), seed=seed, compute_dtype=DTYPES[PRECISION])
     config = OptimizerConfig(**variant.optimizer)
     schedule = ScheduleConfig(**{"warmup": 100, "decay": 0.5, "floor": 0.0} | variant.schedule)
-    optimizer = Optimizer(model, config, variant.lr, variant.muon_lr)
+    optimizer = Optimizer(model, config, Rates(variant.lr, variant.lr, variant.lr, variant.muon_lr))
     if problem := compile_model(model):
         print(problem)
     stepper = Stepper(model, optimizer)

@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from bars import at_least, finish, options, show_machine, table
 from torch import Tensor, nn
 
-from trainer.config import ModelConfig, OptimizerConfig, flops_per_token
+from trainer.config import ModelConfig, OptimizerConfig, Rates, flops_per_token
 from trainer.loop import Stepper
 from trainer.machine import DTYPES, compile_model, find_precision, keep_memory
 from trainer.model import Transformer
@@ -154,7 +154,7 @@ def ours(precision: str, name: Literal["adamw", "muon"] = "adamw") -> Step:
     """A step of `pretrain train`."""
     keep_memory()
     model = Transformer(SHAPE, seed=1, compute_dtype=DTYPES[precision])
-    optimizer = Optimizer(model, OptimizerConfig(name=name), lr=3e-4, muon_lr=3e-4)
+    optimizer = Optimizer(model, OptimizerConfig(name=name), Rates(3e-4, 3e-4, 3e-4, 3e-4))
     if problem := compile_model(model):
         sys.exit(problem)
 

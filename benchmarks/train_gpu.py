@@ -79,7 +79,7 @@ def measure(name: str, document: int | None, steps: int) -> tuple[float, float]:
     torch.cuda.reset_peak_memory_stats()
     model = Transformer(shape, seed=1, compute_dtype=torch.bfloat16).to(DEVICE)
     compile_model(model)
-    optimizer = Optimizer(model, OptimizerConfig(), preset.lr, preset.muon_lr)
+    optimizer = Optimizer(model, OptimizerConfig(), preset.rates)
     optimizer.rate = 0.1
     stepper = Stepper(model, optimizer)
     parts = [batch(VOCABULARY, context, sequences, document)] * MICRO_BATCHES

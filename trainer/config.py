@@ -12,7 +12,7 @@ The learning rates are untuned: they lie between published runs (SmolLM2 135M: 3
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -61,6 +61,7 @@ class ModelConfig(Model):
     qk_norm: bool = True
     tied: bool = False
     zero_init: bool = True
+    embedding_deviation: Positive | None = None
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -89,16 +90,34 @@ class ModelOverrides(Model):
     qk_norm: bool | None = None
     tied: bool | None = None
     zero_init: bool | None = Field(None, description="start output projections at zero; default: true")
+    embedding_deviation: Positive | None = Field(
+        None, description="initial deviation of the input embedding; default: the preset's, width^-0.5 where tied"
+    )
+
+
+class GroupConfig(Model):
+    """Settings of one group of AdamW's parameters; what is not given is that of all groups."""
+
+    lr: Positive | None = Field(None, description="peak learning rate; default: `optimizer.lr`, else the preset's")
+    betas: tuple[Decay, Decay] | None = Field(None, description="default: `optimizer.betas`")
+    weight_decay: NonNegative | None = Field(
+        None, description="default: `optimizer.weight_decay` for the head, 0 for embedding and norms"
+    )
 
 
 class OptimizerConfig(Model):
     """Muon for the blocks' matrices and AdamW for the rest, or AdamW for all."""
 
     name: Literal["muon", "adamw"] = "muon"
-    lr: Positive | None = Field(None, description="peak learning rate of AdamW; default: the preset's")
+    lr: Positive | None = Field(
+        None, description="peak learning rate of every AdamW group without its own; default: the preset's of each"
+    )
     muon_lr: Positive | None = Field(
         None, description="peak learning rate of Muon, on AdamW's scale (update RMS 0.2 x lr); default: the preset's"
     )
+    embedding: GroupConfig = Field(GroupConfig(), description="the input embedding (with `tied`, also the head)")
+    head: GroupConfig = GroupConfig()
+    norms: GroupConfig = GroupConfig()
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     momentum: Decay = Field(0.95, description="Muon's Nesterov momentum")
     weight_decay: NonNegative = 0.1
@@ -113,11 +132,13 @@ class ScheduleConfig(Model):
     """Learning rate as a pure function of the step."""
 
     name: Literal["wsd", "cosine"] = "wsd"
-    warmup: Annotated[int, Field(ge=0)] = Field(100, description="steps of linear warm-up")
-    decay: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
-        0.2, description="wsd: share of the steps, at the end, in which the rate decays"
+    warmup: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="steps of linear warm-up; default: 40, at most a tenth of the run"
     )
-    floor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.1, description="last rate, as a share of the peak")
+    decay: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.65, description="wsd: share of the steps, at the end, in which the rate decays"
+    )
+    floor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.05, description="last rate, as a share of the peak")
 
 
 class DataConfig(Model):
@@ -212,26 +233,43 @@ class TrainConfig(Model):
     prompts: list[str] = Field([], description="prompts that the model continues at each evaluation")
 
 
+class Rates(NamedTuple):
+    """Peak learning rates of the groups of parameters; those of `matrices` are Muon's unless AdamW updates them too."""
+
+    embedding: float
+    head: float
+    norms: float
+    matrices: float
+
+
 @dataclass(frozen=True)
 class Preset:
-    """A shape, without vocabulary and context, and its peak learning rates."""
+    """A shape, without vocabulary and context, its peak learning rates, and that of AdamW alone."""
 
     shape: ModelConfig
-    lr: float
-    muon_lr: float
+    rates: Rates
+    adamw: float
 
 
-def _preset(lr: float, **shape: Any) -> Preset:
-    return Preset(ModelConfig(**shape), lr, muon_lr=lr)
+def _preset(muon: float, adamw: float, **shape: Any) -> Preset:
+    """Rates of a shape: head and norms as the matrices; an untied embedding, whose rows are seen seldom, far more.
+
+    The ratios were found at width 256 (docs/log.md, 2026-11-26): 0.1 for an embedding of deviation 0.8, 6e-3 for the
+    rest, and fall with the square root of the width, as nanochat's do. A tied embedding is a head as well: its rate and
+    deviation are a head's.
+    """
+    shape = {"embedding_deviation": None if shape.get("tied") else 0.8} | shape
+    embedding = adamw if shape.get("tied") else 0.1 * (256 / shape["width"]) ** 0.5
+    return Preset(ModelConfig(**shape), Rates(embedding, muon, muon, muon), adamw)
 
 
 PRESETS = {
-    "tiny": _preset(3e-3, layers=4, width=256, heads=4, kv_heads=2, head_dim=64, ffn=768),
-    "124m": _preset(2e-3, layers=12, width=768, heads=12, kv_heads=12, head_dim=64, ffn=2048, tied=True),
-    "350m": _preset(1.5e-3, layers=24, width=1024, heads=16, kv_heads=16, head_dim=64, ffn=2816, tied=True),
-    "1b": _preset(8e-4, layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, rope_base=5e5, tied=True),
-    "3b": _preset(5e-4, layers=28, width=3072, heads=24, kv_heads=8, head_dim=128, ffn=8192, rope_base=5e5, tied=True),
-    "8b": _preset(3e-4, layers=32, width=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, rope_base=5e5),
+    "tiny": _preset(6e-3, 3e-3, layers=4, width=256, heads=4, kv_heads=2, head_dim=64, ffn=768),
+    "124m": _preset(3e-3, 2e-3, layers=12, width=768, heads=12, kv_heads=12, head_dim=64, ffn=2048),
+    "350m": _preset(2.5e-3, 1.5e-3, layers=24, width=1024, heads=16, kv_heads=16, head_dim=64, ffn=2816),
+    "1b": _preset(1.5e-3, 8e-4, layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, rope_base=5e5),
+    "3b": _preset(1e-3, 5e-4, layers=28, width=3072, heads=24, kv_heads=8, head_dim=128, ffn=8192, rope_base=5e5),
+    "8b": _preset(6e-4, 3e-4, layers=32, width=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, rope_base=5e5),
 }
 
 
@@ -253,10 +291,16 @@ def resolve_model(config: TrainConfig, vocab_size: int, context: int) -> ModelCo
         raise TrainerError(f"model: these fields do not fit preset `{config.preset}`: {error}") from None
 
 
-def learning_rates(config: TrainConfig) -> tuple[float, float]:
-    """Peak learning rates of AdamW and Muon: the recipe's where given, else the preset's."""
-    preset = PRESETS[config.preset]
-    return config.optimizer.lr or preset.lr, config.optimizer.muon_lr or preset.muon_lr
+def learning_rates(config: TrainConfig) -> Rates:
+    """Peak learning rates: the recipe's where given, else the preset's."""
+    preset, given = PRESETS[config.preset], config.optimizer
+    lr = given.lr or (preset.adamw if given.name == "adamw" else None)
+    return Rates(
+        given.embedding.lr or lr or preset.rates.embedding,
+        given.head.lr or lr or preset.rates.head,
+        given.norms.lr or lr or preset.rates.norms,
+        (lr if given.name == "adamw" else given.muon_lr) or preset.rates.matrices,
+    )
 
 
 def parameter_count(shape: ModelConfig) -> int:

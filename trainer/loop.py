@@ -137,7 +137,7 @@ class _Run:
             self.model.load_weights(initial)
         self.model.recompute = config.recompute
         losses = distribute(self.model, world, config.parallel)
-        self.optimizer = Optimizer(self.model, config.optimizer, *learning_rates(config), world)
+        self.optimizer = Optimizer(self.model, config.optimizer, learning_rates(config), world)
         self.stepper = Stepper(self.model, self.optimizer, world=world, losses=losses)
         self.average = Average(self.model, config.optimizer.ema) if config.optimizer.ema is not None else None
         span = config.anomalies.span if config.anomalies.policy == "rollback" else 0

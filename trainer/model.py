@@ -207,7 +207,7 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
         """Set norms to 1, with `zero_init` output projections and head to 0, the rest to normal numbers of
-        deviation width^-0.5."""
+        deviation width^-0.5, the input embedding of `embedding_deviation` where that is given."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
@@ -216,6 +216,8 @@ class Transformer(nn.Module):
                 parameter.zero_()
             else:
                 deviation = self.config.width**-0.5
+                if name == "embed_tokens.weight":
+                    deviation = self.config.embedding_deviation or deviation
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
 
     @torch.no_grad()

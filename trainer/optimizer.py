@@ -1,12 +1,13 @@
 """Muon for the blocks' matrices and AdamW for everything else, or AdamW for all; schedules; average of the weights.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces a matrix's Nesterov momentum by the nearest
-semi-orthogonal matrix, computed with five Newton-Schulz steps. Matrices of one shape are stacked, so that a step is
-a few batched products instead of hundreds of small ones. Its update is scaled to RMS 0.2 x lr, about AdamW's own
-(Moonlight, arXiv:2502.16982), so learning rate and weight decay mean the same for both.
+semi-orthogonal matrix, computed with five Newton-Schulz steps (Polar Express), and equalizes its rows (NorMuon).
+Matrices of one shape are stacked, so that a step is a few batched products instead of hundreds of small ones. Its
+update is scaled to RMS 0.2 x lr, about AdamW's own (Moonlight, arXiv:2502.16982), so learning rate and weight decay
+mean the same for both.
 
 Norms and the input embedding do not decay: the embedding's rare rows would shrink between their gradients (OLMo 2,
-arXiv:2501.00656). State: one fp32 buffer per Muon weight, two per AdamW weight. Cost of Newton-Schulz on (r, c),
+arXiv:2501.00656). State: one fp32 buffer per Muon weight and a number per row, two per AdamW weight. Cost of Newton-Schulz on (r, c),
 r <= c: 5 * (4 r^2 c + 2 r^3) FLOPs per matrix and step, whatever the batch. Several processes share the matrices of a
 shape among them and exchange the results, in the model's compute type.
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,29 +33,37 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from common.errors import TrainerError
-from trainer.config import OptimizerConfig, ScheduleConfig
+from trainer.config import GroupConfig, OptimizerConfig, Rates, ScheduleConfig
 from trainer.model import Transformer
 from trainer.parallel import ALONE, World
 from trainer.tensors import Tensors, from_part, local_part, take
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of Jordan et al., steepest at zero
+# Coefficients of the five quintic iterations, best in this order (Polar Express, arXiv:2505.16932).
+POLAR_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+)
+SAFETY = 1.02  # keeps singular values below 1 in bf16, as these coefficients need
+SECOND_MOMENT = 0.95  # decay of NorMuon's second moments
 UPDATE_RMS = 0.2  # AdamW's usual update RMS, measured in arXiv:2502.16982
+WARMUP = 40  # steps; Muon needs few, since the first updates have their full size in every direction
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 PREFIX = "weights."  # of the weights in optimizer.safetensors, where there is an average
 
 
 class Optimizer:
-    """Updates a model's parameters in place. `rate`, 1 at first, is the factor on both peak learning rates."""
+    """Updates a model's parameters in place. `rate`, 1 at first, is the factor on all peak learning rates."""
 
-    def __init__(
-        self, model: Transformer, config: OptimizerConfig, lr: float, muon_lr: float, world: World = ALONE
-    ) -> None:
-        """lr, muon_lr: peak learning rates of AdamW and Muon. Newton-Schulz runs in the model's compute type.
+    def __init__(self, model: Transformer, config: OptimizerConfig, peaks: Rates, world: World = ALONE) -> None:
+        """peaks: peak learning rates. Newton-Schulz runs in the model's compute type.
 
         Raises TrainerError where Muon's matrices are sharded and the number of processes does not divide their rows.
         """
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        self.lr, self.muon_lr, self.rate, self.config = lr, muon_lr, 1.0, config
+        self.peaks, self.rate, self.config = peaks, 1.0, config
         self.dtype, self.world = model.compute_dtype, world
         matrices = [p for p in model.layers.parameters() if p.ndim == 2] if config.name == "muon" else []
         self.shapes: dict[torch.Size, list[Tensor]] = {}
@@ -66,29 +76,45 @@ class Optimizer:
         self.momentum = {
             shape: torch.stack([torch.zeros_like(local_part(p)) for p in group]) for shape, group in self.shapes.items()
         }
-        rest = [p for p in self.names if not any(p is matrix for matrix in matrices)]
-        plain = [p for p in rest if p.ndim < 2 or p is model.embed_tokens.weight]
-        decayed = [p for p in rest if not any(p is other for other in plain)]
-        groups = [
-            {"params": params, "weight_decay": decay}
-            for params, decay in ((decayed, config.weight_decay), (plain, 0.0))
+        self.second = {shape: torch.zeros_like(each[..., :1]) for shape, each in self.momentum.items()}
+        self.adamw = torch.optim.AdamW(self._groups(model), lr=1.0, eps=1e-8, fused=True)
+
+    def _groups(self, model: Transformer) -> list[dict[str, Any]]:
+        """AdamW's groups: embedding, head unless tied, norms, and with `adamw` the matrices."""
+        config, peaks = self.config, self.peaks
+        embedding, head = model.embed_tokens.weight, model.lm_head.weight
+        norms = [p for p in self.names if p.ndim < 2]
+        matrices = [] if self.shapes else [p for p in model.layers.parameters() if p.ndim == 2]
+        parts = [
+            ([embedding], config.embedding, peaks.embedding, 0.0),
+            ([] if head is embedding else [head], config.head, peaks.head, config.weight_decay),
+            (norms, config.norms, peaks.norms, 0.0),
+            (matrices, GroupConfig(), peaks.matrices, config.weight_decay),
+        ]
+        return [
+            {
+                "params": params,
+                "peak": peak,
+                "betas": group.betas or config.betas,
+                "weight_decay": decay if group.weight_decay is None else group.weight_decay,
+            }
+            for params, group, peak, decay in parts
             if params
         ]
-        self.adamw = torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=1e-8, fused=True)
 
     @property
     def learning_rate(self) -> float:
-        """AdamW's learning rate at the present `rate`."""
-        return self.lr * self.rate
+        """Learning rate of the blocks' matrices at the present `rate`."""
+        return self.peaks.matrices * self.rate
 
     @torch.no_grad()
     def step(self) -> None:
         """Update the parameters and drop their gradients."""
         for group in self.adamw.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = group["peak"] * self.rate
         self.adamw.step()
         for shape, parameters in self.shapes.items():
-            self._muon(shape, parameters, self.muon_lr * self.rate)
+            self._muon(shape, parameters, self.learning_rate)
         self.discard()
 
     def discard(self) -> None:
@@ -100,11 +126,25 @@ class Optimizer:
         gradient = torch.stack([local_part(p.grad) for p in parameters if p.grad is not None])
         momentum = self.momentum[shape].lerp_(gradient, 1 - self.config.momentum)
         update = gradient.lerp_(momentum, self.config.momentum)
-        directions = self._directions(update.to(self.dtype)).to(torch.float32)
+        directions = self._equalize(self._directions(update.to(self.dtype)).to(torch.float32), self.second[shape])
         scale = UPDATE_RMS * math.sqrt(max(shape))
         weights = [local_part(parameter) for parameter in parameters]
         torch._foreach_mul_(weights, 1 - lr * self.config.weight_decay)
         torch._foreach_add_(weights, list(directions.unbind()), alpha=-lr * scale)
+
+    def _equalize(self, directions: Tensor, second: Tensor) -> Tensor:
+        """Divide rows by the root of their second moment, which `second` averages, and keep the Frobenius norms.
+
+        Rows of orthogonalized updates differ in size for long (NorMuon, arXiv:2510.05491). The average's bias towards
+        zero at the start is the same for all rows and falls out with the norms.
+        """
+        squares = directions.square().mean(-1, keepdim=True)
+        second.lerp_(squares, 1 - SECOND_MOMENT)
+        scaled = directions * (second + 1e-12).rsqrt()
+        norms = torch.cat([squares.sum(1), scaled.square().mean(-1, keepdim=True).sum(1)], dim=1)
+        if self.sharded:
+            dist.all_reduce(norms)
+        return scaled * (norms[:, 0] / (norms[:, 1] + 1e-12)).sqrt()[:, None, None]
 
     def _directions(self, update: Tensor) -> Tensor:
         """Orthogonalize updates (n, this process's rows, columns); each process computes its share of the n."""
@@ -130,6 +170,8 @@ class Optimizer:
         for shape, parameters in self.shapes.items():
             for parameter, momentum in zip(parameters, self.momentum[shape], strict=True):
                 tensors[f"momentum.{self.names[parameter]}"] = from_part(momentum, parameter)
+            for parameter, second in zip(parameters, self.second[shape], strict=True):
+                tensors[f"second.{self.names[parameter]}"] = from_part(second, parameter)
         for parameter, state in self.adamw.state.items():
             for kind in ADAM_STATE:
                 tensors[f"{kind}.{self.names[parameter]}"] = state[kind]
@@ -140,6 +182,8 @@ class Optimizer:
         for shape, parameters in self.shapes.items():
             for parameter, momentum in zip(parameters, self.momentum[shape], strict=True):
                 momentum.copy_(local_part(take(tensors, f"momentum.{self.names[parameter]}", parameter)))
+            for parameter, second in zip(parameters, self.second[shape], strict=True):
+                second.copy_(local_part(take(tensors, f"second.{self.names[parameter]}", parameter)))
         for group in self.adamw.param_groups:
             for parameter in group["params"]:
                 name = self.names[parameter]
@@ -148,16 +192,15 @@ class Optimizer:
                 self.adamw.state[parameter] = {"step": step} | moments
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrices, approximately: singular values between 0.7 and 1.2.
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrices, approximately: most singular values lie between 0.9 and 1.1.
 
     matrices: (n, rows, columns), fp32 or bf16; the result has the same shape and type.
     """
-    a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
-    x = x / (torch.linalg.matrix_norm(x.float(), keepdim=True) + 1e-7).to(x.dtype)
-    for _ in range(steps):
+    x = x / (torch.linalg.matrix_norm(x.float(), keepdim=True) * SAFETY + 1e-7).to(x.dtype)
+    for a, b, c in POLAR_EXPRESS:
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
@@ -173,12 +216,13 @@ def rate(config: ScheduleConfig, step: int, steps: int) -> float:
     - `cosine` (arXiv:1608.03983): half a cosine from the peak to the floor.
     Update `steps - 1` reaches the floor. A run shorter than its warm-up stays below the peak.
     """
-    if step < config.warmup:
-        return (step + 1) / config.warmup
+    warmup = min(WARMUP, steps // 10) if config.warmup is None else config.warmup
+    if step < warmup:
+        return (step + 1) / warmup
     if config.name == "cosine":
-        done = _share(step, config.warmup, steps)
+        done = _share(step, warmup, steps)
         return config.floor + (1.0 - config.floor) * 0.5 * (1.0 + math.cos(math.pi * done))
-    start = max(config.warmup, steps - round(config.decay * steps))
+    start = max(warmup, steps - round(config.decay * steps))
     return 1.0 - (1.0 - config.floor) * _share(step, start, steps) if step >= start else 1.0
 
 

@@ -91,10 +91,12 @@ def local_part(tensor: Tensor) -> Tensor:
 
 
 def from_part(part: Tensor, like: Tensor) -> Tensor:
-    """The tensor, sharded as `like`, whose rows in this process are `part`; `part` where `like` is not sharded."""
+    """The tensor, its rows sharded as those of `like`, whose rows in this process are `part`; `part` where `like` is
+    not sharded."""
     if not isinstance(like, DTensor):
         return part
-    return DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
+    shape = torch.Size([like.shape[0], *part.shape[1:]])
+    return DTensor.from_local(part, like.device_mesh, like.placements, shape=shape, stride=part.stride())
 
 
 def local_rows(tensor: Tensor) -> tuple[int, int] | None:

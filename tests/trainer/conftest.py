@@ -40,7 +40,8 @@ def small_model(**fields: Any) -> ModelConfig:
 def small_run(**fields: Any) -> TrainConfig:
     """Twelve steps of eight sequences in micro-batches of three, with everything in between."""
     defaults: dict[str, Any] = {
-        "model": SMALL,
+        "model": SMALL | {"embedding_deviation": SMALL["width"] ** -0.5},
+        "optimizer": {"lr": 3e-3, "muon_lr": 3e-3},
         "steps": 12,
         "global_batch_tokens": 256,
         "micro_batch": 3,
@@ -48,7 +49,7 @@ def small_run(**fields: Any) -> TrainConfig:
         "device": "cpu",
         "precision": "fp32",
         "log_every": 3,
-        "schedule": {"warmup": 2},
+        "schedule": {"warmup": 2, "decay": 0.2, "floor": 0.1},
         "checkpoint": {"every": 4, "keep_last": 2},
         "evaluation": {"every": 5, "batches": 2},
     }
