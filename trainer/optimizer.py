@@ -7,9 +7,9 @@ update is scaled to RMS 0.2 x lr, about AdamW's own (Moonlight, arXiv:2502.16982
 mean the same for both.
 
 Norms and the input embedding do not decay: the embedding's rare rows would shrink between their gradients (OLMo 2,
-arXiv:2501.00656). State: one fp32 buffer per Muon weight and a number per row, two per AdamW weight. Cost of Newton-Schulz on (r, c),
-r <= c: 5 * (4 r^2 c + 2 r^3) FLOPs per matrix and step, whatever the batch. Several processes share the matrices of a
-shape among them and exchange the results, in the model's compute type.
+arXiv:2501.00656). State: one fp32 buffer per Muon weight and a number per row, two buffers per AdamW weight. Cost of
+Newton-Schulz on (r, c), r <= c: 5 * (4 r^2 c + 2 r^3) FLOPs per matrix and step, whatever the batch. Several processes
+share the matrices of a shape among them and exchange the results, in the model's compute type.
 
 Learning rate and batch size are functions of the step, so that no schedule has state to save.
 

@@ -233,7 +233,7 @@ def test_a_run_can_be_lengthened_and_says_that_it_changed(shards: Path, tmp_path
     assert recorder.resumes == [12]
     (warning,) = recorder.warnings
     assert "steps: checkpoint 12, now 14" in warning
-    assert "optimizer.lr: checkpoint None, now 0.001" in warning
+    assert "optimizer.lr: checkpoint 0.003, now 0.001" in warning
 
 
 @pytest.mark.parametrize(
