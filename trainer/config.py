@@ -267,8 +267,12 @@ PRESETS = {
     "tiny": _preset(6e-3, 3e-3, layers=4, width=256, heads=4, kv_heads=2, head_dim=64, ffn=768),
     "124m": _preset(3e-3, 2e-3, layers=12, width=768, heads=12, kv_heads=12, head_dim=64, ffn=2048),
     "350m": _preset(2.5e-3, 1.5e-3, layers=24, width=1024, heads=16, kv_heads=16, head_dim=64, ffn=2816),
-    "1b": _preset(1.5e-3, 8e-4, layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, rope_base=5e5),
-    "3b": _preset(1e-3, 5e-4, layers=28, width=3072, heads=24, kv_heads=8, head_dim=128, ffn=8192, rope_base=5e5),
+    "1b": _preset(
+        1.5e-3, 8e-4, layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, rope_base=5e5, tied=True
+    ),
+    "3b": _preset(
+        1e-3, 5e-4, layers=28, width=3072, heads=24, kv_heads=8, head_dim=128, ffn=8192, rope_base=5e5, tied=True
+    ),
     "8b": _preset(6e-4, 3e-4, layers=32, width=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, rope_base=5e5),
 }
 

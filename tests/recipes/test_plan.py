@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from recipes.plan import activation_bytes_per_token, gpu_memory, plan_training
 from tests.conftest import PROSE, page, write_warc
-from trainer.config import ModelConfig, TrainConfig
+from trainer.config import ModelConfig, Rates, TrainConfig
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
 
@@ -61,7 +61,7 @@ def test_recomputed_activations_are_the_blocks_inputs_and_one_block() -> None:
 def test_state_is_what_the_trainer_holds() -> None:
     config = TrainConfig(precision="fp32")
     model = Transformer(SHAPE)
-    optimizer = Optimizer(model, config.optimizer, 1e-3, 1e-3)
+    optimizer = Optimizer(model, config.optimizer, Rates(1e-3, 1e-3, 1e-3, 1e-3))
     model(torch.zeros(1, 8, dtype=torch.int64), torch.zeros(1, 8, dtype=torch.int64)).backward()
     optimizer.step()
     memory = gpu_memory(config, SHAPE, gpus=1)
