@@ -13,15 +13,18 @@ out. Output never exceeds `limit` bytes, whatever a small compressed body would 
 
 from __future__ import annotations
 
+import gzip
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import brotli
+import lz4.frame
 import zstandard
 from fastwarc.warc import ArchiveIterator
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
@@ -37,6 +40,23 @@ _TYPES = _DELIVERED | {"warcinfo", "request", "metadata", "revisit", "continuati
 _GZIP = b"\x1f\x8b\x08"
 _STARTS = (_GZIP, b"\x28\xb5\x2f\xfd", b"WARC/")  # what a record may begin with: gzip or zstd member, plain header
 _WINDOW = 1 << 20
+_PADDING = b"\0\r\n\t "
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+# A record's header within a block, whole or cut off by the block's end; and what follows a block of the right length.
+_WITHIN = re.compile(rb"\r?\n\r?\n(?=WARC/\d\.\d\s|W(?:A(?:R(?:C(?:/(?:\d(?:\.\d?)?)?)?)?)?)?\Z)")
+_BOUNDARY = re.compile(rb"[\r\n]*(?:WARC/\d|\Z)")
+_ADDRESS = re.compile(r"<?[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x1f\x7f]*\Z")
+
+
+def _zstd(stream: IO[bytes]) -> Any:
+    return zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(stream, read_across_frames=True)
+
+
+_PACKED: dict[bytes, tuple[Callable[[IO[bytes]], Any], Callable[[], Any]]] = {
+    _GZIP: (gzip.open, lambda: zlib.decompressobj(31)),
+    b"\x28\xb5\x2f\xfd": (_zstd, lambda: zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()),
+    b"\x04\x22\x4d\x18": (lz4.frame.open, lz4.frame.LZ4FrameDecompressor),
+}
 # Raised by the readers on bytes that are no archive; warcio does not catch errors of its own parsing.
 _FAULTS = (OSError, ValueError, EOFError, AttributeError, IndexError, zlib.error, ArchiveLoadFailed)
 
@@ -87,8 +107,10 @@ def read_records(
 class _Reading:
     """One file in the course of reading.
 
-    reached: offset of the last record begun, or at which to resume; fault: why reading stopped; imprecise: the last
-    damage entered is somewhere after the complete record at its offset.
+    reached: offset of the last record begun, or at which to resume; claimed: its length by its header; fault: why
+    reading stopped; imprecise: the last damage entered is somewhere after the complete record at its offset; resume:
+    offset of a record that the one before claims; packed: compressed as a whole, so that offsets are those of the
+    decompressed archive.
     """
 
     def __init__(self, path: str, max_bytes: int, tally: Tally) -> None:
@@ -96,23 +118,39 @@ class _Reading:
         self.reached = -1
         self.fault = ""
         self.records = 0
+        self.claimed = 0
+        self.plain = False
         self.imprecise = False
+        self.resume: int | None = None
+        with open_input(path) as stream:
+            self.packed = _packed_as_one(stream)
+
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        with open_input(self.path) as stream:
+            yield self.packed(stream) if self.packed else stream
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        with self._open() as stream:
+            stream.seek(offset)
+            return stream.read(size)
 
     def read_from(self, start: int) -> Iterator[Record]:
         """Records from `start` on, by FastWARC and then, where it stops, by warcio."""
-        self.fault, self.records = "", 0
-        with open_input(self.path) as stream:
+        self.fault, self.records, self.resume = "", 0, None
+        with self._open() as stream:
             try:
                 yield from self._fastwarc(stream, start)
             except _FAULTS as error:
                 self.fault = str(error) or type(error).__name__
-            if self.records and not self.fault and (cut := _next_start(stream, self.reached + 1)) >= 0:
-                # FastWARC silently skips a last record whose header is cut off.
-                self.tally.damage.append((cut, "record cut off in its header"))
+        if self.resume is not None:
+            return
+        if self.records and not self.fault:
+            self._enter_end()
         if not self.records and not self.fault:
             self.fault = "holds no WARC record"
         if self.fault and not self.fault.startswith(_TOO_LARGE):
-            with open_input(self.path) as stream:
+            with self._open() as stream:
                 try:
                     yield from self._warcio(stream, self.reached if self.records else start)
                 except _FAULTS as error:
@@ -120,31 +158,90 @@ class _Reading:
 
     def resume_offset(self) -> int | None:
         """Enter the fault in the tally, if there is one. Returns where to resume, None at the end."""
+        if self.resume is not None:
+            return self.resume
         if not self.fault:
             return None
         if self.imprecise and not self.records:
             self.tally.damage.pop()  # the same damage, whose offset is now known
         self.imprecise = self.records > 0
         self.tally.damage.append((max(self.reached, 0), self.fault))
-        with open_input(self.path) as stream:
+        with self._open() as stream:
             self.reached = _next_start(stream, max(self.reached, 0) + 1)
         return None if self.reached < 0 else self.reached
 
     def _fastwarc(self, stream: IO[bytes], start: int) -> Iterator[Record]:
+        self.plain = plain = self.packed is not None or not self._read_at(start, 4).startswith(tuple(_PACKED))
         stream.seek(start)
+        end = start
         for record in ArchiveIterator(stream, parse_http=False, quirks_mode=True):
             kind = str(record.record_type).rpartition(".")[2]
             if kind in ("no_type", "unknown") and _declared_type(record) in _TYPES:
                 raise ValueError(_UNREAD)  # it may have silently skipped others before this one
-            self.reached = record.stream_pos
+            if plain and record.stream_pos > end:
+                self._enter_gap(self._end() if self.records else start, record.stream_pos)
+            headers, claimed = record.headers.asdict(), record.content_length
+            self.reached, self.claimed = record.stream_pos, claimed
             self.records += 1
-            claimed = record.content_length
+            end = self.reached + claimed + sum(len(name) + len(value) + 4 for name, value in headers.items()) + 16
+            block = record.reader.read(self.max_bytes + HEAD_BYTES)
+            if swallowed := self._swallowed(block):
+                length, self.resume = swallowed
+                message = f"record claims {claimed} bytes, but another begins after {length}"
+                self.tally.damage.append((self.reached, message))
+                block, claimed = block[:length], length
             if kind in _DELIVERED:
-                yield self._make(kind, record.headers.asdict(), record.stream_pos, record.reader, claimed)
+                yield self._make(kind, headers, self.reached, block, claimed)
             else:
                 self.tally.skipped[kind] += 1
-            if claimed > self.max_bytes + SKIPPED_BYTES and _is_gzip(self.path, record.stream_pos):
+            if self.resume is not None:
+                return
+            if claimed > self.max_bytes + SKIPPED_BYTES and not plain:
                 raise ValueError(f"{_TOO_LARGE}: {claimed} bytes claimed")
+
+    def _block_offset(self) -> int:
+        """Offset of the block of the record at `reached`."""
+        head = self._read_at(self.reached, HEAD_BYTES)
+        blank = _BLANK_LINE.search(head)
+        return self.reached + (blank.end() if blank else len(head))
+
+    def _end(self) -> int:
+        return self._block_offset() + self.claimed
+
+    def _enter_gap(self, begin: int, end: int) -> None:
+        """Enter what FastWARC passed over in silence between two records."""
+        if begin < end and self._read_at(begin, min(end - begin, _WINDOW)).strip(_PADDING):
+            self.tally.damage.append((begin, f"{end - begin} bytes that belong to no record"))
+
+    def _enter_end(self) -> None:
+        """Enter what FastWARC passed over in silence after the last record."""
+        with self._open() as stream:
+            cut = _next_start(stream, self.reached + 1)
+        if cut >= 0:
+            self.tally.damage.append((cut, "record cut off in its header"))
+        elif self.plain and (rest := self._read_at(begin := self._end(), _WINDOW)).strip(_PADDING):
+            self.tally.damage.append((begin, f"{len(rest)} bytes that belong to no record"))
+
+    def _swallowed(self, block: bytes) -> tuple[int, int] | None:
+        """(length, offset of the next record) of a block whose claimed length reaches into the next record.
+
+        A page may well hold another archive: its own length is believed where a record, or the file, ends there.
+        """
+        within = _WITHIN.search(block) if b"\nWARC/" in block or b"\nW" in block[-10:] else None
+        if within is None:
+            return None
+        if not self.plain:
+            with self._open() as stream:
+                stream.seek(self.reached)
+                member, size = _read_member(stream, self.max_bytes + 2 * HEAD_BYTES)
+            blank = _BLANK_LINE.search(member)
+            length = len(member.rstrip(b"\r\n")) - (blank.end() if blank else 0)
+            return (length, self.reached + size) if length < self.claimed - 4 else None
+        begin = self._block_offset()
+        is_short = len(block) < min(self.claimed, self.max_bytes + HEAD_BYTES)
+        if not is_short and _BOUNDARY.match(self._read_at(begin + self.claimed, 16)):
+            return None
+        return within.start(), begin + within.end()
 
     def _warcio(self, stream: IO[bytes], start: int) -> Iterator[Record]:
         """Resume at the record at `start`, or after it if it was delivered already."""
@@ -157,19 +254,21 @@ class _Reading:
             if again and count == 1:
                 continue
             self.reached = iterator.offset
-            self.records += 1
             kind = (record.rec_type or "unknown").lower()
+            headers = dict(record.rec_headers.headers)
+            if kind in _DELIVERED and not _ADDRESS.match(headers.get("WARC-Target-URI", "urn:")):
+                raise ValueError("no record where one should begin")  # warcio takes compressed bytes for an ARC header
+            self.records += 1
             if kind in _DELIVERED:
-                headers = dict(record.rec_headers.headers)
-                yield self._make(kind, headers, iterator.offset, record.raw_stream, record.length or 0)
+                block = record.raw_stream.read(self.max_bytes + HEAD_BYTES)
+                yield self._make(kind, headers, iterator.offset, block, record.length or 0)
             else:
                 self.tally.skipped[kind] += 1
         if count > int(again):
             self.fault = ""
 
-    def _make(self, kind: str, raw_headers: dict[str, str], offset: int, reader: Any, claimed: int) -> Record:
+    def _make(self, kind: str, raw_headers: dict[str, str], offset: int, block: bytes, claimed: int) -> Record:
         headers = {key.lower(): value for key, value in raw_headers.items()}
-        block = reader.read(self.max_bytes + HEAD_BYTES)
         if len(block) < min(claimed, self.max_bytes + HEAD_BYTES):
             self.tally.damage.append((offset, f"record ends after {len(block)} of {claimed} bytes"))
         elif "content-length" not in headers:
@@ -203,10 +302,26 @@ def _declared_type(record: Any) -> str:
     return next((v.lower() for k, v in record.headers.asdict().items() if k.lower() == "warc-type"), "")
 
 
-def _is_gzip(path: str, offset: int) -> bool:
-    with open_input(path) as stream:
-        stream.seek(offset)
-        return bool(stream.read(3) == _GZIP)
+def _read_member(stream: IO[bytes], limit: int) -> tuple[bytes, int]:
+    """(content, stored size) of the compressed member at the stream's position; content about to `limit` bytes."""
+    data, content, size = stream.read(4), bytearray(), 0
+    decoder = next((make() for mark, (_, make) in _PACKED.items() if data.startswith(mark)), None)
+    try:
+        while decoder and data and not decoder.eof and len(content) < limit:
+            content += decoder.decompress(data)
+            size += len(data)
+            data = stream.read(2048)
+        return bytes(content), size - len((decoder and decoder.unused_data) or b"")
+    except (zlib.error, zstandard.ZstdError, RuntimeError):
+        return bytes(content), size
+
+
+def _packed_as_one(stream: IO[bytes]) -> Callable[[IO[bytes]], IO[bytes]] | None:
+    """What decompresses an archive whose first compressed member holds several records, as its first megabyte shows."""
+    magic = stream.read(4)
+    stream.seek(0)
+    unpack = next((unpack for mark, (unpack, _) in _PACKED.items() if magic.startswith(mark)), None)
+    return unpack if unpack and _WITHIN.search(_read_member(stream, _WINDOW)[0]) else None
 
 
 def _next_start(stream: IO[bytes], position: int) -> int:
