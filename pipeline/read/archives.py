@@ -14,6 +14,7 @@ out. Output never exceeds `limit` bytes, whatever a small compressed body would 
 from __future__ import annotations
 
 import gzip
+import logging
 import re
 import zlib
 from collections import Counter
@@ -32,6 +33,7 @@ from warcio.exceptions import ArchiveLoadFailed
 
 from common.remote import open_input
 
+logging.getLogger("warcio").setLevel(logging.ERROR)  # it prints damaged bytes as warnings
 DEFAULT_MAX_BYTES = 10_000_000
 SKIPPED_BYTES = 200_000_000
 HEAD_BYTES = 65_536  # room for HTTP headers on top of a body of max_bytes
@@ -187,7 +189,7 @@ class _Reading:
             block = record.reader.read(self.max_bytes + HEAD_BYTES)
             if swallowed := self._swallowed(block):
                 length, self.resume = swallowed
-                message = f"record claims {claimed} bytes, but another begins after {length}"
+                message = f"record ends after {length} of {claimed} bytes, where another begins"
                 self.tally.damage.append((self.reached, message))
                 block, claimed = block[:length], length
             if kind in _DELIVERED:
@@ -253,11 +255,11 @@ class _Reading:
             count += 1
             if again and count == 1:
                 continue
-            self.reached = iterator.offset
             kind = (record.rec_type or "unknown").lower()
             headers = dict(record.rec_headers.headers)
             if kind in _DELIVERED and not _ADDRESS.match(headers.get("WARC-Target-URI", "urn:")):
                 raise ValueError("no record where one should begin")  # warcio takes compressed bytes for an ARC header
+            self.reached = iterator.offset
             self.records += 1
             if kind in _DELIVERED:
                 block = record.raw_stream.read(self.max_bytes + HEAD_BYTES)
