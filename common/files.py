@@ -8,6 +8,7 @@ the new one. Hashing runs at memory speed (xxh3, over 5 GB/s) in pieces of 8 MB.
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -208,3 +209,10 @@ def lock_holder(folder: Path) -> str | None:
         except BlockingIOError:
             return file.read().strip() or "unknown process"
     return None
+
+
+def taken_literally(pattern: str) -> str:
+    """A glob in which each part that exists by that very name stands for itself alone."""
+    parts = pattern.split("/")
+    known = [os.path.lexists("/".join(parts[: number + 1]) or "/") for number in range(len(parts))]
+    return "/".join(glob.escape(part) if exists else part for part, exists in zip(parts, known, strict=True))

@@ -11,6 +11,7 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 import fsspec
@@ -45,7 +46,7 @@ def _passing() -> tuple[type[Exception], ...]:
 def open_input(path: str) -> IO[bytes]:
     """Open a local path or fsspec URL for reading. Raises OSError."""
     if "://" not in path:
-        return cast("IO[bytes]", fsspec.open(path, "rb").open())
+        return Path(path).open("rb")  # fsspec would read `::` and wildcards in a name as its own
     return cast("IO[bytes]", io.BufferedReader(_Retrying(path), BUFFER))
 
 

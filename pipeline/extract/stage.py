@@ -32,6 +32,7 @@ from pipeline.read import Input, RawDocument, list_inputs, plan_tasks, read_docu
 from pipeline.stage import Build, Stage
 from pipeline.task import Pass, Task, TaskReport, Verdict, VerdictWriter
 
+MAX_NAMED = 1000  # files in stats.json that no reader takes
 _READY = {"text/plain", "text/markdown"}
 _URL_LISTS = ("blocklist", "allowlist", "url_words")
 # Of a source: where its files are decides nothing (their keys and contents are hashed), nor does the mixture.
@@ -40,10 +41,11 @@ _NOT_DECISIVE = {"weight", "repeat", "license", "paths"}
 
 def passes(build: Build[ExtractConfig]) -> Iterator[Pass]:
     """Extraction, a task for each `task_bytes` of input; before it the survey where domains are limited."""
-    tasks = plan_tasks(list_inputs(list(build.sources), build.base), build.settings.task_bytes)
+    unread: list[str] = []
+    tasks = plan_tasks(list_inputs(list(build.sources), build.base, unread), build.settings.task_bytes)
     if build.settings.domain_limit is not None:
         yield SurveyPass(build, tasks)
-    yield ExtractPass(build, tasks)
+    yield ExtractPass(build, tasks, sorted(unread)[:MAX_NAMED])
 
 
 def files(settings: ExtractConfig, base: Path) -> list[Path]:
@@ -151,8 +153,9 @@ class SurveyPass(SourcePass):
 class ExtractPass(SourcePass):
     """Reads the input files of a task, decodes and extracts their documents."""
 
-    def __init__(self, build: Build[ExtractConfig], inputs: list[list[Input]]) -> None:
+    def __init__(self, build: Build[ExtractConfig], inputs: list[list[Input]], unread: list[str]) -> None:
         super().__init__("extract", build, inputs)
+        self.unread = unread
 
     def process(self, rank: int, task: Task) -> TaskReport:
         settings, total, done = self.settings, self.weight(rank), 0.0
@@ -171,6 +174,8 @@ class ExtractPass(SourcePass):
                 done += item.size
             task.beat(*batch.write(), 1.0)
         counts = {"extracted_by": extraction.ways, "skipped_records": skipped}
+        if rank == 0:
+            counts["skipped_files"] = Counter(self.unread)
         return TaskReport(writer.counts | {name: dict(sorted(of.items())) for name, of in counts.items()}, writer.files)
 
     def _domains_before(self, rank: int) -> Counter[str]:

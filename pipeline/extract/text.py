@@ -51,9 +51,9 @@ def decode(body: bytes, charset: str | None = None) -> tuple[str, str]:
 
 def decode_page(body: bytes, declared: str | None = None) -> Decoded:
     """Like `decode`, with what the choice rested on. A declaration that proved right is named before `utf-8`."""
-    for mark, codec in _BOMS:
+    for mark, name in _BOMS:
         if body.startswith(mark):
-            return Decoded(_read(body, codec)[0], codec, "bom")
+            return Decoded(_read(body, name)[0], name, "bom")
     header = _codec(declared)
     if wide := _utf16(body, header):
         return Decoded(_read(body, wide)[0], wide, "header" if header == wide else "detected")
@@ -74,8 +74,8 @@ def decode_page(body: bytes, declared: str | None = None) -> Decoded:
             text, bad = _read(body, codec)
             if bad <= max(1, _count(text) // 8):
                 return Decoded(text, codec, basis)
-    codec = _detect(body)
-    return Decoded(_read(body, codec)[0], codec, "detected")
+    guess = _detect(body)
+    return Decoded(_read(body, guess)[0], guess, "detected")
 
 
 def extract_text(html: bytes, *, charset: str | None = None, url: str | None = None, extractor: str = "fast") -> str:

@@ -26,11 +26,10 @@ from common.errors import PipelineError
 from common.remote import open_input
 from pipeline.config import Source
 from pipeline.documents import document_id, storable
-from pipeline.read.archives import Tally, read_records
+from pipeline.read.archives import PIECE, Tally, decode_members, read_records
 from pipeline.read.inputs import Input
 
 _CHUNK = 1 << 20
-_ZSTD_CHUNK = 2048  # a hostile frame unfolds it to 64 MB
 _ESCAPED = 6  # bytes that a character of one byte may take in JSON
 _MEDIA_TYPES = {"html": "text/html", "text": "text/plain", "markdown": "text/markdown"}
 
@@ -269,20 +268,7 @@ def _decompressed(raw: IO[bytes], path: str) -> Iterator[bytes]:
         with gzip.open(raw) as file:
             yield from iter(lambda: file.read1(_CHUNK), b"")
     elif name.endswith((".zst", ".zstd")):
-        yield from _unzstd(raw)
+        make_decoder = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj
+        yield from decode_members(iter(lambda: raw.read(PIECE), b""), make_decoder)
     else:
         yield from iter(lambda: raw.read(_CHUNK), b"")
-
-
-def _unzstd(raw: IO[bytes]) -> Iterator[bytes]:
-    decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)
-    frame = None
-    while data := raw.read(_ZSTD_CHUNK):
-        while data:
-            frame = frame or decompressor.decompressobj()
-            yield frame.decompress(data)
-            data = frame.unused_data
-            if frame.eof:
-                frame = None
-    if frame:
-        raise EOFError("the file ends before its last zstd frame does")
