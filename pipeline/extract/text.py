@@ -69,6 +69,7 @@ def decode_page(body: bytes, declared: str | None = None) -> Decoded:
     chance = good < 4 and header in _EAST_ASIAN and not _read(body, header)[1]
     if (bad * 4 <= good and not chance) or (named != "utf-8" and bad <= max(1, good // 2)):
         return Decoded(text, "utf-8", named)
+    labels["meta"] = labels["meta"] or _declared_within(body)
     for basis, codec in labels.items():
         if codec and codec != "utf-8":
             text, bad = _read(body, codec)
