@@ -31,6 +31,7 @@ _META = re.compile(
 )
 META_BYTES = 4096  # where a declaration is looked for; the standard asks for 1,024 at least
 DETECTED_BYTES = 1_000_000
+_DAMAGE = re.compile("\ufffd{1,6}")  # a broken character becomes up to six
 _JIS = str.maketrans("\u301c\u2016\u2212\u00a2\u00a3\u00ac", "\uff5e\u2225\uff0d\uffe0\uffe1\uffe2")  # as in Shift_JIS
 _CONTROLS = re.compile("[\x80-\x9f]")
 _BLANK_LINES = re.compile(r"\n\s*\n+")
@@ -157,7 +158,9 @@ def _read(body: bytes, codec: str) -> tuple[str, int]:
         text, bad = body.decode(codec), 0
     except UnicodeDecodeError:
         text = body.decode(codec, "charset" if codec in _EAST_ASIAN else "replace")
-        bad = text.count("\ufffd") - 5 * text.count("\ufffd" * 6)  # a character in CESU-8 breaks into six
+        bad = text.count("\ufffd")
+        if bad < 100:  # else slow, and one more or less decides nothing
+            bad = len(_DAMAGE.findall(text))
     if codec == "euc_jp":
         text = text.translate(_JIS)
     elif codec.startswith("iso8859") and _CONTROLS.search(text):  # Windows' quotes and dashes under another name
