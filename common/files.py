@@ -213,6 +213,7 @@ def lock_holder(folder: Path) -> str | None:
 
 def taken_literally(pattern: str) -> str:
     """A glob in which each part that exists by that very name stands for itself alone."""
-    parts = pattern.split("/")
-    known = [os.path.lexists("/".join(parts[: number + 1]) or "/") for number in range(len(parts))]
-    return "/".join(glob.escape(part) if exists else part for part, exists in zip(parts, known, strict=True))
+    taken = ""
+    for part in pattern.replace("/", "\0/\0").split("\0"):
+        taken += exact if any(glob.iglob(taken + (exact := glob.escape(part)))) else part  # noqa: PTH207 - no path yet
+    return taken

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import islice
 from textwrap import shorten
 from typing import IO, Any
@@ -161,16 +161,12 @@ def _json_document(item: Input, number: int, line: bytes, max_bytes: int) -> Raw
         except json.JSONDecodeError:
             raise
         except ValueError:  # more digits than Python reads as a number, or bytes that are no UTF-8
-            row = json.loads(line, parse_int=_integer)
+            row = json.loads(line, parse_int=Decimal)
     except (ValueError, RecursionError) as error:
         return RawDocument(offset=number, fault=f"line {number + 1} is not JSON: {error}")
     if not isinstance(row, dict):
         return RawDocument(offset=number, fault=f"line {number + 1} is not a JSON object")
     return _row_document(item, number, row, max_bytes)
-
-
-def _integer(digits: str) -> int | str:
-    return int(digits) if len(digits) <= sys.get_int_max_str_digits() else digits
 
 
 def _row_document(item: Input, number: int, row: dict[str, Any], max_bytes: int) -> RawDocument:

@@ -123,10 +123,11 @@ def test_one_sign_without_a_declaration_is_utf8(sign: str, size: int) -> None:
         assert decode_page(content.encode()) == (content, "utf-8", "utf-8")
 
 
-NAMES = (
-    "undefined rot13 hex base64 zlib bz2 uu quopri idna punycode unicode_escape raw_unicode_escape utf-7 utf-32 none null"
-    " utf-8,gbk mbcs oem string-escape css x-none replacement hz-gb-2312 iso-2022-kr utf-16 utf-16le 中文 \0 "
-).split(" ")
+NAMES = [
+    "undefined", "rot13", "hex", "base64", "zlib", "bz2", "uu", "quopri", "idna", "punycode", "unicode_escape",
+    "raw_unicode_escape", "utf-7", "utf-32", "none", "null", "utf-8,gbk", "mbcs", "oem", "css", "replacement",
+    "hz-gb-2312", "iso-2022-kr", "utf-16", "utf-16le", "中文", "x-none", "\0", "",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
