@@ -13,7 +13,7 @@ out. Output never exceeds `limit` bytes, whatever a small compressed body would 
 
 from __future__ import annotations
 
-import gzip
+import io
 import logging
 import re
 import zlib
@@ -51,15 +51,13 @@ _BOUNDARY = re.compile(rb"[\r\n]*(?:WARC/\d|\Z)")
 _ADDRESS = re.compile(r"<?[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x1f\x7f]*\Z")
 
 
-def _zstd(stream: IO[bytes]) -> Any:
-    return zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(stream, read_across_frames=True)
-
-
-_PACKED: dict[bytes, tuple[Callable[[IO[bytes]], Any], Callable[[], Any]]] = {
-    _GZIP: (gzip.open, lambda: zlib.decompressobj(31)),
-    b"\x28\xb5\x2f\xfd": (_zstd, zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj),
-    b"\x04\x22\x4d\x18": (lz4.frame.open, lz4.frame.LZ4FrameDecompressor),
+# First bytes of compressed members: what decodes one.
+_PACKED: dict[bytes, Callable[[], Any]] = {
+    _GZIP: lambda: zlib.decompressobj(31),
+    b"\x28\xb5\x2f\xfd": zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj,
+    b"\x04\x22\x4d\x18": lz4.frame.LZ4FrameDecompressor,
 }
+_BROKEN = (EOFError, zlib.error, zstandard.ZstdError, RuntimeError)  # RuntimeError: lz4
 # Raised by the readers on bytes that are no archive; warcio does not catch errors of its own parsing.
 _FAULTS = (OSError, ValueError, EOFError, AttributeError, IndexError, zlib.error, ArchiveLoadFailed)
 
@@ -131,7 +129,7 @@ class _Reading:
     @contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
         with open_input(self.path) as stream:
-            yield self.packed(stream) if self.packed else stream
+            yield io.BufferedReader(_Unpacked(stream, self.packed)) if self.packed else stream
 
     def _read_at(self, offset: int, size: int) -> bytes:
         with self._open() as stream:
@@ -146,8 +144,11 @@ class _Reading:
                 yield from self._fastwarc(stream, start)
             except _FAULTS as error:
                 self.fault = str(error) or type(error).__name__
+            broken = getattr(getattr(stream, "raw", None), "fault", "")
         if self.resume is not None:
             return
+        if broken and self.reached not in [offset for offset, _ in self.tally.damage]:
+            self.tally.damage.append((max(self.reached, 0), broken))
         if self.records and not self.fault:
             self._enter_end()
         if not self.records and not self.fault:
@@ -307,26 +308,63 @@ def _declared_type(record: Any) -> str:
     return next((v.lower() for k, v in record.headers.asdict().items() if k.lower() == "warc-type"), "")
 
 
+class _Unpacked(io.RawIOBase):
+    """Content of an archive that is compressed as a whole, read forwards; it ends at damage, named by `fault`."""
+
+    def __init__(self, stream: IO[bytes], make_decoder: Callable[[], Any]) -> None:
+        self.pieces = decode_members(iter(lambda: stream.read(PIECE), b""), make_decoder)
+        self.piece = memoryview(b"")
+        self.position = 0
+        self.fault = ""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        offset += self.position if whence == io.SEEK_CUR else 0
+        while self.position < offset and self.read(min(offset - self.position, _WINDOW)):
+            pass
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            while not self.piece:
+                self.piece = memoryview(next(self.pieces))
+        except StopIteration:
+            return 0
+        except _BROKEN as error:
+            self.fault = str(error)
+            return 0
+        size = min(len(buffer), len(self.piece))
+        buffer[:size] = self.piece[:size]
+        self.piece = self.piece[size:]
+        self.position += size
+        return size
+
+
 def _read_member(stream: IO[bytes], limit: int) -> tuple[bytes, int]:
     """(content, stored size) of the compressed member at the stream's position; content about to `limit` bytes."""
     data, content, size = stream.read(4), bytearray(), 0
-    decoder = next((make() for mark, (_, make) in _PACKED.items() if data.startswith(mark)), None)
+    decoder = next((make() for mark, make in _PACKED.items() if data.startswith(mark)), None)
     try:
         while decoder and data and not decoder.eof and len(content) < limit:
-            content += decoder.decompress(data)
             size += len(data)
+            content += decoder.decompress(data)
             data = stream.read(PIECE)
-        return bytes(content), size - len((decoder and decoder.unused_data) or b"")
-    except (zlib.error, zstandard.ZstdError, RuntimeError):
+    except _BROKEN:
         return bytes(content), size
+    return bytes(content), size - len((decoder and decoder.unused_data) or b"")
 
 
-def _packed_as_one(stream: IO[bytes]) -> Callable[[IO[bytes]], IO[bytes]] | None:
-    """What decompresses an archive whose first compressed member holds several records, as its first megabyte shows."""
+def _packed_as_one(stream: IO[bytes]) -> Callable[[], Any] | None:
+    """Decoder of an archive whose first compressed member holds several records, as its first megabyte shows."""
     magic = stream.read(4)
     stream.seek(0)
-    unpack = next((unpack for mark, (unpack, _) in _PACKED.items() if magic.startswith(mark)), None)
-    return unpack if unpack and _WITHIN.search(_read_member(stream, _WINDOW)[0]) else None
+    make_decoder = next((make for mark, make in _PACKED.items() if magic.startswith(mark)), None)
+    return make_decoder if make_decoder and _WITHIN.search(_read_member(stream, _WINDOW)[0]) else None
 
 
 def _next_start(stream: IO[bytes], position: int) -> int:
@@ -358,11 +396,10 @@ def _begins_record(before: bytes, data: bytes) -> bool:
     """Whether a record begins here: a plain header after a blank line, or a gzip or zstd member that holds one."""
     if data.startswith(b"WARC/"):
         return data[5:6].isdigit() and before.endswith((b"\n\n", b"\n\r\n"))
-    if not data.startswith(_GZIP):
-        return True  # the four bytes of zstd's magic number are no chance
     try:
-        return zlib.decompressobj(31).decompress(data, 16).startswith((b"WARC/", b"filedesc:", b"http"))
-    except zlib.error:
+        content = next(make() for mark, make in _PACKED.items() if data.startswith(mark)).decompress(data)
+        return not content or content.startswith((b"WARC/", b"filedesc:", b"http"))  # none yet: a large block
+    except _BROKEN:
         return False
 
 
