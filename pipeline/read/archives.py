@@ -6,9 +6,8 @@ metadata, revisits and warcinfo are counted, not delivered; what no reader could
 offset. One record is in memory at a time, cut at `max_bytes`; a compressed record that claims SKIPPED_BYTES more than
 that is not decompressed any further, and neither is the rest of its gzip member.
 
-HTTP headers in archives are often wrong: they say `chunked` over a body that is not, `gzip` over plain bytes, or
-promise a length that never comes. Each decoding is therefore tried and, where the bytes contradict the header, left
-out. Output never exceeds `limit` bytes, whatever a small compressed body would expand to.
+Lengths in archives are often wrong. One that reaches into the next record is cut there; bytes between two records of an
+uncompressed archive are entered. An archive that is compressed as a whole is read like one that is not compressed.
 """
 
 from __future__ import annotations
@@ -18,13 +17,12 @@ import logging
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import brotli
 import lz4.frame  # type: ignore[import-untyped]
 import zstandard
 from fastwarc.warc import ArchiveIterator
@@ -32,6 +30,15 @@ from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 from warcio.exceptions import ArchiveLoadFailed
 
 from common.remote import open_input
+from pipeline.read.messages import (
+    PIECE,
+    Response,
+    decode_members,
+    is_message,
+    parse_content_type,
+    parse_response,
+    sniff,
+)
 
 logging.getLogger("warcio").setLevel(logging.ERROR)  # it prints damaged bytes as warnings
 DEFAULT_MAX_BYTES = 10_000_000
@@ -42,7 +49,6 @@ _TYPES = _DELIVERED | {"warcinfo", "request", "metadata", "revisit", "continuati
 _GZIP = b"\x1f\x8b\x08"
 _STARTS = (_GZIP, b"\x28\xb5\x2f\xfd", b"WARC/")  # what a record may begin with: gzip or zstd member, plain header
 _WINDOW = 1 << 20
-PIECE = 2048  # fed to a decoder at a time: a hostile zstd frame unfolds it to 64 MB
 _PADDING = b"\0\r\n\t "
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 # A record's header within a block, whole or cut off by the block's end; and what follows a block of the right length.
@@ -278,20 +284,18 @@ class _Reading:
         elif "content-length" not in headers:
             self.tally.damage.append((offset, "record header without a length"))
         declared = headers.get("content-type", "")
-        if kind == "response" and (declared.startswith("application/http") or _STATUS.match(block)):
+        if kind == "response" and (declared.startswith("application/http") or is_message(block)):
             response = parse_response(block, self.max_bytes)
             declared = response.headers.get("content-type", "")
         else:
             response = Response(200, {}, block[: self.max_bytes], len(block) > self.max_bytes)
         media_type, charset = parse_content_type(declared)
-        if media_type in _UNKNOWN:
-            media_type = sniff(response.body)
         return Record(
             url=headers.get("warc-target-uri", "").strip("<>"),
             id=headers.get("warc-record-id", "").strip("<>"),
             offset=offset,
             date=headers.get("warc-date", ""),
-            media_type=media_type,
+            media_type=media_type or sniff(response.body),
             charset="utf-8" if kind == "conversion" else charset,
             body=response.body,
             status=response.status,
@@ -401,180 +405,3 @@ def _begins_record(before: bytes, data: bytes) -> bool:
         return not content or content.startswith((b"WARC/", b"filedesc:", b"http"))  # none yet: a large block
     except _BROKEN:
         return False
-
-
-MAX_ENCODINGS = 4  # nested content encodings that are undone; no server sends more
-_STATUS = re.compile(rb"(?:HTTP(?:/\d(?:\.\d)?)?|H[23])[ \t]+(\d{3})", re.IGNORECASE)
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_MEDIA_TYPE = re.compile(rf"[\s\"']*({_TOKEN}/{_TOKEN})")
-_CHARSET = re.compile(r"charset\s*[=:]\s*[\"']*\s*([\w.:-]+)", re.IGNORECASE)
-# The MIME Sniffing Standard's patterns for HTML, each followed by a blank or ">", and for what is no text at all.
-_HTML = re.compile(
-    rb"[\t\n\f\r ]*<(?:!--|(?:!DOCTYPE HTML|HTML|HEAD|SCRIPT|IFRAME|H1|DIV|FONT|TABLE|A|STYLE|TITLE|B|BODY|BR|P)[ >])",
-    re.IGNORECASE,
-)
-_BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
-_BOMS = (b"\xfe\xff", b"\xff\xfe", b"\xef\xbb\xbf")
-SNIFFED_BYTES = 1445
-_UNKNOWN = ("", "unknown/unknown", "application/unknown")
-_CHUNK_SIZE = re.compile(rb"^[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
-
-
-@dataclass(frozen=True)
-class Response:
-    """A decoded HTTP response. status: 0 for a message without a readable status line."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    truncated: bool
-
-
-def parse_response(block: bytes, limit: int) -> Response:
-    """Decode one HTTP message (status line, headers, body). `truncated` says that `limit` cut the body.
-
-    Interim answers (100 Continue) and a proxy's head without any header before the message are passed over.
-    """
-    head, body = _split_head(block.lstrip(b"\r\n"))
-    lines = head.splitlines()
-    status = _STATUS.match(lines[0]) if lines else None
-    if status and (status[1][:1] == b"1" or len(lines) == 1) and _STATUS.match(body):
-        return parse_response(body, limit)
-    headers = _parse_headers(lines[1:] if status else lines)
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        body = dechunk(body)
-    truncated = False
-    for encoding in reversed(headers.get("content-encoding", "").lower().split(",")[:MAX_ENCODINGS]):
-        body, cut = decompress(body, encoding.strip(), limit)
-        truncated = truncated or cut
-    return Response(int(status[1]) if status else 0, headers, body[:limit], truncated or len(body) > limit)
-
-
-def parse_content_type(value: str) -> tuple[str, str | None]:
-    """(media type in lower case, charset or None) of a Content-Type header, doubled, quoted or without semicolons.
-
-    Of several types the last one counts (the Fetch Standard); it keeps the charset of an equal one before it.
-    """
-    media_type, charset = "", None
-    for part in re.findall(r'(?:"[^"]*"|[^,])+', value):
-        found = _MEDIA_TYPE.match(part)
-        if found and (name := found[1].lower()) != "*/*":
-            media_type, charset = name, charset if name == media_type else None
-        if named := _CHARSET.search(part):
-            charset = named[1].lower()
-    return media_type, charset
-
-
-def sniff(body: bytes) -> str:
-    """Media type of a body that no header names, by the MIME Sniffing Standard's rules for an unknown type.
-
-    Other than there, XML that declares XHTML is called that, and all else that is no text has one name.
-    """
-    start = body[:SNIFFED_BYTES]
-    if _HTML.match(start.removeprefix(_BOMS[2])):
-        return "text/html"
-    if start.lstrip(b"\t\n\f\r \xef\xbb\xbf").startswith(b"<?xml"):
-        return "application/xhtml+xml" if b"<html" in start.lower() else "text/xml"
-    if start.startswith((b"%PDF-", b"%!PS-Adobe-")) or (not start.startswith(_BOMS) and _BINARY.search(start)):
-        return "application/octet-stream"
-    return "text/plain"
-
-
-def dechunk(body: bytes) -> bytes:
-    """Undo chunked transfer coding; a body that is not chunked after all comes back as it is."""
-    parts: list[bytes] = []
-    position = 0
-    while header := _CHUNK_SIZE.match(body[position : position + 512]):
-        size = int(header[1], 16)
-        start = position + header.end()
-        if size == 0:
-            return b"".join(parts)
-        parts.append(body[start : start + size])
-        position = start + size
-        position += 2 if body[position : position + 2] == b"\r\n" else body[position : position + 1] == b"\n"
-    # Ended without the last chunk: cut off by the crawler if chunks were read, else never chunked.
-    return b"".join(parts) if parts else body
-
-
-def decompress(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
-    """(decoded body, whether `limit` cut it). A body that does not match its encoding comes back as it is."""
-    try:
-        if encoding in ("gzip", "x-gzip"):
-            return _read_members(body, lambda: zlib.decompressobj(31), limit)
-        if encoding == "deflate":
-            decoded = zlib.decompressobj(15 if body[:1] == b"\x78" else -15).decompress(body, limit + 1)
-            return (decoded[:limit] or body), len(decoded) > limit
-        if encoding == "br":
-            return _unbrotli(body, limit)
-        if encoding == "zstd":
-            return _read_members(body, zstandard.ZstdDecompressor().decompressobj, limit)
-    except (zlib.error, brotli.error):
-        pass  # the header lied: keep the bytes as they are
-    return body, False
-
-
-def _read_members(body: bytes, make_decoder: Callable[[], Any], limit: int) -> tuple[bytes, bool]:
-    """A body of any number of members or frames, until damage or the limit; (body, False) if there are none."""
-    ends = [*range(PIECE, len(body) - 8, PIECE), max(len(body) - 8, 0), len(body)]  # a checksum comes alone
-    pieces = (body[start:end] for start, end in zip([0, *ends], ends, strict=False))
-    parts: list[bytes] = []
-    size = 0
-    try:
-        for part in decode_members(pieces, make_decoder):
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                break
-    except (EOFError, zlib.error, zstandard.ZstdError):
-        if not size:
-            return body, False
-    return b"".join(parts)[:limit], size > limit
-
-
-def decode_members(pieces: Iterable[bytes], make_decoder: Callable[[], Any]) -> Iterator[bytes]:
-    """The content of compressed members or frames, one after another. Raises EOFError if the last one is cut off."""
-    decoder = None
-    for data in pieces:
-        while data:
-            decoder = decoder or make_decoder()
-            yield decoder.decompress(data)
-            data = decoder.unused_data
-            if decoder.eof:
-                decoder = None
-    if decoder:
-        raise EOFError("compressed data ends before its end-of-stream marker")
-
-
-def _unbrotli(body: bytes, limit: int) -> tuple[bytes, bool]:
-    decoder = brotli.Decompressor()
-    parts: list[bytes] = []
-    size = 0
-    for start in range(0, len(body), 4096):
-        data = body[start : start + 4096]
-        while size <= limit:
-            part = decoder.process(data, output_buffer_limit=1 << 20)
-            parts.append(part)
-            size += len(part)
-            if decoder.can_accept_more_data():
-                break
-            data = b""
-    decoded = b"".join(parts)
-    return (decoded[:limit] or body), size > limit
-
-
-def _split_head(block: bytes) -> tuple[bytes, bytes]:
-    ends = [(block.find(mark), len(mark)) for mark in (b"\r\n\r\n", b"\n\n")]
-    at, length = min((end for end in ends if end[0] >= 0), default=(len(block), 0))
-    return block[:at], block[at + length :]
-
-
-def _parse_headers(lines: list[bytes]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for line in lines:
-        key, colon, value = line.decode("latin-1").partition(":")
-        name, value = key.strip().lower(), value.strip()
-        if colon and name == "content-type" and name in headers:
-            headers[name] += f", {value}"
-        elif colon:  # the first of other repeated headers counts
-            headers.setdefault(name, value)
-    return headers

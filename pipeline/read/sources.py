@@ -26,8 +26,9 @@ from common.errors import PipelineError
 from common.remote import open_input
 from pipeline.config import Source
 from pipeline.documents import document_id, storable
-from pipeline.read.archives import PIECE, Tally, decode_members, read_records
+from pipeline.read.archives import Tally, read_records
 from pipeline.read.inputs import Input
+from pipeline.read.messages import PIECE, decode_members
 
 _CHUNK = 1 << 20
 _ESCAPED = 6  # bytes that a character of one byte may take in JSON

@@ -21,7 +21,8 @@ KINDS = ("warc", "http", "html", "jsonl", "parquet")
 SIGNS = (
     b"\0", b"\xff", b"\xc3", b"\x80", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\r\n\r\n", b"\n", b"<", b"&#",
     b"<!--", b"<script>", b'"', b"\\ud800", b"9" * 5000, b"{", b"[" * 2000, b"-1", b"\x1f\x8b\x08", b"PAR1",
-    b"charset=utf-7", b"WARC/1.0\r\n", b"1e999", b"Content-Length: 99999999\r\n", b"HTTP/1.1 200 OK\r\n", b"\x1b$B", b"\x28\xb5\x2f\xfd",
+    b"charset=utf-7", b"Content-Length: 99999999\r\n", b"HTTP/1.1 200 OK\r\n", b"\x1b$B", b"\x28\xb5\x2f\xfd",
+    b"WARC/1.0\r\n", b"1e999",
 )  # fmt: skip
 HEADS = (
     b"Content-Type: text/html; charset=utf-8", b"Content-Type: text/html", b"content-type: text/html;charset=gbk",

@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.read.archives import dechunk, decompress, parse_content_type, parse_response, sniff
+from pipeline.read.messages import dechunk, decompress, parse_content_type, parse_response, sniff
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
