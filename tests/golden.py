@@ -1,8 +1,9 @@
 """Hashes of everything that a small run of the sample corpus writes, to hold a change of the code against.
 
 `python -m tests.golden RUN` prints them for a finished run of tests/golden.yaml; tests/golden.json holds those of
-commit 8618134, before the packages were rearranged, and of the tables since they have column `charset_from`. Tables are hashed by their values, not by parquet's bytes, which
-follow pyarrow's version. Weights are exact on one kind of processor only; losses hold on all to four digits.
+commit 8618134, before the packages were rearranged, and of its tables since they have column `charset_from`. Tables
+are hashed by their values, not by parquet's bytes, which follow pyarrow's version. Weights are exact on one kind of
+processor only; losses hold on all to four digits.
 """
 
 from __future__ import annotations
