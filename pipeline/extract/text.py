@@ -61,7 +61,8 @@ def decode_page(body: bytes, declared: str | None = None) -> Decoded:
     labels = {"header": header, "meta": None if header == "utf-8" else _declared_within(body)}
     text, bad = _read(body, "utf-8")
     if not bad and text.isascii() and (codec := _ascii_codec(body, labels)):
-        return Decoded(_read(body, codec)[0], codec, next((b for b, c in labels.items() if c == codec), "detected"))
+        text = _read(body, codec)[0] if codec == "iso2022_jp" else text
+        return Decoded(text, codec, next((basis for basis, label in labels.items() if label == codec), "detected"))
     named = next((basis for basis, codec in labels.items() if codec == "utf-8"), "utf-8")
     if not bad and header not in _EAST_ASIAN:
         return Decoded(text, "utf-8", named)
