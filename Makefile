@@ -58,11 +58,11 @@ ray-test: install
 faults: install
 	@$(BIN)/python -m tests.faults --kills 30 --seed 1
 
-# Tests that take minutes: object storage behind a faulty proxy, two nodes, and others.
 # Damaged inputs of every format through the corpus half; a quarter of an hour on one core.
 fuzz: install
 	@$(BIN)/python -m tests.fuzz --inputs 10000 --seed 1
 
+# Tests that take minutes: object storage behind a faulty proxy, two nodes, and others.
 long: install
 	@$(BIN)/python -m pytest -q -m long
 
