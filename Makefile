@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM := false
 # Keep bytecode: without it every process compiles what it imports, ten seconds for torch alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: audit bench check clean demo docs faults format install lint lock long quick ray-test real-data setup-browser \
+.PHONY: audit bench check clean demo docs faults format fuzz install lint lock long quick ray-test real-data setup-browser \
   slurm-test test
 
 demo: install
@@ -57,6 +57,10 @@ ray-test: install
 # Kills, full disks, damaged files: at least 30 kills, each rerun compared hash by hash.
 faults: install
 	@$(BIN)/python -m tests.faults --kills 30 --seed 1
+
+# Damaged inputs of every format through the corpus half; a quarter of an hour on one core.
+fuzz: install
+	@$(BIN)/python -m tests.fuzz --inputs 10000 --seed 1
 
 # Tests that take minutes: object storage behind a faulty proxy, two nodes, and others.
 long: install

@@ -138,7 +138,7 @@ def read_texts(path: Path, limit: int | None = None, option: str = "--text") -> 
         raise RecipeError(f"{option}: no file at {path}")
     data = path.read_bytes()
     try:
-        content = (gzip.decompress(data) if path.name.endswith(".gz") else data).decode("utf-8")
+        content = (gzip.decompress(data) if path.name.endswith(".gz") else data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{option}: {path} is not UTF-8 (byte {error.start})") from None
     if not path.name.removesuffix(".gz").endswith(".jsonl"):

@@ -167,6 +167,9 @@ class CorpusView(View, Observer):
         self._pass_began = 0.0
         self._fraction = 0.0
 
+    def warning(self, message: str) -> None:
+        self.say(message)
+
     def stage_started(self, stage: str, tasks: int) -> None:
         self._pass_began = self._fraction = 0.0
         self.start_bar(stage, 1.0)

@@ -8,6 +8,7 @@ the new one. Hashing runs at memory speed (xxh3, over 5 GB/s) in pieces of 8 MB.
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -208,3 +209,11 @@ def lock_holder(folder: Path) -> str | None:
         except BlockingIOError:
             return file.read().strip() or "unknown process"
     return None
+
+
+def taken_literally(pattern: str) -> str:
+    """A glob in which each part that exists by that very name stands for itself alone."""
+    taken = ""
+    for part in pattern.replace("/", "\0/\0").split("\0"):
+        taken += exact if any(glob.iglob(taken + (exact := glob.escape(part)))) else part  # noqa: PTH207 - no path yet
+    return taken

@@ -1,8 +1,7 @@
 """Open files wherever fsspec reaches, with retries.
 
 What fails on the way (connection lost, time-out, 5xx) is tried TRIES times with doubling pauses, a read from the same
-position on a fresh file. What will fail again (no such file, no permission) raises at once. Local files are opened as
-they are.
+position on a fresh file. What will fail again (no such file, no permission) raises at once.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 import fsspec
@@ -43,9 +43,9 @@ def _passing() -> tuple[type[Exception], ...]:
 
 
 def open_input(path: str) -> IO[bytes]:
-    """Open a local path or fsspec URL for reading. Raises OSError."""
+    """Open a local path, as it is, or fsspec URL for reading. Raises OSError."""
     if "://" not in path:
-        return cast("IO[bytes]", fsspec.open(path, "rb").open())
+        return Path(path).open("rb")  # fsspec would read `::` and wildcards in a name as its own
     return cast("IO[bytes]", io.BufferedReader(_Retrying(path), BUFFER))
 
 

@@ -79,7 +79,11 @@ def build_corpus(
     with locked(run, "give this run another `name`"), LocalPool(workers) as pool:
         begin()
         _remove_stale_folders(run, folders)
-        inputs = list_inputs(config.sources, base)
+        unread: list[str] = []
+        inputs = list_inputs(config.sources, base, unread)
+        if unread and observer:
+            named = ", ".join(sorted(unread)[:5]) + (", ..." if len(unread) > 5 else "")
+            observer.warning(f"{len(unread)} files of other kinds than their source's type are not read: {named}")
         upstream: dict[str, Any] = {"inputs": input_hashes(inputs, run / "inputs.json")}
         before, forced = None, False
         executor = Executor(config.executor, pool)

@@ -9,6 +9,7 @@ same bytes. Counts are nested dictionaries of numbers that add up over tasks in 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ BASE_SCHEMA = pa.schema(
         ("date", pa.string()),
         ("media_type", pa.string()),
         ("charset", pa.string()),
+        ("charset_from", pa.string()),
         ("metadata", pa.string()),
     ]
 )
@@ -55,6 +57,15 @@ def document_id(path: str, offset: int) -> str:
     checkout or a bucket; `offset` is the record's byte offset, line or row number.
     """
     return hashlib.blake2b(f"{path}\0{offset}".encode(), digest_size=16).hexdigest()
+
+
+def storable(text: str) -> str:
+    """The text with U+FFFD for lone surrogates, which JSON may hold as escapes and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return text
 
 
 def text_bytes(table: pa.Table) -> int:

@@ -22,6 +22,7 @@ import yaml
 from pydantic import ValidationError
 
 from common.errors import RecipeError
+from common.files import taken_literally
 from recipes.explain import Document, explain, show
 from recipes.mirror import is_remote, local_copy
 from recipes.schema import Location, Recipe, Training, local_paths
@@ -103,7 +104,7 @@ def resolved_yaml(loaded: Loaded[Recipe], folder: Path) -> str:
 
 def _read(path: Path, overrides: Sequence[str]) -> Document:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe{_others(path)}") from None
     except IsADirectoryError:
@@ -171,7 +172,7 @@ def _validate(schema: type[Schema], document: Document, base: Path) -> Loaded[Sc
 
 
 def _matches(pattern: Path) -> bool:
-    return next(iglob(str(pattern), recursive=True), None) is not None  # noqa: PTH207 - Path.glob refuses "/..."
+    return next(iglob(taken_literally(str(pattern)), recursive=True), None) is not None  # noqa: PTH207 - Path.glob refuses "/..."
 
 
 def _missing(path: Path) -> str:

@@ -22,6 +22,7 @@ SLOW = (
     "cli/test_model_commands.py",
     "cli/test_status.py",
     "faults",
+    "fuzz",
     "pipeline/dedup/test_dedup_stage.py",
     "pipeline/kernels/test_bpe.py",
     "pipeline/language",

@@ -23,15 +23,16 @@ from common.errors import PipelineError
 from common.files import read_json, write_json
 from pipeline.config import CorpusConfig, ExtractConfig
 from pipeline.crashes import DETAIL, DETAIL_READING, RULE, Position, Record
-from pipeline.documents import BASE_SCHEMA, BATCH_BYTES, BATCH_ROWS, Counts, document_id, text_bytes
+from pipeline.documents import BASE_SCHEMA, BATCH_BYTES, BATCH_ROWS, Counts, document_id, storable, text_bytes
 from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
-from pipeline.extract.text import decode, extract_counted, tidy
+from pipeline.extract.text import decode_page, extract_counted, tidy
 from pipeline.extract.urls import domain_of, list_files, read_rules
 from pipeline.kernels.html.fast import WEIGHTS
 from pipeline.read import Input, RawDocument, list_inputs, plan_tasks, read_documents
 from pipeline.stage import Build, Stage
 from pipeline.task import Pass, Task, TaskReport, Verdict, VerdictWriter
 
+MAX_NAMED = 1000  # files in stats.json that no reader takes
 _READY = {"text/plain", "text/markdown"}
 _URL_LISTS = ("blocklist", "allowlist", "url_words")
 # Of a source: where its files are decides nothing (their keys and contents are hashed), nor does the mixture.
@@ -40,10 +41,11 @@ _NOT_DECISIVE = {"weight", "repeat", "license", "paths"}
 
 def passes(build: Build[ExtractConfig]) -> Iterator[Pass]:
     """Extraction, a task for each `task_bytes` of input; before it the survey where domains are limited."""
-    tasks = plan_tasks(list_inputs(list(build.sources), build.base), build.settings.task_bytes)
+    unread: list[str] = []
+    tasks = plan_tasks(list_inputs(list(build.sources), build.base, unread), build.settings.task_bytes)
     if build.settings.domain_limit is not None:
         yield SurveyPass(build, tasks)
-    yield ExtractPass(build, tasks)
+    yield ExtractPass(build, tasks, sorted(unread)[:MAX_NAMED])
 
 
 def files(settings: ExtractConfig, base: Path) -> list[Path]:
@@ -151,8 +153,9 @@ class SurveyPass(SourcePass):
 class ExtractPass(SourcePass):
     """Reads the input files of a task, decodes and extracts their documents."""
 
-    def __init__(self, build: Build[ExtractConfig], inputs: list[list[Input]]) -> None:
+    def __init__(self, build: Build[ExtractConfig], inputs: list[list[Input]], unread: list[str]) -> None:
         super().__init__("extract", build, inputs)
+        self.unread = unread
 
     def process(self, rank: int, task: Task) -> TaskReport:
         settings, total, done = self.settings, self.weight(rank), 0.0
@@ -171,6 +174,8 @@ class ExtractPass(SourcePass):
                 done += item.size
             task.beat(*batch.write(), 1.0)
         counts = {"extracted_by": extraction.ways, "skipped_records": skipped}
+        if rank == 0:
+            counts["skipped_files"] = Counter(self.unread)
         return TaskReport(writer.counts | {name: dict(sorted(of.items())) for name, of in counts.items()}, writer.files)
 
     def _domains_before(self, rank: int) -> Counter[str]:
@@ -191,10 +196,10 @@ class _Extraction:
     def extract(self, item: Input, raw: RawDocument, refused: Verdict | None) -> tuple[dict[str, Any], Verdict | None]:
         """Row of BASE_SCHEMA and verdict of a document; `refused`: the verdict of rules that need no text."""
         verdict = refused or self._over_limit(raw)
-        text, charset = "", raw.charset
+        text, charset, basis = "", raw.charset, None
         if verdict is None:
             try:
-                text, charset = self._text(raw)
+                text, charset, basis = self._text(raw)
             except PageRefusedError as error:
                 verdict = Verdict(error.rule, None, self.settings.isolate_seconds, error.detail)
         if verdict is None and len(text) < self.settings.min_characters:
@@ -209,7 +214,8 @@ class _Extraction:
             "date": raw.date,
             "media_type": raw.media_type,
             "charset": charset,
-            "metadata": json.dumps(raw.metadata, sort_keys=True, ensure_ascii=False, default=str),
+            "charset_from": basis,
+            "metadata": storable(json.dumps(raw.metadata, sort_keys=True, ensure_ascii=False, default=str)),
         }
         return row, verdict
 
@@ -223,20 +229,20 @@ class _Extraction:
             return None
         return Verdict("domain_limit", float(self.domains[domain]), float(limit), domain)
 
-    def _text(self, raw: RawDocument) -> tuple[str, str | None]:
-        """(text, charset) of a document."""
+    def _text(self, raw: RawDocument) -> tuple[str, str, str]:
+        """(text, charset, what the charset rests on) of a document."""
         if raw.text is not None:
-            return tidy(raw.text), "utf-8"
-        page, charset = decode(raw.body, raw.charset)
+            return tidy(raw.text), "utf-8", "utf-8"
+        page, charset, basis = decode_page(raw.body, raw.charset)
         if raw.media_type in _READY:
-            return tidy(page), charset
+            return tidy(page), charset, basis
         extractor: str = self.settings.extractor
         if self.isolated is not None:
             text, way = self.isolated.extract(page, raw.url), extractor
         else:
             text, way = extract_counted(page, url=raw.url, extractor=extractor)
         self.ways[way] += 1
-        return text, charset
+        return text, charset, basis
 
 
 class _Batch:

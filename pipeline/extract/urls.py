@@ -52,7 +52,7 @@ def read_list(paths: list[Path]) -> frozenset[str]:
     """Entries of list files in lower case, without scheme, `www.` and final slash."""
     entries = set()
     for path in paths:
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
             for line in file:
                 entry = re.sub(r"^https?://", "", line.partition("#")[0].strip().lower())
                 entries.add(entry.removeprefix("www.").rstrip("/"))

@@ -144,7 +144,11 @@ def _texts(path: Path) -> Iterator[str]:
         if name.endswith(".parquet"):
             yield from pq.read_table(path, columns=["text"])["text"].to_pylist()
             return
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8-sig") as file
+        ):
             if name.endswith((".jsonl", ".json")):
                 yield from (json.loads(row)["text"] for row in file if row.strip())
             else:

@@ -54,7 +54,11 @@ def _read(path: Path) -> Iterator[str]:
     jsonl = path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
     number = 0
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8-sig") as file
+        ):
             for number, line in enumerate(file, 1):  # noqa: B007 - the error names it
                 if not jsonl:
                     yield line

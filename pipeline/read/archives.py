@@ -6,29 +6,41 @@ metadata, revisits and warcinfo are counted, not delivered; what no reader could
 offset. One record is in memory at a time, cut at `max_bytes`; a compressed record that claims SKIPPED_BYTES more than
 that is not decompressed any further, and neither is the rest of its gzip member.
 
-HTTP headers in archives are often wrong: they say `chunked` over a body that is not, `gzip` over plain bytes, or
-promise a length that never comes. Each decoding is therefore tried and, where the bytes contradict the header, left
-out. Output never exceeds `limit` bytes, whatever a small compressed body would expand to.
+Lengths in archives are often wrong. One that reaches into the next record is cut there; bytes between two records of an
+uncompressed archive are entered. An archive that is compressed as a whole is read like one that is not compressed.
 """
 
 from __future__ import annotations
 
+import io
+import logging
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import brotli
+import lz4.frame  # type: ignore[import-untyped]
 import zstandard
 from fastwarc.warc import ArchiveIterator
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 from warcio.exceptions import ArchiveLoadFailed
 
 from common.remote import open_input
+from pipeline.read.messages import (
+    PIECE,
+    Response,
+    decode_members,
+    is_message,
+    parse_content_type,
+    parse_response,
+    sniff,
+)
 
+logging.getLogger("warcio").setLevel(logging.ERROR)  # it prints damaged bytes as warnings
 DEFAULT_MAX_BYTES = 10_000_000
 SKIPPED_BYTES = 200_000_000
 HEAD_BYTES = 65_536  # room for HTTP headers on top of a body of max_bytes
@@ -37,6 +49,21 @@ _TYPES = _DELIVERED | {"warcinfo", "request", "metadata", "revisit", "continuati
 _GZIP = b"\x1f\x8b\x08"
 _STARTS = (_GZIP, b"\x28\xb5\x2f\xfd", b"WARC/")  # what a record may begin with: gzip or zstd member, plain header
 _WINDOW = 1 << 20
+_PADDING = b"\0\r\n\t "
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+# A record's header within a block, whole or cut off by the block's end; and what follows a block of the right length.
+_WITHIN = re.compile(rb"\r?\n\r?\n(?=WARC/\d\.\d\s|W(?:A(?:R(?:C(?:/(?:\d(?:\.\d?)?)?)?)?)?)?\Z)")
+_BOUNDARY = re.compile(rb"[\r\n]*(?:WARC/\d|\Z)")
+_ADDRESS = re.compile(r"<?[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x1f\x7f]*\Z")
+
+
+# First bytes of compressed members: what decodes one.
+_PACKED: dict[bytes, Callable[[], Any]] = {
+    _GZIP: lambda: zlib.decompressobj(31),
+    b"\x28\xb5\x2f\xfd": zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj,
+    b"\x04\x22\x4d\x18": lz4.frame.LZ4FrameDecompressor,
+}
+_BROKEN = (EOFError, zlib.error, zstandard.ZstdError, RuntimeError)  # RuntimeError: lz4
 # Raised by the readers on bytes that are no archive; warcio does not catch errors of its own parsing.
 _FAULTS = (OSError, ValueError, EOFError, AttributeError, IndexError, zlib.error, ArchiveLoadFailed)
 
@@ -87,8 +114,10 @@ def read_records(
 class _Reading:
     """One file in the course of reading.
 
-    reached: offset of the last record begun, or at which to resume; fault: why reading stopped; imprecise: the last
-    damage entered is somewhere after the complete record at its offset.
+    reached: offset of the last record begun, or at which to resume; claimed: its length by its header; fault: why
+    reading stopped; imprecise: the last damage entered is somewhere after the complete record at its offset; resume:
+    offset of a record that the one before claims; packed: compressed as a whole, so that offsets are those of the
+    decompressed archive.
     """
 
     def __init__(self, path: str, max_bytes: int, tally: Tally) -> None:
@@ -96,23 +125,42 @@ class _Reading:
         self.reached = -1
         self.fault = ""
         self.records = 0
+        self.claimed = 0
+        self.plain = False
         self.imprecise = False
+        self.resume: int | None = None
+        with open_input(path) as stream:
+            self.packed = _packed_as_one(stream)
+
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        with open_input(self.path) as stream:
+            yield io.BufferedReader(_Unpacked(stream, self.packed)) if self.packed else stream
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        with self._open() as stream:
+            stream.seek(offset)
+            return stream.read(size)
 
     def read_from(self, start: int) -> Iterator[Record]:
         """Records from `start` on, by FastWARC and then, where it stops, by warcio."""
-        self.fault, self.records = "", 0
-        with open_input(self.path) as stream:
+        self.fault, self.records, self.resume = "", 0, None
+        with self._open() as stream:
             try:
                 yield from self._fastwarc(stream, start)
             except _FAULTS as error:
                 self.fault = str(error) or type(error).__name__
-            if self.records and not self.fault and (cut := _next_start(stream, self.reached + 1)) >= 0:
-                # FastWARC silently skips a last record whose header is cut off.
-                self.tally.damage.append((cut, "record cut off in its header"))
+            broken = getattr(getattr(stream, "raw", None), "fault", "")
+        if self.resume is not None:
+            return
+        if broken and self.reached not in [offset for offset, _ in self.tally.damage]:
+            self.tally.damage.append((max(self.reached, 0), broken))
+        if self.records and not self.fault:
+            self._enter_end()
         if not self.records and not self.fault:
             self.fault = "holds no WARC record"
         if self.fault and not self.fault.startswith(_TOO_LARGE):
-            with open_input(self.path) as stream:
+            with self._open() as stream:
                 try:
                     yield from self._warcio(stream, self.reached if self.records else start)
                 except _FAULTS as error:
@@ -120,31 +168,90 @@ class _Reading:
 
     def resume_offset(self) -> int | None:
         """Enter the fault in the tally, if there is one. Returns where to resume, None at the end."""
+        if self.resume is not None:
+            return self.resume
         if not self.fault:
             return None
         if self.imprecise and not self.records:
             self.tally.damage.pop()  # the same damage, whose offset is now known
         self.imprecise = self.records > 0
         self.tally.damage.append((max(self.reached, 0), self.fault))
-        with open_input(self.path) as stream:
+        with self._open() as stream:
             self.reached = _next_start(stream, max(self.reached, 0) + 1)
         return None if self.reached < 0 else self.reached
 
     def _fastwarc(self, stream: IO[bytes], start: int) -> Iterator[Record]:
+        self.plain = plain = self.packed is not None or not self._read_at(start, 4).startswith(tuple(_PACKED))
         stream.seek(start)
+        end = start
         for record in ArchiveIterator(stream, parse_http=False, quirks_mode=True):
             kind = str(record.record_type).rpartition(".")[2]
             if kind in ("no_type", "unknown") and _declared_type(record) in _TYPES:
                 raise ValueError(_UNREAD)  # it may have silently skipped others before this one
-            self.reached = record.stream_pos
+            if plain and record.stream_pos > end:
+                self._enter_gap(self._end() if self.records else start, record.stream_pos)
+            headers, claimed = record.headers.asdict(), record.content_length
+            self.reached, self.claimed = record.stream_pos, claimed
             self.records += 1
-            claimed = record.content_length
+            end = self.reached + claimed + sum(len(name) + len(value) + 4 for name, value in headers.items()) + 16
+            block = record.reader.read(self.max_bytes + HEAD_BYTES)
+            if swallowed := self._swallowed(block):
+                length, self.resume = swallowed
+                message = f"record ends after {length} of {claimed} bytes, where another begins"
+                self.tally.damage.append((self.reached, message))
+                block, claimed = block[:length], length
             if kind in _DELIVERED:
-                yield self._make(kind, record.headers.asdict(), record.stream_pos, record.reader, claimed)
+                yield self._make(kind, headers, self.reached, block, claimed)
             else:
                 self.tally.skipped[kind] += 1
-            if claimed > self.max_bytes + SKIPPED_BYTES and _is_gzip(self.path, record.stream_pos):
+            if self.resume is not None:
+                return
+            if claimed > self.max_bytes + SKIPPED_BYTES and not plain:
                 raise ValueError(f"{_TOO_LARGE}: {claimed} bytes claimed")
+
+    def _block_offset(self) -> int:
+        """Offset of the block of the record at `reached`."""
+        head = self._read_at(self.reached, HEAD_BYTES)
+        blank = _BLANK_LINE.search(head)
+        return self.reached + (blank.end() if blank else len(head))
+
+    def _end(self) -> int:
+        return self._block_offset() + self.claimed
+
+    def _enter_gap(self, begin: int, end: int) -> None:
+        """Enter what FastWARC passed over in silence between two records."""
+        if begin < end and self._read_at(begin, min(end - begin, _WINDOW)).strip(_PADDING):
+            self.tally.damage.append((begin, f"{end - begin} bytes that belong to no record"))
+
+    def _enter_end(self) -> None:
+        """Enter what FastWARC passed over in silence after the last record."""
+        with self._open() as stream:
+            cut = _next_start(stream, self.reached + 1)
+        if cut >= 0:
+            self.tally.damage.append((cut, "record cut off in its header"))
+        elif self.plain and (rest := self._read_at(begin := self._end(), _WINDOW)).strip(_PADDING):
+            self.tally.damage.append((begin, f"{len(rest)} bytes that belong to no record"))
+
+    def _swallowed(self, block: bytes) -> tuple[int, int] | None:
+        """(length, offset of the next record) of a block whose claimed length reaches into the next record.
+
+        A page may well hold another archive: its own length is believed where a record, or the file, ends there.
+        """
+        within = _WITHIN.search(block) if b"\nWARC/" in block or b"\nW" in block[-10:] else None
+        if within is None:
+            return None
+        if not self.plain:
+            with self._open() as stream:
+                stream.seek(self.reached)
+                member, size = _read_member(stream, self.max_bytes + 2 * HEAD_BYTES)
+            blank = _BLANK_LINE.search(member)
+            length = len(member.rstrip(b"\r\n")) - (blank.end() if blank else 0)
+            return (length, self.reached + size) if length < self.claimed - 4 else None
+        begin = self._block_offset()
+        is_short = len(block) < min(self.claimed, self.max_bytes + HEAD_BYTES)
+        if not is_short and _BOUNDARY.match(self._read_at(begin + self.claimed, 16)):
+            return None
+        return within.start(), begin + within.end()
 
     def _warcio(self, stream: IO[bytes], start: int) -> Iterator[Record]:
         """Resume at the record at `start`, or after it if it was delivered already."""
@@ -156,26 +263,28 @@ class _Reading:
             count += 1
             if again and count == 1:
                 continue
+            kind = (record.rec_type or "unknown").lower()
+            headers = dict(record.rec_headers.headers)
+            if kind in _DELIVERED and not _ADDRESS.match(headers.get("WARC-Target-URI", "urn:")):
+                raise ValueError("no record where one should begin")  # warcio takes compressed bytes for an ARC header
             self.reached = iterator.offset
             self.records += 1
-            kind = (record.rec_type or "unknown").lower()
             if kind in _DELIVERED:
-                headers = dict(record.rec_headers.headers)
-                yield self._make(kind, headers, iterator.offset, record.raw_stream, record.length or 0)
+                block = record.raw_stream.read(self.max_bytes + HEAD_BYTES)
+                yield self._make(kind, headers, iterator.offset, block, record.length or 0)
             else:
                 self.tally.skipped[kind] += 1
         if count > int(again):
             self.fault = ""
 
-    def _make(self, kind: str, raw_headers: dict[str, str], offset: int, reader: Any, claimed: int) -> Record:
+    def _make(self, kind: str, raw_headers: dict[str, str], offset: int, block: bytes, claimed: int) -> Record:
         headers = {key.lower(): value for key, value in raw_headers.items()}
-        block = reader.read(self.max_bytes + HEAD_BYTES)
         if len(block) < min(claimed, self.max_bytes + HEAD_BYTES):
             self.tally.damage.append((offset, f"record ends after {len(block)} of {claimed} bytes"))
         elif "content-length" not in headers:
             self.tally.damage.append((offset, "record header without a length"))
         declared = headers.get("content-type", "")
-        if kind == "response" and (declared.startswith("application/http") or block.startswith(b"HTTP/")):
+        if kind == "response" and (declared.startswith("application/http") or is_message(block)):
             response = parse_response(block, self.max_bytes)
             declared = response.headers.get("content-type", "")
         else:
@@ -186,7 +295,7 @@ class _Reading:
             id=headers.get("warc-record-id", "").strip("<>"),
             offset=offset,
             date=headers.get("warc-date", ""),
-            media_type=media_type,
+            media_type=media_type or sniff(response.body),
             charset="utf-8" if kind == "conversion" else charset,
             body=response.body,
             status=response.status,
@@ -203,10 +312,63 @@ def _declared_type(record: Any) -> str:
     return next((v.lower() for k, v in record.headers.asdict().items() if k.lower() == "warc-type"), "")
 
 
-def _is_gzip(path: str, offset: int) -> bool:
-    with open_input(path) as stream:
-        stream.seek(offset)
-        return bool(stream.read(3) == _GZIP)
+class _Unpacked(io.RawIOBase):
+    """Content of an archive that is compressed as a whole, read forwards; it ends at damage, named by `fault`."""
+
+    def __init__(self, stream: IO[bytes], make_decoder: Callable[[], Any]) -> None:
+        self.pieces = decode_members(iter(lambda: stream.read(PIECE), b""), make_decoder)
+        self.piece = memoryview(b"")
+        self.position = 0
+        self.fault = ""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        offset += self.position if whence == io.SEEK_CUR else 0
+        while self.position < offset and self.read(min(offset - self.position, _WINDOW)):
+            pass
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            while not self.piece:
+                self.piece = memoryview(next(self.pieces))
+        except StopIteration:
+            return 0
+        except _BROKEN as error:
+            self.fault = str(error)
+            return 0
+        size = min(len(buffer), len(self.piece))
+        buffer[:size] = self.piece[:size]
+        self.piece = self.piece[size:]
+        self.position += size
+        return size
+
+
+def _read_member(stream: IO[bytes], limit: int) -> tuple[bytes, int]:
+    """(content, stored size) of the compressed member at the stream's position; content about to `limit` bytes."""
+    data, content, size = stream.read(4), bytearray(), 0
+    decoder = next((make() for mark, make in _PACKED.items() if data.startswith(mark)), None)
+    try:
+        while decoder and data and not decoder.eof and len(content) < limit:
+            size += len(data)
+            content += decoder.decompress(data)
+            data = stream.read(PIECE)
+    except _BROKEN:
+        return bytes(content), size
+    return bytes(content), size - len((decoder and decoder.unused_data) or b"")
+
+
+def _packed_as_one(stream: IO[bytes]) -> Callable[[], Any] | None:
+    """Decoder of an archive whose first compressed member holds several records, as its first megabyte shows."""
+    magic = stream.read(4)
+    stream.seek(0)
+    make_decoder = next((make for mark, make in _PACKED.items() if magic.startswith(mark)), None)
+    return make_decoder if make_decoder and _WITHIN.search(_read_member(stream, _WINDOW)[0]) else None
 
 
 def _next_start(stream: IO[bytes], position: int) -> int:
@@ -238,116 +400,8 @@ def _begins_record(before: bytes, data: bytes) -> bool:
     """Whether a record begins here: a plain header after a blank line, or a gzip or zstd member that holds one."""
     if data.startswith(b"WARC/"):
         return data[5:6].isdigit() and before.endswith((b"\n\n", b"\n\r\n"))
-    if not data.startswith(_GZIP):
-        return True  # the four bytes of zstd's magic number are no chance
     try:
-        return zlib.decompressobj(31).decompress(data, 16).startswith((b"WARC/", b"filedesc:", b"http"))
-    except zlib.error:
+        content = next(make() for mark, make in _PACKED.items() if data.startswith(mark)).decompress(data)
+        return not content or content.startswith((b"WARC/", b"filedesc:", b"http"))  # none yet: a large block
+    except _BROKEN:
         return False
-
-
-MAX_ENCODINGS = 4  # nested content encodings that are undone; no server sends more
-_STATUS = re.compile(rb"^HTTP/\d(?:\.\d)?[ \t]+(\d{3})")
-_CHUNK_SIZE = re.compile(rb"^[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
-
-
-@dataclass(frozen=True)
-class Response:
-    """A decoded HTTP response. status: 0 for a message without a readable status line."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    truncated: bool
-
-
-def parse_response(block: bytes, limit: int) -> Response:
-    """Decode one HTTP message (status line, headers, body). `truncated` says that `limit` cut the body."""
-    head, body = _split_head(block)
-    lines = head.splitlines()
-    status = _STATUS.match(lines[0]) if lines else None
-    headers = _parse_headers(lines[1:] if status else lines)
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        body = dechunk(body)
-    truncated = False
-    for encoding in reversed(headers.get("content-encoding", "").lower().split(",")[:MAX_ENCODINGS]):
-        body, cut = decompress(body, encoding.strip(), limit)
-        truncated = truncated or cut
-    return Response(int(status[1]) if status else 0, headers, body[:limit], truncated or len(body) > limit)
-
-
-def parse_content_type(value: str) -> tuple[str, str | None]:
-    """(media type in lower case, charset or None) of a Content-Type header."""
-    media_type, _, parameters = value.partition(";")
-    charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
-    return media_type.strip().lower(), charset[1].lower() if charset else None
-
-
-def dechunk(body: bytes) -> bytes:
-    """Undo chunked transfer coding; a body that is not chunked after all comes back as it is."""
-    parts: list[bytes] = []
-    position = 0
-    while header := _CHUNK_SIZE.match(body[position : position + 512]):
-        size = int(header[1], 16)
-        start = position + header.end()
-        if size == 0:
-            return b"".join(parts)
-        parts.append(body[start : start + size])
-        position = start + size
-        position += 2 if body[position : position + 2] == b"\r\n" else body[position : position + 1] == b"\n"
-    # Ended without the last chunk: cut off by the crawler if chunks were read, else never chunked.
-    return b"".join(parts) if parts else body
-
-
-def decompress(body: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:
-    """(decoded body, whether `limit` cut it). A body that does not match its encoding comes back as it is."""
-    try:
-        if encoding in ("gzip", "x-gzip"):
-            return _inflate(body, 31, limit)
-        if encoding == "deflate":
-            return _inflate(body, 15 if body[:1] == b"\x78" else -15, limit)
-        if encoding == "br":
-            return _unbrotli(body, limit)
-        if encoding == "zstd":
-            decoded = zstandard.ZstdDecompressor().stream_reader(body).read(limit + 1)
-            return (decoded[:limit] or body), len(decoded) > limit
-    except (zlib.error, brotli.error, zstandard.ZstdError):
-        pass  # the header lied: keep the bytes as they are
-    return body, False
-
-
-def _inflate(body: bytes, window_bits: int, limit: int) -> tuple[bytes, bool]:
-    decoded = zlib.decompressobj(window_bits).decompress(body, limit + 1)
-    return (decoded[:limit] or body), len(decoded) > limit
-
-
-def _unbrotli(body: bytes, limit: int) -> tuple[bytes, bool]:
-    decoder = brotli.Decompressor()
-    parts: list[bytes] = []
-    size = 0
-    for start in range(0, len(body), 4096):
-        data = body[start : start + 4096]
-        while size <= limit:
-            part = decoder.process(data, output_buffer_limit=1 << 20)
-            parts.append(part)
-            size += len(part)
-            if decoder.can_accept_more_data():
-                break
-            data = b""
-    decoded = b"".join(parts)
-    return (decoded[:limit] or body), size > limit
-
-
-def _split_head(block: bytes) -> tuple[bytes, bytes]:
-    ends = [(block.find(mark), len(mark)) for mark in (b"\r\n\r\n", b"\n\n")]
-    at, length = min((end for end in ends if end[0] >= 0), default=(len(block), 0))
-    return block[:at], block[at + length :]
-
-
-def _parse_headers(lines: list[bytes]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for line in lines:
-        key, colon, value = line.partition(b":")
-        if colon:  # the first of repeated headers counts
-            headers.setdefault(key.strip().decode("latin-1").lower(), value.strip().decode("latin-1"))
-    return headers

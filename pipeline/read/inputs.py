@@ -7,15 +7,18 @@ cached with size and modification time so that a second run need not read the fi
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fsspec.core import url_to_fs
 
 from common.errors import PipelineError
-from common.files import dump_json, hash_file, read_json, write_json
+from common.files import dump_json, hash_file, read_json, taken_literally, write_json
 from pipeline.config import Source
 
 _SUFFIXES = {
@@ -35,12 +38,13 @@ class Input:
     size: int
 
 
-def list_inputs(sources: list[Source], base: Path) -> list[Input]:
+def list_inputs(sources: list[Source], base: Path, unread: list[str] | None = None) -> list[Input]:
     """Every input file, by source in the recipe's order, then by key.
 
-    Raises PipelineError naming the source and pattern that matches nothing.
+    unread: gets the files that a pattern matches and that have no suffix of their source's type. Raises PipelineError
+    naming the source and the pattern that matches nothing, or a link that leads nowhere or in a circle.
     """
-    return [item for source in sources for item in _list_source(source, base)]
+    return [item for source in sources for item in _list_source(source, base, unread)]
 
 
 def input_hashes(inputs: list[Input], cache: Path) -> dict[str, str]:
@@ -80,7 +84,7 @@ def plan_tasks(inputs: list[Input], task_bytes: int) -> list[list[Input]]:
     return tasks
 
 
-def _list_source(source: Source, base: Path) -> list[Input]:
+def _list_source(source: Source, base: Path, unread: list[str] | None) -> list[Input]:
     if source.type == "hf":
         folders = {name: base / name for name in source.paths}
         return [
@@ -89,35 +93,74 @@ def _list_source(source: Source, base: Path) -> list[Input]:
         ]
     inputs: dict[str, Input] = {}
     for pattern in source.paths:
-        full = pattern if "://" in pattern else str(base / pattern)
+        pattern = pattern.removeprefix("file://")
+        full = pattern if "://" in pattern else os.path.abspath(base / pattern)  # noqa: PTH100 - no links followed
         try:
-            filesystem, root, matches = _matches(full)
+            root, sizes = (_match_remote if "://" in pattern else _match_local)(full)
+        except PipelineError as error:
+            raise PipelineError(f"source `{source.name}`: {error}") from error
         except Exception as error:  # whatever the store's client raises: not installed, no credentials, no network
             raise PipelineError(
                 f"source `{source.name}`: cannot look into {full}: {error} ({type(error).__name__}){_hint(full)}"
             ) from error
-        suffixes = _SUFFIXES.get(source.type, ("",))
-        files = {name: info for name, info in matches.items() if info["type"] == "file" and name.endswith(suffixes)}
+        files = {path: size for path, size in sizes.items() if path.lower().endswith(_SUFFIXES.get(source.type, ""))}
+        if unread is not None:
+            unread += [f"{source.name}/{path.removeprefix(root).lstrip('/')}" for path in sizes.keys() - files]
         if not files:
             raise PipelineError(
                 f"source `{source.name}`: `{pattern}` matches no file (looked for {full}); correct `paths`"
             )
-        for name, info in files.items():
-            address = filesystem.unstrip_protocol(name) if "://" in pattern else name
-            key = f"{source.name}/{name.removeprefix(root).lstrip('/')}"
-            inputs[key] = Input(source, address, key, int(info["size"] or 1))
+        for path, size in files.items():
+            name = path.removeprefix(root).lstrip("/")
+            # A name that is no UTF-8 keeps its odd bytes, spelt out.
+            key = f"{source.name}/{name}".encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            inputs[key] = Input(source, path, key, size or 1)
     return [inputs[key] for key in sorted(inputs)]
 
 
-def _matches(full: str) -> tuple[Any, str, dict[str, Any]]:
-    """(file system, folder before the first wildcard, {name: info}) of a path or glob."""
-    filesystem, path = url_to_fs(full)
-    if filesystem.isdir(path):
-        path = path.rstrip("/") + "/**"
-    matches = filesystem.glob(path, detail=True) if any(c in path for c in "*?[") else {}
-    if not matches and filesystem.isfile(path):
-        matches = {path: filesystem.info(path)}
-    return filesystem, _fixed_root(path), matches
+def _match_local(pattern: str) -> tuple[str, dict[str, int]]:
+    """(folder before the first wildcard, {path: size}) of files, links followed. A folder means all that is in it."""
+    escaped = taken_literally(pattern)
+    if Path(pattern).is_dir():
+        escaped += "/**"
+    sizes: dict[str, int] = {}
+    for name in glob.iglob(escaped, recursive=True, include_hidden=True):  # noqa: PTH207 - Path.glob follows no links
+        path = Path(name)
+        _check_links(path.parent)
+        if path.is_file():
+            sizes[name] = path.stat().st_size
+        elif not path.exists():
+            raise PipelineError(f"{name} is a link to {path.readlink()}, where there is no file")
+    root = Path(pattern)
+    while not root.is_dir():
+        root = root.parent
+    return str(root), sizes
+
+
+@cache
+def _check_links(folder: Path) -> None:
+    """Raise PipelineError if a link on the way to a folder leads back to a folder that it lies in."""
+    if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
+        raise PipelineError(f"{folder} is a link to a folder that it lies in; remove it or name other `paths`")
+    if folder.parent != folder:
+        _check_links(folder.parent)
+
+
+def _match_remote(address: str) -> tuple[str, dict[str, int]]:
+    """Like `_match_local`, for any fsspec URL; a file of that very name is taken before the pattern."""
+    filesystem, path = url_to_fs(address)
+    is_folder = filesystem.isdir(path)
+    if is_folder:
+        found = filesystem.find(path, detail=True)
+    elif filesystem.isfile(path):
+        found = {path: filesystem.info(path)}
+    else:
+        found = filesystem.glob(path, detail=True) if glob.has_magic(path) else {}
+    files = {filesystem.unstrip_protocol(n): int(i["size"] or 0) for n, i in found.items() if i["type"] == "file"}
+    parts = path.rstrip("/").split("/")
+    wild = next((n for n, part in enumerate(parts) if glob.has_magic(part) and not found.get(path)), len(parts) - 1)
+    root = path.rstrip("/") if is_folder else "/".join(parts[:wild])
+    return filesystem.unstrip_protocol(root), files
 
 
 def _hint(full: str) -> str:
@@ -125,13 +168,6 @@ def _hint(full: str) -> str:
     clients = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub"}
     client = clients.get(full.partition("://")[0])
     return f"; it needs `pip install {client}`, and credentials where that package looks for them" if client else ""
-
-
-def _fixed_root(path: str) -> str:
-    """The folder part of a glob that holds no wildcard."""
-    parts = path.split("/")
-    fixed = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), len(parts) - 1)
-    return "/".join(parts[:fixed])
 
 
 def _remote_identity(address: str) -> str:

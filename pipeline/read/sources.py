@@ -8,12 +8,14 @@ and with a larger share all of them and more.
 from __future__ import annotations
 
 import gzip
-import io
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import islice
+from textwrap import shorten
 from typing import IO, Any
 
 import pyarrow as pa
@@ -23,9 +25,10 @@ import zstandard
 from common.errors import PipelineError
 from common.remote import open_input
 from pipeline.config import Source
-from pipeline.documents import document_id
+from pipeline.documents import document_id, storable
 from pipeline.read.archives import Tally, read_records
 from pipeline.read.inputs import Input
+from pipeline.read.messages import PIECE, decode_members
 
 _CHUNK = 1 << 20
 _ESCAPED = 6  # bytes that a character of one byte may take in JSON
@@ -115,22 +118,28 @@ def _read_file(item: Input, max_bytes: int) -> Iterator[RawDocument]:
 
 
 def _read_jsonl(item: Input, max_bytes: int) -> Iterator[RawDocument]:
+    number = -1
     try:
-        with open_input(item.path) as raw, _decompressed(raw, item.path) as lines:
-            for number, (line, cut) in enumerate(_lines(lines, _ESCAPED * max_bytes)):
+        with open_input(item.path) as raw:
+            for number, (line, cut) in enumerate(_lines(_decompressed(raw, item.path), _ESCAPED * max_bytes)):
                 if cut:
                     yield _too_large(item, number, line[:max_bytes])
                 elif line.strip():
                     yield _json_document(item, number, line, max_bytes)
-    except (OSError, EOFError, zstandard.ZstdError) as error:
-        yield RawDocument(offset=-1, fault=f"{item.key}: cannot read any further: {error}")
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        yield _unreadable(item, f"cannot read beyond line {number + 1}: {error}")
 
 
-def _lines(file: IO[bytes], limit: int) -> Iterator[tuple[bytes, bool]]:
+def _unreadable(item: Input, message: str) -> RawDocument:
+    """What is left of a file that cannot be read any further."""
+    return RawDocument(offset=-1, fault=f"{item.key}: {message}")
+
+
+def _lines(chunks: Iterator[bytes], limit: int) -> Iterator[tuple[bytes, bool]]:
     """(line without its end, whether it was cut at `limit` bytes): a compressed line may have any size."""
     parts: list[bytes] = []
     room, cut = limit, False
-    while chunk := file.read(_CHUNK):
+    for chunk in chunks:
         *ends, tail = chunk.split(b"\n")
         for end in ends:
             yield b"".join([*parts, end[:room]]), cut or len(end) > room
@@ -148,8 +157,13 @@ def _too_large(item: Input, number: int, head: bytes) -> RawDocument:
 
 def _json_document(item: Input, number: int, line: bytes, max_bytes: int) -> RawDocument:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # more digits than Python reads as a number, or bytes that are no UTF-8
+            row = json.loads(line, parse_int=Decimal)
+    except (ValueError, RecursionError) as error:
         return RawDocument(offset=number, fault=f"line {number + 1} is not JSON: {error}")
     if not isinstance(row, dict):
         return RawDocument(offset=number, fault=f"line {number + 1} is not a JSON object")
@@ -159,36 +173,60 @@ def _json_document(item: Input, number: int, line: bytes, max_bytes: int) -> Raw
 def _row_document(item: Input, number: int, row: dict[str, Any], max_bytes: int) -> RawDocument:
     source = item.source
     text = row.get(source.text_key)
+    if isinstance(text, bytes):  # as Spark and Impala write it
+        text = text.decode() if _is_utf8(text) else None
     if not isinstance(text, str):
-        return RawDocument(
-            offset=number, fault=f"row {number + 1} has no text under `{source.text_key}`, only {sorted(row)}"
-        )
-    # Surrogates cannot be stored as UTF-8; JSON may smuggle them in as escapes.
-    data = text.encode("utf-8", "replace")
+        there = f"a value that is no UTF-8 text under `{source.text_key}`"
+        if row.get(source.text_key) is None:
+            there = f"no text under `{source.text_key}`, only {shorten(str(sorted(map(str, row))), 500)}"
+        return RawDocument(offset=number, fault=f"row {number + 1} has {there}")
+    text = storable(text)
+    data = text.encode()
     if len(data) > max_bytes:
         return _too_large(item, number, data[:max_bytes])
     url = row.get(source.url_key or "") or row.get(source.id_key or "") or f"file:{item.key}#{number}"
     others = row if source.columns is None else source.columns
     metadata = {key: row[key] for key in others if key in row and key not in (source.text_key, source.url_key)}
-    return RawDocument(
-        offset=number,
-        url=str(url),
-        media_type="text/plain",
-        text=data.decode("utf-8"),
-        metadata=metadata,
-    )
+    return RawDocument(offset=number, url=storable(str(url)), media_type="text/plain", text=text, metadata=metadata)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_parquet(item: Input, max_bytes: int) -> Iterator[RawDocument]:
+    number = 0
     try:
         with open_input(item.path) as raw, pq.ParquetFile(raw) as file:
-            number = 0
             for batch in file.iter_batches(batch_size=1000, columns=_wanted(item.source, file.schema_arrow.names)):
-                for row in batch.to_pylist():
+                for row in _python_rows(batch):
                     yield _row_document(item, number, row, max_bytes)
                     number += 1
-    except (pa.ArrowInvalid, OSError) as error:
-        yield RawDocument(offset=-1, fault=f"{item.key}: cannot read any further: {error}")
+    except Exception as error:  # noqa: BLE001 - in a damaged file Arrow meets anything, names that are no UTF-8 too
+        yield _unreadable(item, f"cannot read beyond row {number}: {error}")
+
+
+def _python_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[dict[str, Any]]:
+    """Rows of a table; a value that Python cannot hold, such as a date after the year 9999, as Arrow prints it."""
+    try:
+        yield from batch.to_pylist()
+    except Exception:  # noqa: BLE001 - Arrow's types raise what they like, KeyError for a time zone among them
+        columns = list(zip(batch.schema.names, batch.columns, strict=True))
+        for number in range(batch.num_rows):
+            yield {name: _python_value(column.slice(number, 1)) for name, column in columns}
+
+
+def _python_value(cell: pa.Array) -> Any:
+    try:
+        return cell[0].as_py()
+    except UnicodeDecodeError:
+        return cell.cast(pa.binary())[0].as_py()
+    except Exception:  # noqa: BLE001 - see above
+        return " ".join(cell.to_string().split())
 
 
 def _wanted(source: Source, names: list[str]) -> list[str] | None:
@@ -207,14 +245,27 @@ def _read_hf(item: Input, max_bytes: int) -> Iterator[RawDocument]:
             f"source `{item.source.name}`: type `hf` needs the `datasets` library: pip install datasets"
         ) from error
     rows = load_dataset(item.path, split=item.source.split, streaming=True)
-    for number, row in enumerate(rows):
-        yield _row_document(item, number, row, max_bytes)
+    number = 0
+    try:
+        for batch in rows.with_format("arrow").iter(1000):
+            for row in _python_rows(batch):
+                yield _row_document(item, number, row, max_bytes)
+                number += 1
+    except Exception as error:  # noqa: BLE001 - the library's readers of other people's formats raise anything
+        yield _unreadable(item, f"cannot read beyond row {number}: {error} ({type(error).__name__})")
 
 
-def _decompressed(raw: IO[bytes], path: str) -> IO[bytes]:
-    """The decompressed bytes of `raw`; the format follows from the file's name."""
-    if path.endswith(".gz"):
-        return gzip.open(raw)  # type: ignore[return-value]
-    if path.endswith((".zst", ".zstd")):
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw))
-    return raw
+def _decompressed(raw: IO[bytes], path: str) -> Iterator[bytes]:
+    """The decompressed bytes of `raw`, all that come before any damage; the format follows from the file's name.
+
+    Raises EOFError if a compressed stream ends before its end.
+    """
+    name = path.lower()
+    if name.endswith(".gz"):
+        with gzip.open(raw) as file:
+            yield from iter(lambda: file.read1(_CHUNK), b"")
+    elif name.endswith((".zst", ".zstd")):
+        make_decoder = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj
+        yield from decode_members(iter(lambda: raw.read(PIECE), b""), make_decoder)
+    else:
+        yield from iter(lambda: raw.read(_CHUNK), b"")

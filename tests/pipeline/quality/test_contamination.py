@@ -41,6 +41,9 @@ def test_evaluation_files(tmp_path: Path) -> None:
         file.write("four\n\nfive\n")
     texts = read_evaluations([tmp_path / "a.jsonl", tmp_path / "b.txt.gz"])
     assert [text.strip() for text in texts] == ["one", "two", "three", "four", "five"]
+    (tmp_path / "c.jsonl").write_text('{"q": "six"}\r\n', encoding="utf-8-sig")
+    (tmp_path / "d.txt").write_text("seven", encoding="utf-8-sig")
+    assert [text.strip() for text in read_evaluations([tmp_path / "c.jsonl", tmp_path / "d.txt"])] == ["six", "seven"]
     (tmp_path / "bad.jsonl").write_text('{"q": 1}\n{"q"')
     with pytest.raises(PipelineError, match=r"bad.jsonl: line 2: not readable as JSON lines"):
         read_evaluations([tmp_path / "bad.jsonl"])

@@ -180,6 +180,72 @@ def test_headers_in_any_case(tmp_path: Path) -> None:
     assert (tally.skipped, tally.damage) == ({}, [])
 
 
+def claiming(deltas: dict[int, int], kind: str = "response") -> list[bytes]:
+    """Six records of a kind whose lengths are wrong by `deltas`; each body names its record."""
+    head = "WARC/1.0\r\nWARC-Type: {}\r\nWARC-Target-URI: https://a.example/{}\r\nContent-Length: {}\r\n\r\n"
+    http = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>Page {}. {}</p>"
+    records = []
+    for number in range(6):
+        block = http.format(number, "Its own text. " * 9)
+        length = len(block) + deltas.get(number, 0)
+        records.append(f"{head.format(kind, number, length)}{block}\r\n\r\n".encode())
+    return records
+
+
+PACKS = {
+    "a.warc": b"".join,
+    "whole.warc.gz": lambda records: gzip.compress(b"".join(records)),
+    "whole.warc.zst": lambda records: zstandard.compress(b"".join(records)),
+    "whole.warc.lz4": lambda records: lz4.frame.compress(b"".join(records)),
+    "each.warc.gz": lambda records: b"".join(map(gzip.compress, records)),
+    "each.warc.zst": lambda records: b"".join(map(zstandard.compress, records)),
+}
+
+
+@pytest.mark.parametrize("name", PACKS)
+@pytest.mark.parametrize("delta", [-40, -1, 1, 4, 5, 6, 8, 12, 20, 60, 200, 300, 700, 5000, 70_000_000])
+def test_wrong_length_never_takes_the_next_record(tmp_path: Path, name: str, delta: int) -> None:
+    for wrong in ({0: delta}, {1: delta}, {1: delta, 2: delta, 4: delta}):
+        (tmp_path / name).write_bytes(PACKS[name](claiming(wrong)))
+        tally = Tally()
+        found = list(read_records(str(tmp_path / name), tally=tally))
+        assert [record.url[-1] for record in found] == list("012345")
+        assert all(record.body.startswith(b"<p>Page %d." % number) for number, record in enumerate(found))
+        assert not any(b"WARC" in record.body for record in found)
+        assert len({record.offset for record in found}) == 6
+        if delta > 4:
+            assert [offset for offset, _ in tally.damage] == [found[number].offset for number in wrong]
+
+
+def test_wrong_length_of_a_record_that_is_no_page(tmp_path: Path) -> None:
+    for name, pack in PACKS.items():
+        records = claiming({}, "response")
+        records[2] = claiming({2: 200}, "request")[2]
+        (tmp_path / name).write_bytes(pack(records))
+        assert [record.url[-1] for record in read_records(str(tmp_path / name))] == list("01345")
+
+
+def test_an_archive_within_a_page_belongs_to_the_page(tmp_path: Path) -> None:
+    inner = b"<p>An archive:\r\n\r\n" + claiming({})[5] + b"</p>"
+    for name, pack in PACKS.items():
+        head = b"WARC/1.0\r\nWARC-Type: resource\r\nWARC-Target-URI: urn:x\r\nContent-Length: %d\r\n\r\n" % len(inner)
+        (tmp_path / name).write_bytes(pack([head + inner + b"\r\n\r\n", *claiming({})]))
+        tally = Tally()
+        found = list(read_records(str(tmp_path / name), tally=tally))
+        assert found[0].body == inner
+        assert ([record.url[-1] for record in found], tally.damage) == (list("x012345"), [])
+
+
+def test_what_belongs_to_no_record_is_entered(tmp_path: Path) -> None:
+    records = claiming({})
+    lost = records[3].replace(b"WARC/1.0", b"XXXX/1.0")
+    for behind in (records[4:], []):
+        (tmp_path / "a.warc").write_bytes(b"".join([*records[:3], lost, *behind]))
+        tally = Tally()
+        assert len(list(read_records(str(tmp_path / "a.warc"), tally=tally))) == 3 + len(behind)
+        assert ["belong to no record" in message for _, message in tally.damage] == [True]
+
+
 REAL = {"good": 44, "arc": 3, "hostile": 24, "odd": 7, "disputed": 1}
 # What warcio calls a second record here is a line inside the body of the only one, a request.
 ONE_RECORD = "netarchivesuite+jwat__invalid-warcfile-fields-invalidformat.warc"
