@@ -127,6 +127,22 @@ class DataConfig(Model):
         65_536, description="number of samples that are shuffled together; part of the order of the data"
     )
     cache_gb: Positive = Field(32.0, description="largest local cache of remote or compressed shards, in 10^9 bytes")
+    validation: list[str] | None = Field(
+        None,
+        description="MDS folders without a manifest: data sets to hold out, by name or pattern (`books/val*`), all"
+        " others being trained on; default: those whose path has a word such as val, dev or test",
+    )
+    sequence_length: Count | None = Field(
+        None,
+        description="MDS folders without a manifest: tokens that a sample predicts; shorter samples are padded;"
+        " default: the longest training sample's, less one",
+    )
+    bos: str | None = Field(
+        None, description="MDS folders without a manifest: token before each document; default: the tokenizer's own"
+    )
+    eos: str | None = Field(
+        None, description="MDS folders without a manifest: token that ends documents; default: the tokenizer's own"
+    )
 
 
 class CheckpointConfig(Model):
@@ -211,6 +227,15 @@ class TrainConfig(Model):
     evaluation: EvaluationConfig = EvaluationConfig()
     prompts: list[str] = Field([], description="prompts that the model continues at each evaluation")
 
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        if self.initial is not None and "preset" in self.model_fields_set:
+            raise ValueError(
+                "`preset` and `initial` exclude each other: the given model has its own shape; set the learning rates "
+                "by `optimizer.lr` and `optimizer.muon_lr`"
+            )
+        return self
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -235,6 +260,9 @@ PRESETS = {
 }
 
 
+CONTINUABLE = {"rope_base", "rope_scaling", "norm_eps"}  # fields of a given model that need no other weights
+
+
 def resolve_model(config: TrainConfig, vocab_size: int, context: int) -> ModelConfig:
     """The preset's shape with the fields of `model:`, for this vocabulary and context (in tokens).
 
@@ -251,6 +279,22 @@ def resolve_model(config: TrainConfig, vocab_size: int, context: int) -> ModelCo
         return ModelConfig(**shape)
     except ValueError as error:
         raise TrainerError(f"model: these fields do not fit preset `{config.preset}`: {error}") from None
+
+
+def continued_shape(config: TrainConfig, given: ModelConfig, context: int) -> ModelConfig:
+    """The shape of a given model (`train.initial`) in training: with this context and the fields of `model:`.
+
+    Raises TrainerError for a field that would need other weights.
+    """
+    wanted = {name: getattr(config.model, name) for name in type(config.model).model_fields}
+    changed = {name: value for name, value in wanted.items() if value not in (None, getattr(given, name))}
+    if fixed := changed.keys() - CONTINUABLE:
+        raise TrainerError(
+            "train.initial: "
+            + ", ".join(f"model.{name} is {changed[name]}, the given model's {getattr(given, name)}" for name in fixed)
+            + f"; its weights decide that. Remove the field; {', '.join(sorted(CONTINUABLE))} can be changed"
+        )
+    return given.model_copy(update=changed | {"context": context})
 
 
 def learning_rates(config: TrainConfig) -> tuple[float, float]:
