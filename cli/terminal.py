@@ -47,11 +47,16 @@ def choices() -> Choices:
     return CHOICES.get(Choices())
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would end the process here
+
+
 def make_console(*, stderr: bool) -> Console:
     """A console that neither reads markup in its text nor wraps a pipe's lines at a terminal's width."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    return _Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def messages() -> Console:
