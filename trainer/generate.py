@@ -11,6 +11,7 @@ without a cache).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from trainer.model import Cache, Transformer
 from trainer.trained import load_model, load_tokenizer
 from trainer.vocabulary import Special, drawable
 
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # what tokenizers with byte fallback call the token of a byte
 Scores = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -124,16 +126,19 @@ class Continuation:
 
     def __init__(self, codec: Tokenizer, prompt: list[int]) -> None:
         self.codec, self.ids, self.text, self.tokens = codec, list(prompt), "", 0
-        self.start, self.end = max(0, len(prompt) - 8), len(prompt)  # tokens whose text was given, to decode with
+        self.start, self.end = 0, len(prompt)  # tokens whose text was given, to decode with
 
     def add(self, token: int | None, *, last: bool) -> str:
-        """The new text, empty until a character is complete; after the last token all of it."""
+        """The new text, empty until characters and runs of byte tokens are complete; after the last token all of it."""
         if token is not None:
             self.ids.append(token)
             self.tokens += 1
         known = self.codec.decode(self.ids[self.start : self.end])
         text: str = self.codec.decode(self.ids[self.start :])
-        if not last and (text.endswith("\N{REPLACEMENT CHARACTER}") or len(text) <= len(known)):
+        partial = text.endswith("\N{REPLACEMENT CHARACTER}") or BYTE.fullmatch(
+            self.codec.id_to_token(self.ids[-1]) or ""
+        )
+        if not last and (partial or len(text) <= len(known)):
             return ""
         self.start, self.end = self.end, len(self.ids)
         self.text += (piece := text[len(known) :])

@@ -217,7 +217,9 @@ def test_plain_folders_without_usable_tokens_are_refused(tmp_path: Path) -> None
         open_shards(tmp_path / "short", tmp_path / "cache")
     ragged = [*plain(2, 5, "uint16"), *plain(1, 7, "uint16")]
     write_mds(tmp_path / "ragged", ragged, {"tokens": "ndarray:uint16"})
-    with pytest.raises(TrainerError, match=r"sample 2 has 7 tokens, expected at most 5; set `train.data.sequence_length`"):
+    with pytest.raises(
+        TrainerError, match=r"sample 2 has 7 tokens, expected at most 5; set `train.data.sequence_length`"
+    ):
         open_shards(tmp_path / "ragged", tmp_path / "cache", DataConfig(sequence_length=4))
 
 
