@@ -38,8 +38,8 @@ _RESUME = "stopped; finished work is kept, and the same command resumes from the
 class Terminated(KeyboardInterrupt):
     """A signal stopped the process."""
 
-    def __init__(self, signal: int) -> None:
-        self.signal = signal
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        self.signal = number
 
 
 class Boundary(TyperGroup):
