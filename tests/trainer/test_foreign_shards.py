@@ -66,9 +66,9 @@ def test_the_recipe_decides_where_names_do_not(tmp_path: Path) -> None:
     assert opened() == (["gold", "train", "train-test"], [])
     assert opened("gold") == (["train", "train-test"], ["gold"])
     assert opened("train-*", "go*") == (["train"], ["gold", "train-test"])
-    with pytest.raises(TrainerError, match="'silver' matches none of the data sets gold, train, train-test"):
+    with pytest.raises(TrainerError, match=r"'silver' matches none of the data sets gold, train, train-test"):
         opened("silver")
-    with pytest.raises(TrainerError, match="held-out data sets only"):
+    with pytest.raises(TrainerError, match=r"held-out data sets only"):
         opened("*")
 
 
@@ -88,15 +88,15 @@ def test_links_are_followed_and_none_is_lost(tmp_path: Path) -> None:
         open_shards(folder, tmp_path / "cache")
     (folder / "deep/code").unlink()
     (folder / "deep/up").symlink_to(folder)
-    with pytest.raises(TrainerError, match="deep/up is a link to .* a folder above it"):
+    with pytest.raises(TrainerError, match=r"deep/up is a link to .* a folder above it"):
         open_shards(folder, tmp_path / "cache")
     (folder / "deep/up").unlink()
     (folder / "deep/same").symlink_to(store / "val")
-    with pytest.raises(TrainerError, match="store/val is both trained on and held out"):
+    with pytest.raises(TrainerError, match=r"store/val is both trained on and held out"):
         open_shards(folder, tmp_path / "cache")
     (folder / "deep/same").unlink()
     (store / "web/index.json").unlink()
-    with pytest.raises(TrainerError, match="deep/web has no index.json"):
+    with pytest.raises(TrainerError, match=r"deep/web has no index.json"):
         open_shards(folder, tmp_path / "cache")
 
 
@@ -110,7 +110,7 @@ def test_an_output_never_lies_among_the_shards(tmp_path: Path) -> None:
         ("mds/train", "mds/other"),
         ("mds/train", "mds"),
     ):
-        with pytest.raises(TrainerError, match="name another folder with `--output`"):
+        with pytest.raises(TrainerError, match=r"name another folder with `--output`"):
             train(small_run(), tmp_path / shards, tmp_path / output)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -139,7 +139,7 @@ def test_other_samples_under_the_same_index_are_refused(tmp_path: Path, change: 
     change(tmp_path / "set")
     assert (tmp_path / "set/index.json").read_bytes() == index
     with pytest.raises(
-        TrainerError, match="shards: checkpoint .*the samples differ, or their files were written again"
+        TrainerError, match=r"shards: checkpoint .*the samples differ, or their files were written again"
     ):
         train(small_run(steps=4), tmp_path / "set", tmp_path / "out")
 
@@ -163,7 +163,7 @@ def test_lengths_are_settled_before_the_first_step(tmp_path: Path) -> None:
     ):
         train(small_run(), tmp_path / "longer", tmp_path / "out")
     assert open_shards(tmp_path / "longer", tmp_path / "cache", DataConfig(sequence_length=64)).sequence_length == 64
-    with pytest.raises(TrainerError, match="no sample has more than one token"):
+    with pytest.raises(TrainerError, match=r"no sample has more than one token"):
         open_shards(tmp_path / "none", tmp_path / "cache")
     for name, longest in (("late", 60), ("short", 33), ("one", 33)):
         recorder = Recorder()
@@ -178,7 +178,7 @@ def test_a_sample_that_no_survey_saw_costs_no_step(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("trainer.shards.SURVEY", 4)
     byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
     write_mds(tmp_path / "train", [*rows(200, 33), *rows(1, 60)], UINT16)
-    with pytest.raises(TrainerError, match="sample 200 has 60 tokens") as raised:
+    with pytest.raises(TrainerError, match=r"sample 200 has 60 tokens") as raised:
         train(small_run(steps=40, checkpoint={"every": 100}), tmp_path, tmp_path.with_name("out-a"))
     (step,) = (tmp_path.with_name("out-a") / "checkpoints").glob("step-*")
     assert int(step.name[5:]) > 0
@@ -197,7 +197,7 @@ def test_an_evaluation_that_fails_leaves_the_checkpoint_and_is_made_up_for(
 
     with monkeypatch.context() as patch:
         patch.setattr("trainer.loop.evaluate", fail)
-        with pytest.raises(TrainerError, match="nothing can be"):
+        with pytest.raises(TrainerError, match=r"nothing can be"):
             train(small_run(), shards, tmp_path / "cut")
     assert [path.name for path in sorted((tmp_path / "cut/checkpoints").iterdir())] == [
         "step-00000004",
@@ -220,13 +220,15 @@ def test_ids_with_holes_and_reserved_ids(tmp_path: Path) -> None:
     assert (shards.vocab_size, shards.eos_id) == (301, 300)
     samples[3]["tokens"][5] = 307
     write_mds(tmp_path / "set/more", samples, UINT16)
-    with pytest.raises(TrainerError, match="sample 3 holds token 307, .* set `train.model.vocab_size` to at least 308"):
+    with pytest.raises(
+        TrainerError, match=r"sample 3 holds token 307, .* set `train.model.vocab_size` to at least 308"
+    ):
         open_shards(tmp_path / "set", tmp_path / "cache")
     assert open_shards(tmp_path / "set", tmp_path / "cache", vocab_size=512).vocab_size == 512
 
 
 def test_a_manifest_decides_by_itself(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match="train.data.sequence_length: .*manifest.json decides; remove the field"):
+    with pytest.raises(TrainerError, match=r"train.data.sequence_length: .*manifest.json decides; remove the field"):
         open_shards(shards, tmp_path / "cache", DataConfig(sequence_length=8))
 
 
