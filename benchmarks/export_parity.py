@@ -44,7 +44,7 @@ class Ours:
         greedy = Sampling(temperature=0, max_tokens=WRITTEN)
         self.written: dict[str, list[int]] = {prompt: [] for prompt in PROMPTS}
         prompts = [self.encode(prompt) for prompt in PROMPTS]
-        for row, token, _ in stream_tokens(self.model, prompts, greedy, self.trained.eos_id):
+        for row, token, _ in stream_tokens(self.model, prompts, greedy, self.trained.special.eos):
             if token is not None:
                 self.written[PROMPTS[row]].append(token)
 

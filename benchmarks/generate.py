@@ -43,7 +43,7 @@ def next_token(model: Transformer, text: list[int]) -> int:
 def with_cache(model: Transformer, prompt: list[int]) -> tuple[list[int], float]:
     begun = time.perf_counter()
     sampling = Sampling(max_tokens=TOKENS, temperature=0)
-    tokens = [token for _, token, _ in stream_tokens(model, [prompt], sampling, None) if token is not None]
+    tokens = [token for _, token, _ in stream_tokens(model, [prompt], sampling) if token is not None]
     return tokens, time.perf_counter() - begun
 
 

@@ -123,9 +123,9 @@ def bits_per_byte(train_dir: Path, texts: Sequence[Text]) -> float:
     from trainer.trained import load_model, load_tokenizer
 
     model, meta = load_model(train_dir, "auto")
-    codec, masked = load_tokenizer(train_dir, meta), bool(meta["settings"].get("document_mask", True))
+    (codec, special), masked = load_tokenizer(train_dir, meta), bool(meta["settings"].get("document_mask", True))
     pairs = ((each.name, each.text) for each in texts)
-    tally = score(model, text_batches(pairs, codec, meta["eos_id"], model.config.context, masked=masked))
+    tally = score(model, text_batches(pairs, codec, special, model.config.context, masked=masked))
     return float(tally.scores()["bits_per_byte"])
 
 

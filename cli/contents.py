@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -141,15 +142,26 @@ def read_texts(path: Path, limit: int | None = None, option: str = "--text") -> 
         content = (gzip.decompress(data) if path.name.endswith(".gz") else data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{option}: {path} is not UTF-8 (byte {error.start})") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise RecipeError(f"{option}: {path} is not intact gzip ({error})") from None
     if not path.name.removesuffix(".gz").endswith(".jsonl"):
         yield Text(f"{path}:1", content, path.stem, "und")
         return
     lines = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise RecipeError(f"{option}: {path} has no documents")
     for number, line in lines[:limit]:
         try:
-            row = json.loads(line)
-            body = row["text"]
-        except (ValueError, KeyError, TypeError):
-            raise RecipeError(f'{option}: {path}:{number}: expected a JSON object with a field "text"') from None
-        language = row.get("language") or row.get("lang") or "und"
-        yield Text(f"{path}:{number}", body, row.get("source") or path.stem, language)
+            row = dict(json.loads(line))
+            language = row.get("language") or row.get("lang") or "und"
+            values = row["text"], row.get("source") or path.stem, language
+            for value in values:
+                value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise RecipeError(f"{option}: {path}:{number}: a lone surrogate, which is not text ({error})") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise RecipeError(
+                f'{option}: {path}:{number}: expected a JSON object with a text "text"; "source" and "language", where '
+                "given, must be texts too"
+            ) from None
+        yield Text(f"{path}:{number}", *values)

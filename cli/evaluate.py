@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.contents import Text, read_texts, select_rows
-from cli.options import Result, Run
+from cli.options import End, Result, Run, Step, TokenizerFile
 from cli.terminal import bits_per_byte, choices, make_table, messages, printable, score_cells
 from common.errors import RecipeError
 
@@ -31,7 +31,8 @@ def evaluate(
     run: Run,
     text: Annotated[list[Path] | None, typer.Option(help="A jsonl(.gz) or txt file to score; repeatable.")] = None,
     step: Annotated[
-        list[int] | None, typer.Option(help="Step of a checkpoint to score; repeatable; default: the newest.")
+        list[str] | None,
+        typer.Option(metavar="N|best|last", help="Checkpoint to score; repeatable; default: the last."),
     ] = None,
     all_steps: Annotated[bool, typer.Option("--all-steps", help="Score every checkpoint that is kept.")] = False,
     limit: Annotated[
@@ -40,6 +41,8 @@ def evaluate(
     lm_eval: Annotated[
         str | None, typer.Option(metavar="TASKS", help="lm-eval tasks or their YAML files, comma-separated.")
     ] = None,
+    tokenizer: TokenizerFile = None,
+    eos: End = None,
 ) -> Result:
     """Score a run's model: loss, bits per byte, in-context learning, contamination, lm-eval tasks.
 
@@ -48,32 +51,35 @@ def evaluate(
     Example: pretrain eval runs/demo --text mine.jsonl --all-steps --json
     """
     from trainer.checkpoint import list_checkpoints
-    from trainer.shards import open_shards
+    from trainer.shards import open_as_trained
 
     folder = run.trained
     texts = [document for file in text or () for document in read_texts(file, limit)]
-    shards = open_shards(run.shards, folder / "shards-cache") if run.shards.is_dir() else None
+    shards = open_as_trained(run.shards, folder / "shards-cache", run.state) if run.shards.is_dir() else None
     if not (texts or shards or lm_eval):
         raise RecipeError(f"{run.path} has no shards; give --text FILE or --lm-eval TASKS")
-    steps = [number for number, _ in list_checkpoints(folder / "checkpoints")] if all_steps else sorted(set(step or ()))
-    newest: list[int | None] = [None]
-    checkpoints = [_score(folder, number, shards, texts, limit) for number in steps or newest]
+    steps: list[Any] = list(dict.fromkeys(step or ())) or [None]
+    if all_steps:
+        steps = [number for number, _ in list_checkpoints(folder / "checkpoints")]
+    scored = [_score(folder, number, shards, texts, limit, tokenizer, eos) for number in steps]
+    checkpoints = sorted({each["step"]: each for each in scored}.values(), key=lambda each: int(each["step"]))
     report: dict[str, Any] = {"checkpoints": checkpoints}
     if shards and texts:
-        report["contamination"] = _contamination(folder, shards, texts)
+        report["contamination"] = _contamination(tokenizer or folder / "tokenizer.json", shards, texts)
     if lm_eval:
         from trainer.export.harness import run_tasks
         from trainer.trained import load_trained
 
-        report["lm_eval"] = run_tasks(load_trained(folder), lm_eval.split(","), limit=limit)
+        report["lm_eval"] = run_tasks(load_trained(folder, tokenizer, steps[-1], eos), lm_eval.split(","), limit=limit)
     for warning in checkpoints[-1]["warnings"]:
         messages().print(warning, soft_wrap=True)
     return Result(report, *_tables(report))
 
 
 def _score(
-    folder: Path, step: int | None, shards: Shards | None, texts: list[Text], limit: int | None
-) -> dict[str, Any]:
+    folder: Path, step: int | str | None, shards: Shards | None, texts: list[Text], limit: int | None,
+    tokenizer: Path | None, eos: str | None,
+) -> dict[str, Any]:  # fmt: skip
     """Scores of one checkpoint: {step, tokens, warnings, sets: {held-out or file: scores}}."""
     from trainer.score import score, shard_batches, text_batches
     from trainer.trained import load_model, load_tokenizer
@@ -85,13 +91,11 @@ def _score(
         tally = score(model, shard_batches(shards, masked=masked and shards.has_documents, limit=limit))
         sets["held-out"] = _grouped(tally, _shard_groups(shards.folder))
     if texts:
-        codec, eos = load_tokenizer(folder, meta), meta["eos_id"]
-        if eos is None:
-            raise RecipeError(f"{folder}: the tokenizer has no end-of-document token from which a text could begin")
+        codec, special = load_tokenizer(folder, meta, tokenizer, eos)
         for file in dict.fromkeys(document.name.rpartition(":")[0] for document in texts):
             mine = [document for document in texts if document.name.rpartition(":")[0] == file]
             pairs = ((document.name, document.text) for document in mine)
-            tally = score(model, text_batches(pairs, codec, eos, model.config.context, masked=masked))
+            tally = score(model, text_batches(pairs, codec, special, model.config.context, masked=masked))
             sets[file] = _grouped(tally, {each.name: (each.source, each.language) for each in mine})
     return {"step": meta["step"], "tokens": meta["tokens"], "warnings": meta["warnings"], "sets": sets}
 
@@ -120,14 +124,14 @@ def _shard_groups(folder: Path) -> dict[str, tuple[str, str]]:
     return {row["id"]: (row["source"], row["language"] or "und") for row in rows}
 
 
-def _contamination(folder: Path, shards: Shards, texts: list[Text]) -> dict[str, Any]:
+def _contamination(tokenizer: Path, shards: Shards, texts: list[Text]) -> dict[str, Any]:
     """Texts that share NGRAM tokens in a row with a training sample, by share of their tokens, largest first."""
     import numpy as np
-    from tokenizers import Tokenizer
 
     from trainer.score import NGRAM, find_overlaps
+    from trainer.vocabulary import load_codec
 
-    codec = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    codec = load_codec(tokenizer)
     codec.encode_special_tokens = True
     encoded = codec.encode_batch_fast([document.text for document in texts], add_special_tokens=False)
     named = zip([document.name for document in texts], (np.array(each.ids, np.int64) for each in encoded), strict=True)
@@ -196,8 +200,11 @@ def generate(
     ] = None,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: avoid tokens that occurred before.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random choices.")] = 1,
+    step: Step = None,
+    tokenizer: TokenizerFile = None,
+    eos: End = None,
 ) -> Result:
-    """Continue prompts with a run's newest checkpoint. The text of a single prompt is printed as it is written.
+    """Continue prompts with a run's model. The text of a single prompt is printed as it is written.
 
     Example: pretrain generate runs/demo --prompt "This function returns" --tokens 50
     """
@@ -207,8 +214,9 @@ def generate(
     sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
     stream = _Stream(prompt[0]) if len(prompt) == 1 and not choices().json else None
     completions = continue_prompts(
-        run.trained, prompt, sampling, device="auto", on_text=stream.write if stream else None
-    )
+        run.trained, prompt, sampling, step=step, tokenizer=tokenizer, eos=eos, device="auto",
+        on_text=stream.write if stream else None,
+    )  # fmt: skip
     if stream:
         stream.end()
     texts = [] if stream else [printable(each.prompt + each.text) + "\n" for each in completions]

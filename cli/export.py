@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.contents import read_recipe
-from cli.options import Result, Run
+from cli.options import End, Result, Run, Step, TokenizerFile
 from cli.terminal import megabytes, messages
 from common.errors import PipelineError
 from common.files import sha256
@@ -38,15 +38,18 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="Where to write; default: export/hf or export/model.gguf in the run folder.")
     ] = None,
+    step: Step = None,
+    tokenizer: TokenizerFile = None,
+    eos: End = None,
 ) -> Result:
-    """Write a run's newest checkpoint for transformers, vLLM, llama.cpp, Ollama.
+    """Write a run's model for transformers, vLLM, llama.cpp, Ollama.
 
     Example: pretrain export runs/demo --format gguf --dtype q8_0
     """
     from trainer.export.card import model_card
     from trainer.trained import load_trained
 
-    trained = load_trained(run.trained)
+    trained = load_trained(run.trained, tokenizer, step, eos)
     for warning in trained.warnings:
         messages().print(warning, soft_wrap=True)
     output = output or run.exported[format.value]
@@ -71,7 +74,7 @@ def import_model(
     output: Annotated[Path, typer.Argument(help="Folder for the model.", show_default=False)],
     hf: Annotated[Path, typer.Option(help="Hugging Face folder on disk.", show_default=False)],
 ) -> Result:
-    """Import a Llama- or Qwen3-shaped Hugging Face model, to train on, generate from, score or export.
+    """Import a Hugging Face model (Llama, Mistral, Qwen2, Qwen3), to train on, generate from, score or export.
 
     Train on it with `train.initial: FOLDER` in a recipe whose tokenizer is FOLDER/tokenizer.json.
 

@@ -3,7 +3,7 @@
     0    done
     1    the work failed (a damaged file, a full disk, an unusable model): the message says what to do
     2    bad usage or a bad recipe
-    130  stopped by Ctrl-C, 143 by SIGTERM; the same command resumes
+    130  stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 138 by SIGUSR1; the same command resumes
 
 A command returns a `Result`, which is printed as JSON (--json) or for people. Errors meant for people become a message
 and an exit code; any other exception is a bug and keeps its traceback. Commands import what they need when they run, so
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO, TypeVar, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -29,12 +30,16 @@ from cli.options import Result, common_options
 from common.errors import Interrupted, PretrainError, RecipeError
 from common.runfolder import RunFolder
 
+T = TypeVar("T")
 _OURS = {"common", "pipeline", "trainer", "recipes", "cli", "data"}
 _RESUME = "stopped; finished work is kept, and the same command resumes from there"
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM stopped the process."""
+    """A signal stopped the process."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        self.signal = number
 
 
 class Boundary(TyperGroup):
@@ -49,8 +54,8 @@ class Boundary(TyperGroup):
             _end(error, str(error), 2)
         except PretrainError as error:
             _end(error, str(error), 1)
-        except BrokenPipeError:
-            raise  # `pretrain inspect ... | head`: typer ends quietly
+        except BrokenPipeError:  # `pretrain inspect ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python flushes at its end
         except OSError as error:
             if stopped := _stop_behind(error):
                 _end(stopped, _RESUME, _stop_code(stopped))
@@ -129,23 +134,57 @@ app.add_typer(quality_model, name="quality-model")
 
 def main() -> None:
     """Entry point of the command `pretrain`."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed by the caller: the next file opened would take its number
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # documents hold any character
+    sys.stderr = cast("TextIO", Messages(sys.stderr))
     app()
+
+
+class Messages:
+    """stderr that goes silent where nobody reads it or its disk is full: messages must not end the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._try(lambda: self._stream.write(text)) or len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            return None
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Make SIGTERM raise as Ctrl-C does, so that workers end and temporary files are removed."""
+    """Make signals raise as Ctrl-C does, so that workers end and temporary files are removed; nohup's stays ignored."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
@@ -158,7 +197,7 @@ def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
 
 
 def _stop_code(stopped: KeyboardInterrupt) -> int:
-    return 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
+    return 128 + (stopped.signal if isinstance(stopped, Terminated) else signal.SIGINT)
 
 
 def _describe(error: OSError) -> str:

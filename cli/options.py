@@ -32,6 +32,18 @@ Run = Annotated[
     RunFolder,
     typer.Argument(parser=lambda path: RunFolder(Path(path)), help="Run folder, e.g. runs/demo.", show_default=False),
 ]
+Step = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|best|last", help="Checkpoint: a step, the best by held-out loss, or the last; default: last."
+    ),
+]
+TokenizerFile = Annotated[
+    Path | None, typer.Option("--tokenizer", help="The shards' tokenizer.json, where the run has no copy of it.")
+]
+End = Annotated[
+    str | None, typer.Option("--eos", metavar="TOKEN", help="Token that ends documents, where the run does not tell.")
+]
 RecipeFile = Annotated[Path, typer.Argument(help="Recipe file.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,

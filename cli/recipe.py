@@ -12,7 +12,7 @@ import typer
 
 from cli.options import Overrides, RecipeFile, Result
 from cli.terminal import duration
-from common.errors import RecipeError
+from common.errors import RecipeError, TrainerError
 from common.runfolder import RunFolder
 
 if TYPE_CHECKING:
@@ -32,9 +32,29 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> Result:
     check_paths(loaded)
     value = {"recipe": str(recipe), "run": str(loaded.run), "resolved": loaded.recipe.model_dump(mode="json")}
     train = loaded.recipe.train
-    training = f"; trains `{train.preset}` for {train.steps:,} steps" if train else "; corpus only"
+    training = f"; trains {_model(loaded)} for {train.steps:,} steps" if train else "; corpus only"
     stages = " > ".join(loaded.recipe.stage_names)
     return Result(value, f"{recipe}: valid; {stages}{training}; run folder {loaded.run}")
+
+
+def _model(loaded: Loaded[Recipe]) -> str:
+    """The model that a recipe trains. Raises RecipeError where it asks a given one for another shape."""
+    from recipes.load import training_config
+    from trainer.config import ModelConfig, continued_shape
+
+    config, length = training_config(loaded), loaded.recipe.tokenize.sequence_length
+    if config.initial is None:
+        return f"`{config.preset}`"
+    if not (state := RunFolder(Path(config.initial)).state):
+        raise RecipeError(f"train.initial: {config.initial} holds no model; `pretrain import` makes one")
+    given = ModelConfig(**state["model"])
+    try:
+        shape = continued_shape(config, given, length)
+    except TrainerError as error:
+        raise RecipeError(str(error)) from None
+    changed = [f"{name} {value}" for name, value in shape if value != getattr(given, name)]
+    text = f"`{config.initial}` ({shape.layers} layers of width {shape.width}, vocabulary {shape.vocab_size:,})"
+    return f"{text} further{', with ' + ', '.join(changed) if changed else ''}"
 
 
 def schema() -> Result:

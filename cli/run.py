@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,6 +103,8 @@ def train(
         training = load_training(recipe, overrides)
         folder = training.run if recipe or "://" in shards else Path(os.path.normpath(Path(shards) / ".."))
         output = output or RunFolder(folder).train
+        if "://" not in shards and output.resolve() == Path(shards).resolve():
+            raise RecipeError(f"{output} holds the shards; say with `--output DIR` where the model shall go")
         _train(training_config(training), shards, output, skip_steps=skip_steps)
         return _finish(output.parent if output.name == TRAIN else output)
     if recipe is None:
@@ -219,7 +221,8 @@ def _train(
             if resuming and not view.started:
                 error.add_note(f"To train from the start instead and keep the earlier run: {start_over}")
             raise
-    show(training_summary(result))
+    with suppress(OSError):  # nobody reads it: the training is complete all the same
+        show(training_summary(result))
 
 
 def _finish(run: Path, mirror: Mirror | None = None) -> Result | None:

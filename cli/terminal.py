@@ -47,11 +47,16 @@ def choices() -> Choices:
     return CHOICES.get(Choices())
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would end the process here
+
+
 def make_console(*, stderr: bool) -> Console:
     """A console that neither reads markup in its text nor wraps a pipe's lines at a terminal's width."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    return _Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def messages() -> Console:
@@ -259,6 +264,12 @@ class TrainingView(View, Observer):
             f"train: {info['parameters'] / 1e6:,.1f} M parameters, {self._steps:,} steps of {self._step_tokens:,}"
             f" tokens, {info['optimizer']}, {info['precision']} on {info['device']}"
         )
+        for split, verb in (("train", "trains on"), ("validation", "holds out")):
+            listed = (
+                f"{name} ({each['samples']:,} samples, {each['tokens']:,} tokens)"
+                for name, each in info["streams"][split].items()
+            )
+            self.say(f"train: {verb} {', '.join(listed) or 'nothing'}")
         self.start_bar("train", self._steps, info["step"], MofNCompleteColumn())
 
     def resumed(self, step: int) -> None:
@@ -275,7 +286,8 @@ class TrainingView(View, Observer):
 
     def evaluated(self, record: dict[str, Any]) -> None:
         bits = f", {bits_per_byte(record)} bits per byte" if "bits_per_byte" in record else ""
-        self.say(f"train: step {record['step']:,}  validation loss {record['loss']:.3f}{bits}")
+        loss = f"{record['loss']:.3f}" if "loss" in record else "none: the held-out samples have nothing to predict"
+        self.say(f"train: step {record['step']:,}  validation loss {loss}{bits}")
 
     def checkpointed(self, step: int, path: Any) -> None:
         if not self.console.is_terminal or self.verbose:
@@ -313,7 +325,7 @@ def validation_table(validation: dict[str, Any]) -> Table:
 
 def score_cells(scores: dict[str, Any]) -> tuple[str, str, str]:
     """Loss, bits per byte (`-` where unknown) and tokens as a table shows them."""
-    return f"{scores['loss']:.3f}", bits_per_byte(scores), f"{scores['tokens']:,}"
+    return f"{scores['loss']:.3f}" if "loss" in scores else "-", bits_per_byte(scores), f"{scores['tokens']:,}"
 
 
 def bits_per_byte(scores: dict[str, Any]) -> str:

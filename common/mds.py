@@ -10,7 +10,8 @@ is: uint32 size of each column of no fixed size, then the columns. An array is: 
 (dimensions << 2 | log2 of the bytes of a length) with the lengths, the values; type and lengths are left out where the
 encoding names them.
 
-An uncompressed shard is mapped into memory, so a sample costs two slices; a compressed one is unpacked in memory.
+A sample of an uncompressed shard is one read of its file (a mapped file that shrinks would end the process); a
+compressed shard is unpacked in memory.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
-import mmap
+import os
 import shutil
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from functools import cache, partial
@@ -139,18 +141,21 @@ class Shard:
         self.columns = read_columns(entry)
         self.free = [size for _, size in self.columns.values()].count(None)  # columns of no fixed size
         packed, size = entry["zip_data"], entry["raw_data"]["bytes"]
-        self.data: bytes | mmap.mmap
         if packed and unpacked is None:
-            self.data = decompress(entry["compression"], (folder / packed["basename"]).read_bytes(), size)
+            data = decompress(entry["compression"], (folder / packed["basename"]).read_bytes(), size)
+            self.read: Callable[[int, int], bytes] = lambda start, end: data[start:end]
+            stored = len(data)
         else:
-            with (unpacked or folder / entry["raw_data"]["basename"]).open("rb") as file:
-                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if len(self.data) != size:
-            raise ValueError(f"{len(self.data)} bytes, index.json lists {size}")
-        count = int(np.frombuffer(self.data, np.uint32, 1)[0])
+            file = os.open(unpacked or folder / entry["raw_data"]["basename"], os.O_RDONLY)
+            weakref.finalize(self, os.close, file)
+            self.read = lambda start, end: os.pread(file, end - start, start)
+            stored = os.fstat(file).st_size
+        if stored != size:
+            raise ValueError(f"{stored} bytes, index.json lists {size}")
+        count = int.from_bytes(self.read(0, 4), "little")
         if count != entry["samples"]:
             raise ValueError(f"{count} samples, index.json lists {entry['samples']}")
-        self.offsets = np.frombuffer(self.data, np.uint32, count + 1, 4)
+        self.offsets = np.frombuffer(self.read(4, 8 + 4 * count), np.uint32)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -160,7 +165,9 @@ class Shard:
         if not 0 <= number < len(self):
             raise IndexError(f"no sample {number} of {len(self)}")
         start, end = self.offsets[number : number + 2].tolist()
-        data = memoryview(self.data[start:end])
+        data = memoryview(self.read(start, end))
+        if len(data) != end - start:
+            raise ValueError(f"the file ends within sample {number}")
         sizes = iter(np.frombuffer(data, np.uint32, self.free).tolist())
         sample, at = {}, 4 * self.free
         for name, (decode, fixed) in self.columns.items():

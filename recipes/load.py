@@ -94,6 +94,8 @@ def training_config(loaded: Loaded[Recipe] | Loaded[Training]) -> TrainConfig:
 def resolved_yaml(loaded: Loaded[Recipe], folder: Path) -> str:
     """The recipe with every default filled in, its relative paths rewritten to start from `folder`."""
     data = loaded.recipe.model_dump(mode="json")
+    if (data.get("train") or {}).get("initial"):
+        del data["train"]["preset"]  # the given model has its own shape, and both together are refused
     for location, path, _ in local_paths(loaded.recipe):
         parent: Any = data
         for key in location[:-1]:

@@ -9,13 +9,14 @@ no coming step needs is deleted first.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import fsspec
 
@@ -25,7 +26,9 @@ from common.mds import Shard
 from common.remote import retry
 
 T = TypeVar("T")
-OPEN = 256  # most shards that are mapped at a time; each holds a file descriptor
+OPEN = 256  # most shards that are open at a time; each holds a file descriptor
+# What listings of object stores call the version of a file.
+VERSION = ("size", "ETag", "etag", "md5Hash", "crc32c", "blob_id", "LastModified", "last_modified", "updated", "mtime")
 
 
 class Cache:
@@ -76,6 +79,7 @@ class Remote:
     def __init__(self, location: str, mirror: Path) -> None:
         """Raises TrainerError where fsspec knows no such kind of address."""
         self.location, self.mirror = location.rstrip("/"), mirror
+        self._entries: dict[str, dict[str, Any]] = {}
         try:
             self.files, self.root = fsspec.core.url_to_fs(self.location)
         except (ValueError, ImportError) as error:
@@ -83,8 +87,14 @@ class Remote:
 
     def names(self) -> list[str]:
         """Every file below the folder, by its path relative to it."""
-        names = self._tried(self.location, lambda: list(self.files.find(self.root)))
-        return [name[len(self.root) :].lstrip("/") for name in names]
+        entries = self._tried(self.location, lambda: dict(self.files.find(self.root, detail=True)))
+        self._entries = {name[len(self.root) :].lstrip("/"): entry for name, entry in entries.items()}
+        return list(self._entries)
+
+    def listed(self, name: str) -> str:
+        """Size, version and time of a file, as far as the listing (`names`) has them."""
+        entry = self._entries.get(name, {})
+        return json.dumps({key: str(entry[key]) for key in VERSION if key in entry})
 
     def fetch(self, name: str) -> Path:
         """Copy a file into the mirror, where it appears complete or not at all. Raises TrainerError."""

@@ -177,6 +177,20 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in matches if match)
 
 
+def best_step(folder: Path) -> int | None:
+    """The step with the lowest held-out loss among checkpoints evaluated at their own step; None without any."""
+    losses = {}
+    for step, path in list_checkpoints(folder):
+        try:
+            state = json.loads((path / STATE).read_bytes())
+        except (OSError, ValueError):  # damaged: whoever loads it is told
+            continue
+        loss = (state.get("validation") or {}).get("loss")
+        if loss is not None and state.get("evaluated") == step:
+            losses[step] = loss
+    return min(reversed(losses), key=losses.__getitem__, default=None)
+
+
 def set_aside(folder: Path, step: int) -> None:
     """Rename checkpoints after `step` (damaged, or rejected because of the ledger) to step-*.unused.
 
@@ -199,15 +213,15 @@ def remove(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Retention:
-    """Which checkpoints to keep: the `last` newest, each multiple of `every`, and one at least `span` steps back."""
+    """Which checkpoints to keep: the `last` newest, multiples of `every`, one at least `span` steps back, the best."""
 
     last: int
     every: int | None = None
     span: int = 0
 
-    def dropped(self, steps: list[int]) -> list[int]:
+    def dropped(self, steps: list[int], best: int | None = None) -> list[int]:
         """Those of `steps` (ascending) to delete."""
-        kept = set(steps[-self.last :])
+        kept = {*steps[-self.last :], best}
         if self.every:
             kept |= {step for step in steps if step % self.every == 0}
         if self.span and (before := [step for step in steps if step <= steps[-1] + 1 - self.span]):
@@ -298,7 +312,7 @@ class Writer:
             if self.world.main:
                 _publish(partial, final, {"step": step, "files": dict(sorted(written.items()))})
                 steps = dict(list_checkpoints(self.folder))
-                for old in self.retention.dropped(list(steps)):
+                for old in self.retention.dropped(list(steps), best_step(self.folder)):
                     remove(steps[old])
 
         try:

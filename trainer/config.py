@@ -148,6 +148,22 @@ class DataConfig(Model):
         65_536, description="number of samples that are shuffled together; part of the order of the data"
     )
     cache_gb: Positive = Field(32.0, description="largest local cache of remote or compressed shards, in 10^9 bytes")
+    validation: list[str] | None = Field(
+        None,
+        description="MDS folders without a manifest: data sets to hold out, by name or pattern (`books/val*`), all"
+        " others being trained on; default: those whose path has a word such as val, dev or test",
+    )
+    sequence_length: Count | None = Field(
+        None,
+        description="MDS folders without a manifest: tokens that a sample predicts; shorter samples are padded;"
+        " default: the longest training sample's, less one",
+    )
+    bos: str | None = Field(
+        None, description="MDS folders without a manifest: token before each document; default: the tokenizer's own"
+    )
+    eos: str | None = Field(
+        None, description="MDS folders without a manifest: token that ends documents; default: the tokenizer's own"
+    )
 
 
 class CheckpointConfig(Model):
@@ -232,6 +248,15 @@ class TrainConfig(Model):
     evaluation: EvaluationConfig = EvaluationConfig()
     prompts: list[str] = Field([], description="prompts that the model continues at each evaluation")
 
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        if self.initial is not None and "preset" in self.model_fields_set:
+            raise ValueError(
+                "`preset` and `initial` exclude each other: the given model has its own shape; set the learning rates "
+                "by `optimizer.lr` and `optimizer.muon_lr`"
+            )
+        return self
+
 
 class Rates(NamedTuple):
     """Peak learning rates of the groups of parameters; those of `matrices` are Muon's unless AdamW updates them too."""
@@ -277,6 +302,9 @@ PRESETS = {
 }
 
 
+CONTINUABLE = {"rope_base", "rope_scaling", "norm_eps"}  # fields of a given model that need no other weights
+
+
 def resolve_model(config: TrainConfig, vocab_size: int, context: int) -> ModelConfig:
     """The preset's shape with the fields of `model:`, for this vocabulary and context (in tokens).
 
@@ -296,15 +324,38 @@ def resolve_model(config: TrainConfig, vocab_size: int, context: int) -> ModelCo
 
 
 def learning_rates(config: TrainConfig) -> Rates:
-    """Peak learning rates: the recipe's where given, else the preset's."""
+    """Peak learning rates: the recipe's where given, else the preset's; one rate for all where weights are given."""
     preset, given = PRESETS[config.preset], config.optimizer
-    lr = given.lr or (preset.adamw if given.name == "adamw" else None)
+    uniform = preset.adamw if given.name == "adamw" or config.initial is not None else None
+    lr = given.lr or uniform
     return Rates(
         given.embedding.lr or lr or preset.rates.embedding,
         given.head.lr or lr or preset.rates.head,
         given.norms.lr or lr or preset.rates.norms,
-        (lr if given.name == "adamw" else given.muon_lr) or preset.rates.matrices,
+        (lr if given.name == "adamw" else given.muon_lr or uniform) or preset.rates.matrices,
     )
+
+
+def continued_shape(config: TrainConfig, given: ModelConfig, context: int) -> ModelConfig:
+    """The shape of a given model (`train.initial`) in training: with this context and the fields of `model:`.
+
+    Raises TrainerError for a field that would need other weights.
+    """
+    wanted = {name: getattr(config.model, name) for name in type(config.model).model_fields}
+    changed = {name: value for name, value in wanted.items() if value not in (None, getattr(given, name))}
+    if fixed := changed.keys() - CONTINUABLE:
+        raise TrainerError(
+            "train.initial: "
+            + ", ".join(f"model.{name} is {changed[name]}, the given model's {getattr(given, name)}" for name in fixed)
+            + f"; its weights decide that. Remove the field; {', '.join(sorted(CONTINUABLE))} can be changed"
+        )
+    return given.model_copy(update=changed | {"context": context})
+
+
+def learning_rates(config: TrainConfig) -> tuple[float, float]:
+    """Peak learning rates of AdamW and Muon: the recipe's where given, else the preset's."""
+    preset = PRESETS[config.preset]
+    return config.optimizer.lr or preset.lr, config.optimizer.muon_lr or preset.muon_lr
 
 
 def parameter_count(shape: ModelConfig) -> int:

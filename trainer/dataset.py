@@ -3,7 +3,7 @@
 A shard file is hashed when it is first touched (against docs/format.md's manifest, else against the hashes that its
 writer put into index.json). A compressed one is unpacked once into a cache folder, under a name made of both hashes, so
 that a later run neither trusts nor repeats that work. Shards of a remote folder are fetched when first touched
-(trainer.cache). Costs: one pass over each file per run and process, then two slices of a mapped file a sample.
+(trainer.cache). Costs: one pass over each file per run and process, then one read of the file a sample.
 """
 
 from __future__ import annotations

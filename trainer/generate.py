@@ -11,7 +11,8 @@ without a cache).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from common.errors import TrainerError
 from trainer.model import Cache, Transformer
 from trainer.trained import load_model, load_tokenizer
+from trainer.vocabulary import Special, drawable
 
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # what tokenizers with byte fallback call the token of a byte
 Scores = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -75,56 +77,80 @@ def generate(
     prompts: list[str],
     sampling: Sampling | None = None,
     *,
+    step: int | str | None = None,
     tokenizer: Path | None = None,
+    eos: str | None = None,
     device: str = "cpu",
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Completion]:
-    """Continue each prompt with the newest checkpoint of a training folder.
+    """Continue each prompt with a checkpoint of a training folder (step, tokenizer, eos: as `load_trained`).
 
     An empty prompt starts a new document. `on_text` is called with a prompt's number and each piece of text as it is
     written; together they are the completion's text. Raises TrainerError where checkpoint or tokenizer is missing or
     wrong, or a prompt leaves no room in the model's context.
     """
-    model, meta = load_model(train_dir, device)
-    codec = load_tokenizer(train_dir, meta, tokenizer)
-    return complete(model, codec, meta["eos_id"], prompts, sampling or Sampling(), on_text)
+    model, meta = load_model(train_dir, device, step)
+    codec, special = load_tokenizer(train_dir, meta, tokenizer, eos)
+    return complete(model, codec, special, prompts, sampling or Sampling(), on_text)
 
 
 def complete(
     model: Transformer,
     codec: Tokenizer,
-    eos: int | None,
+    special: Special,
     prompts: Sequence[str],
     sampling: Sampling,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Completion]:
     """Continue each prompt with a loaded model, which is not changed; arguments and errors as in `generate`."""
-    encoded = encode_prompts(prompts, codec, eos, model.config.context)
-    written: list[list[int]] = [[] for _ in prompts]
+    encoded = encode_prompts(prompts, codec, special, model.config.context)
+    texts = [Continuation(codec, ids) for ids in encoded]
     finishes = [""] * len(prompts)
-    decoders = [DecodeStream(skip_special_tokens=True) for _ in prompts]
-    sent = [""] * len(prompts)
-    for row, token, finish in stream_tokens(model, encoded, sampling, eos):
-        if token is not None:
-            written[row].append(token)
-            if on_text and (piece := decoders[row].step(codec, token)):
-                sent[row] += piece
-                on_text(row, piece)
+    allowed = drawable(codec, model.config.vocab_size)
+    for row, token, finish in stream_tokens(model, encoded, sampling, special.eos, allowed):
+        piece = texts[row].add(token, last=finish is not None)
+        if on_text and piece:
+            on_text(row, piece)
         finishes[row] = finish or ""
-    texts = [codec.decode(tokens) for tokens in written]
-    for row, text in enumerate(texts):
-        if on_text and len(text) > len(sent[row]):
-            on_text(row, text[len(sent[row]) :])  # a last character of which only some bytes were written
-    return [Completion(*parts) for parts in zip(prompts, texts, map(len, written), finishes, strict=True)]
+    return [
+        Completion(prompt, text.text, text.tokens, finish)
+        for prompt, text, finish in zip(prompts, texts, finishes, strict=True)
+    ]
 
 
-def encode_prompts(prompts: Sequence[str], codec: Tokenizer, eos: int | None, context: int) -> list[list[int]]:
-    """Token ids of each prompt, EOS for an empty one. Raises TrainerError where one leaves no room in the context."""
-    encoded = [codec.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
-    for row, ids in enumerate(encoded):
-        if not ids and eos is None:
-            raise TrainerError("an empty prompt starts from the end-of-document token, but the model has none")
-        encoded[row] = ids or [eos]
+class Continuation:
+    """The text after a prompt, piece by piece: what the tokens add to the text of those before them.
+
+    Tokens are decoded together with some before them, since decoders strip the space of the first one.
+    """
+
+    def __init__(self, codec: Tokenizer, prompt: list[int]) -> None:
+        self.codec, self.ids, self.text, self.tokens = codec, list(prompt), "", 0
+        self.start, self.end = 0, len(prompt)  # tokens whose text was given, to decode with
+
+    def add(self, token: int | None, *, last: bool) -> str:
+        """The new text, empty until characters and runs of byte tokens are complete; after the last token all of it."""
+        if token is not None:
+            self.ids.append(token)
+            self.tokens += 1
+        known = self.codec.decode(self.ids[self.start : self.end])
+        text: str = self.codec.decode(self.ids[self.start :])
+        partial = text.endswith("\N{REPLACEMENT CHARACTER}") or BYTE.fullmatch(
+            self.codec.id_to_token(self.ids[-1]) or ""
+        )
+        if not last and (partial or len(text) <= len(known)):
+            return ""
+        self.start, self.end = self.end, len(self.ids)
+        self.text += (piece := text[len(known) :])
+        return piece
+
+
+def encode_prompts(prompts: Sequence[str], codec: Tokenizer, special: Special, context: int) -> list[list[int]]:
+    """Token ids of each prompt, after the tokens that begin a text. Raises TrainerError where the context is full."""
+    encoded = []
+    for prompt in prompts:
+        ids = [*special.prefix, *codec.encode(prompt, add_special_tokens=False).ids]
+        encoded.append(ids or list(special.start))
         if len(ids) >= context:
             raise TrainerError(
                 f"a prompt has {len(ids)} tokens; the model's context of {context} leaves no room after it"
@@ -134,11 +160,12 @@ def encode_prompts(prompts: Sequence[str], codec: Tokenizer, eos: int | None, co
 
 @torch.no_grad()
 def stream_tokens(
-    model: Transformer, prompts: list[list[int]], sampling: Sampling, eos: int | None
-) -> Iterator[tuple[int, int | None, str | None]]:
-    """(number of the prompt, token, reason where it ends here) as tokens are written; EOS comes as token None.
+    model: Transformer, prompts: list[list[int]], sampling: Sampling, stops: Collection[int] = (),
+    allowed: np.ndarray[Any, np.dtype[np.bool_]] | None = None,
+) -> Iterator[tuple[int, int | None, str | None]]:  # fmt: skip
+    """(number of the prompt, token, reason where it ends here) as tokens are written; a stop comes as token None.
 
-    The prompts are not empty and shorter than the model's context.
+    The prompts are not empty and shorter than the model's context. allowed: tokens that may be drawn (vocabulary,).
     """
     context = model.config.context
     if not prompts:
@@ -155,10 +182,12 @@ def stream_tokens(
     rows = list(range(len(prompts)))  # unfinished prompts, in the order of the cache
     while True:
         scores = model.logits(hidden).double().cpu().numpy()
+        if allowed is not None:
+            scores[:, ~allowed] = -np.inf
         unfinished = []
         for slot, row in enumerate(rows):
             token = choose(scores[slot], sampling, draws[row], texts[row])
-            if token == eos:
+            if token in stops:
                 yield row, None, "eos"
                 continue
             texts[row].append(token)
@@ -196,9 +225,9 @@ def choose(scores: Scores, sampling: Sampling, draw: np.random.Generator, seen: 
 
 def candidates(scores: Scores, sampling: Sampling) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Scores]:
     """Tokens that may be drawn and their unnormalized probabilities; sorted, likeliest first, only where needed."""
-    order = np.arange(len(scores))
-    if sampling.top_k is not None and sampling.top_k < len(scores):
-        order = np.sort(np.argpartition(-scores, sampling.top_k - 1)[: sampling.top_k])
+    order = np.flatnonzero(scores > -np.inf)
+    if sampling.top_k is not None and sampling.top_k < len(order):
+        order = order[np.sort(np.argpartition(-scores[order], sampling.top_k - 1)[: sampling.top_k])]
     if sampling.top_p is not None:
         order = order[np.argsort(-scores[order], kind="stable")]
     scaled = scores[order] / sampling.temperature

@@ -26,14 +26,13 @@ import json
 import math
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from common.errors import Interrupted, TrainerError
@@ -65,6 +64,8 @@ from trainer.sampler import Sampler
 from trainer.score import evaluate
 from trainer.shards import Samples, Shards, open_shards
 from trainer.tensors import gathered
+from trainer.trained import load_initial
+from trainer.vocabulary import load_codec
 
 SAMPLE_TOKENS, SAMPLE_TOP_K = 64, 50  # of the continuations of the recipe's prompts
 Part = tuple[Tensor, Tensor, Tensor | None]  # tokens, targets, documents of a micro-batch
@@ -84,6 +85,7 @@ def train(
     continue, and Interrupted after SIGTERM or SIGINT, once a checkpoint is written.
     """
     try:
+        check_output(output, shards)
         output.mkdir(parents=True, exist_ok=True)
         device = find_device(config.device)
         world = World.join(device)
@@ -91,12 +93,13 @@ def train(
         with own_folder(world, output) as own, deterministic(config.deterministic), torch.random.fork_rng(devices=[]):
             if skip_steps is not None:
                 Ledger(own / "ledger.json").add(parse_steps(skip_steps))
-            opened = open_shards(shards, output / "shards-cache", int(config.data.cache_gb * 1e9))
+            opened = open_shards(shards, output / "shards-cache", config.data, config.model.vocab_size)
             observer = observer if observer is not None and world.main else Observer()
             while True:
                 run = _Run(config, opened, own, output / "checkpoints", observer, device, world)
                 try:
-                    result = run.result() if run.step >= config.steps else run.train()
+                    done = run.step >= config.steps and not run.unfinished
+                    result = run.result() if done else run.train()
                     world.leave()
                     return result
                 except RolledBack:  # resume from the newest checkpoint that the ledger accepts
@@ -108,6 +111,15 @@ def train(
             f"{error.filename or output}: {error.strerror or error}. Once this is repaired, the same command resumes "
             "from the last checkpoint"
         ) from error
+
+
+def check_output(output: Path, shards: Path | str) -> None:
+    """Raise TrainerError where a run's files would lie among shards."""
+    folder = output.resolve()
+    if "://" not in str(shards) and folder.is_relative_to(Path(shards).resolve()):
+        raise TrainerError(f"{output} lies in the shards folder {shards}; name another folder with `--output`")
+    if any(folder.glob("*.mds*")) or any((each / "index.json").exists() for each in (folder, *folder.glob("*/"))):
+        raise TrainerError(f"{output} holds MDS shards; name another folder with `--output`")
 
 
 class _Run:
@@ -124,9 +136,12 @@ class _Run:
         initial: Mapping[str, Tensor] | None = None
         initial_sha256: str | None = None
         self.shape = resolve_model(config, shards.vocab_size, shards.sequence_length)
+        self.special, self.hints = shards.special, list(shards.warnings)
         if config.initial is not None:
-            given = resume.load_initial(Path(config.initial), shards.tokenizer, shards.sequence_length)
-            self.shape, initial, initial_sha256 = given
+            given = load_initial(config, shards.tokenizer, shards.sequence_length, shards.special)
+            self.shape, initial, initial_sha256 = given.shape, given.weights, given.sha256
+            self.special = given.special
+            self.hints += given.warnings
         self.identity = resume.identity(
             config, self.shape, shards=shards.fingerprint, tokenizer=shards.tokenizer_sha256, initial=initial_sha256
         )
@@ -151,6 +166,8 @@ class _Run:
         self.gradient_norm = torch.zeros((), device=device)
         self.loss = math.nan
         self.validation: dict[str, Any] | None = None
+        self.saved = self.evaluated = 0  # the steps of the last checkpoint and of the last evaluation
+        self.unfinished = False  # whether the evaluation of this step failed
         self.samples: list[dict[str, str]] = []
         self.clock = Clock()
         self.journal = self._restore(observer)
@@ -165,6 +182,10 @@ class _Run:
         """Run the remaining steps."""
         (self.output / "result.json").unlink(missing_ok=True)  # of a shorter run, or from before a rollback
         self._prepare()
+        if self.unfinished:
+            self._evaluate()
+            self._checkpoint()
+            self._collect(wait=True, needed=True)
         with StopSignals() as stop:
             while self.step < self.config.steps:
                 self._update()
@@ -172,7 +193,8 @@ class _Run:
                 if last or self.step % self.config.log_every == 0:
                     self._log()
                 if last or self.step % self.config.evaluation.every == 0:
-                    self._evaluate()
+                    with self._rescue(evaluating=True):
+                        self._evaluate()
                 stopped = stop.received is not None
                 if self.world.size > 1:  # a signal reaches the processes at different steps; they stop together
                     stopped = self.step % self.config.log_every == 0 and self.world.agree(stopped)
@@ -207,14 +229,16 @@ class _Run:
             state = saved.state
             self.step, self.loss = saved.step, state["loss"]
             self.validation, self.samples = state["validation"], state["samples"]
+            self.saved = self.step
+            self.evaluated, self.unfinished = state.get("evaluated", 0), state.get("unfinished", False)
             self.gradient_norm = torch.tensor(state["gradient_norm"], device=self.device)
             self.window = [torch.tensor(loss, device=self.device) for loss in state["window"]]
             self.watch = Watch(self.config.anomalies, state["history"])
             for entry in state["ledger"]:
                 self.ledger.add(Entry(**entry))
-            kept = None if self.step >= self.config.steps else state["metrics_bytes"]
+            kept = None if self.step >= self.config.steps and not self.unfinished else state["metrics_bytes"]
         journal = Journal(self.output, observer, kept)
-        for warning in warnings:
+        for warning in [*self.hints, *warnings]:
             journal.warn(self.step, warning)
         return journal
 
@@ -228,13 +252,13 @@ class _Run:
         if self.prompts and self.shards.tokenizer is None:
             self._warn("prompts: the shards have no tokenizer.json, so nothing is generated")
             self.prompts = []
-        self.codec = Tokenizer.from_file(str(self.shards.tokenizer)) if self.prompts else None
+        self.codec = load_codec(self.shards.tokenizer) if self.prompts and self.shards.tokenizer else None
         if self.codec is not None:  # a prompt that is too long fails here rather than at the first evaluation
-            encode_prompts(self.prompts, self.codec, self.shards.eos_id, self.shape.context)
+            encode_prompts(self.prompts, self.codec, self.special, self.shape.context)
         if self.config.compile and (problem := compile_model(self.model)):
             self._warn(problem)
         self.peak = peak_flops(self.device, DTYPES[self.config.precision]) * self.world.size
-        self.journal.track(self.config.track if self.world.main else [], self.config.model_dump(mode="json"))
+        self.journal.track(self.config.track if self.world.main else [], self.config.model_dump(mode="json"), self.step)
         self.journal.observer.training_started(self._info())
         if self.step:
             self.journal.observer.resumed(self.step)
@@ -247,7 +271,8 @@ class _Run:
             self._skip(entry)
             return
         begun = time.perf_counter()
-        parts = self.feed.parts(self.step)
+        with self._rescue():
+            parts = self.feed.parts(self.step)
         self.clock.data_wait += time.perf_counter() - begun
         loss, norm = self.stepper.gradients(parts, self.config.z_loss)
         if self.watch.each_step and (reason := self.watch.judge(float(loss), float(norm))):
@@ -299,13 +324,33 @@ class _Run:
             if self.codec is not None:
                 sampling = Sampling(max_tokens=SAMPLE_TOKENS, top_k=SAMPLE_TOP_K, seed=self.config.seed)
                 with uncompiled():
-                    texts = complete(self.model, self.codec, self.shards.eos_id, self.prompts, sampling)
+                    texts = complete(self.model, self.codec, self.special, self.prompts, sampling)
                 self.samples = [{"prompt": each.prompt, "text": each.text} for each in texts]
         if self.validation is not None:
             trained = {"step": self.step, "tokens_trained": self.feed.tokens_before(self.step)}
             self.journal.evaluated(trained | self.validation)
         if self.samples:
             self.journal.sampled(self.step, self.samples)
+        self.evaluated, self.unfinished = self.step, False
+
+    @contextmanager
+    def _rescue(self, evaluating: bool = False) -> Iterator[None]:
+        """Where reading or evaluating fails, write a checkpoint of the last step before the error goes on.
+
+        A run that resumes from it evaluates first. Not under FSDP2, whose processes would have to fail together.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.step != self.saved and (self.world.size == 1 or self.config.parallel != "fsdp"):
+                self.unfinished = evaluating
+                try:
+                    self._checkpoint()
+                    self._collect(wait=True, needed=True)
+                    error.add_note(f"The checkpoint of step {self.step} is written; the same command resumes from it.")
+                except (TrainerError, OSError) as second:
+                    error.add_note(f"No checkpoint of step {self.step} could be written: {second}")
+            raise
 
     def _checkpoint(self) -> None:
         """Start writing a checkpoint, once the one before is written."""
@@ -325,9 +370,13 @@ class _Run:
             "identity": self.identity,
             "settings": self.settings,
             "model": self.shape.model_dump(),
-            "eos_id": self.shards.eos_id,
+            "special": self.special.dump(),
+            "data": self.config.data.model_dump(),
+            "evaluated": self.evaluated,
+            "unfinished": self.unfinished,
         }
         self.keeper.save(self.step, state)
+        self.saved = self.step
         waited = time.perf_counter() - begun
         self.clock.checkpoint_wait += waited
         self.clock.seconds += waited
@@ -362,7 +411,13 @@ class _Run:
             "step": self.step,
             "step_tokens": self.feed.step_tokens,
             "tokens": self.feed.tokens_before(self.config.steps),
-            "streams": {s.name: {"samples": len(s.data), "weight": s.weight} for s in self.shards.train},
+            "streams": {
+                split: {
+                    stream.name: {"samples": len(stream.data), "tokens": stream.tokens, "weight": stream.weight}
+                    for stream in streams
+                }
+                for split, streams in (("train", self.shards.train), ("validation", self.shards.validation))
+            },
             "precision": self.config.precision,
             "optimizer": self.config.optimizer.name,
             **environment(self.device),

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
@@ -28,7 +28,8 @@ from trainer.model import Transformer
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 PUBLISHED_BF16 = {"H100": 989e12, "H200": 989e12, "GH200": 989e12, "A100": 312e12, "B200": 2250e12}  # data sheets
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+REPEATED = (signal.SIGHUP, signal.SIGUSR1)  # a closed terminal and a scheduler may send these more than once
 
 
 def find_device(wanted: str) -> torch.device:
@@ -141,7 +142,10 @@ def uncompiled() -> AbstractContextManager[None]:
 
 
 class StopSignals:
-    """Records SIGTERM or SIGINT in `received` for a `with` block; a second signal has its usual effect."""
+    """Records the first of STOP_SIGNALS in `received` for a `with` block.
+
+    After it SIGTERM and SIGINT have their usual effect. A SIGHUP that is ignored (nohup) stays ignored.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -149,14 +153,21 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # handlers cannot be set elsewhere
-            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+            self._before = {
+                number: signal.signal(number, self._note)
+                for number in STOP_SIGNALS
+                if number not in REPEATED or signal.getsignal(number) != signal.SIG_IGN
+            }
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        self._restore(STOP_SIGNALS)
+
+    def _restore(self, numbers: Iterable[signal.Signals]) -> None:
+        for number in numbers:
+            if number in self._before:
+                signal.signal(number, self._before.pop(number))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self.__exit__()
+        self.received = self.received or number
+        self._restore([each for each in STOP_SIGNALS if each not in REPEATED])

@@ -7,9 +7,6 @@ bit for bit the uninterrupted one.
 
 Under DDP the main process saves the tensors, which are the same in all processes; under FSDP2 each process saves and
 reads its own rows. Random generators are saved by the main process: no step draws from them, so all agree.
-
-`train.initial`, a folder of `pretrain import`, gives the weights of step 0 in place of random ones. The shape is then
-that of the given model, the context that of the shards, and the tokenizer must be the one of those weights.
 """
 
 from __future__ import annotations
@@ -19,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from common.errors import TrainerError
@@ -28,7 +24,6 @@ from trainer.config import ModelConfig, TrainConfig
 from trainer.model import Transformer
 from trainer.optimizer import PREFIX, Average, Optimizer, training_weights
 from trainer.parallel import ALONE, World
-from trainer.trained import load_trained
 
 Fields = dict[str, Any]
 SETTINGS = (
@@ -37,7 +32,7 @@ SETTINGS = (
 )  # fmt: skip
 ORDER = "the order of the data would change: some samples would be seen twice in this epoch, others not at all"
 CONSEQUENCES = {
-    "shards": "the samples differ, so it is unknown which of them the checkpoint was trained on",
+    "shards": "the samples differ, or their files were written again, so it is unknown what the checkpoint has seen",
     "tokenizer": "token ids would mean other text than the one that the embeddings were trained on",
     "global_batch_tokens": f"{ORDER}, and the learning rates were chosen for the old batch",
     "batch_ramp": ORDER,
@@ -118,21 +113,6 @@ def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None
     torch.set_rng_state(states["random.cpu"])
     if device.type == "cuda" and "random.cuda" in states:
         torch.cuda.set_rng_state(states["random.cuda"], device)
-
-
-def load_initial(folder: Path, tokenizer: Path | None, context: int) -> tuple[ModelConfig, Mapping[str, Tensor], str]:
-    """Shape and weights of `train.initial`, and the SHA-256 of their file, by which a resumed run knows them.
-
-    tokenizer, context: those of the shards. Raises TrainerError where the folder holds no model, or the shards were
-    made with another tokenizer.
-    """
-    given = load_trained(folder)
-    if tokenizer is None or Tokenizer.from_file(str(tokenizer)).to_str() != given.tokenizer.to_str():
-        raise TrainerError(
-            f"train.initial: {folder} has another tokenizer than the shards; build them with "
-            f"`tokenize.tokenizer.path: {given.tokenizer_file}`"
-        )
-    return given.shape.model_copy(update={"context": context}), given.weights, given.weights_sha256
 
 
 def identity(

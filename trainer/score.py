@@ -1,7 +1,8 @@
 """Losses by document and by position: of held-out samples, of any text; and the overlap of texts with the corpus.
 
-Held-out samples are scored as they were packed (`evaluate` does so during the training). A text is scored from an
-end-of-document token on, in windows of the model's context that do not overlap (as lm-eval's rolling log-likelihood).
+Held-out samples are scored as they were packed (`evaluate` does so during the training). A text is scored from the
+token on that begins one (BOS, else the end-of-document token), in windows of the model's context that do not overlap
+(as lm-eval's rolling log-likelihood).
 Bits per byte divide by the text's UTF-8 size, so models with different tokenizers compare. Costs: forward passes.
 
 In-context learning (Olsson et al. 2022, arXiv:2209.11895): how much better a model predicts late in a document than
@@ -31,6 +32,7 @@ from trainer.dataset import Array
 from trainer.loss import IGNORE
 from trainer.model import Transformer
 from trainer.shards import Shards, Stream, sample_tokens
+from trainer.vocabulary import Special
 
 EARLY, LATE = slice(40, 60), slice(450, 550)
 BINS = 32  # most points of the curve over positions
@@ -61,8 +63,8 @@ class Sums:
         return self
 
     def scores(self) -> Scores:
-        """Loss in nats a token, bits per byte where bytes are known, the number of tokens."""
-        scores: Scores = {"loss": self.nats / max(1, self.tokens)}
+        """Loss in nats a token (absent without tokens), bits per byte where bytes are known, the number of tokens."""
+        scores: Scores = {"loss": self.nats / self.tokens} if self.tokens else {}
         if self.bytes:
             scores["bits_per_byte"] = self.text_nats / math.log(2) / self.bytes
         return scores | {"tokens": self.tokens}
@@ -198,18 +200,25 @@ def stream_batches(
 
 
 def text_batches(
-    texts: Iterable[tuple[str, str]], codec: Tokenizer, eos: int, context: int, *, masked: bool, micro_batch: int = 8
-) -> Iterator[Batch]:
-    """Batches of (name, text) pairs; each text begins after `eos`, which `masked` hides from it, as in training."""
+    texts: Iterable[tuple[str, str]], codec: Tokenizer, special: Special, context: int,
+    *, masked: bool, micro_batch: int = 8,
+) -> Iterator[Batch]:  # fmt: skip
+    """Batches of (name, text) pairs, each text after the tokens that begin one.
+
+    Where that is the end-of-document token, `masked` hides it from the text, as in training.
+    """
     codec.encode_special_tokens = True  # a special token's name in a text is text
-    for windows in _groups(_windows(texts, codec, eos, context), micro_batch):
+    for windows in _groups(_windows(texts, codec, special, context), micro_batch):
         shape = len(windows), max(len(window.tokens) for window in windows) - 1
         tokens, targets = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
         documents = np.ones(shape, np.int32)
         for row, window in enumerate(windows):
             count = len(window.tokens) - 1
-            tokens[row, :count], targets[row, :count] = window.tokens[:-1], window.tokens[1:]
-            documents[row, 0] = not window.first  # the end-of-document token belongs to another document
+            tokens[row, :count], targets[row, window.given : count] = (
+                window.tokens[:-1],
+                window.tokens[1 + window.given :],
+            )
+            documents[row, 0] = not window.hidden
         yield Batch(
             tokens=tokens,
             targets=targets,
@@ -223,19 +232,25 @@ def text_batches(
 
 
 class _Window(NamedTuple):
-    """Tokens of a text, the first only as input; `bytes` are all of the text's in its first window, else 0."""
+    """Tokens of a text, the first only as input; `bytes` are all of the text's in its first window, else 0.
+
+    given: tokens after the first that are not scored either; hidden: whether the first is another document's end.
+    """
 
     name: str
     tokens: list[int]
-    first: bool
+    given: int
+    hidden: bool
     bytes: int
 
 
-def _windows(texts: Iterable[tuple[str, str]], codec: Tokenizer, eos: int, context: int) -> Iterator[_Window]:
+def _windows(texts: Iterable[tuple[str, str]], codec: Tokenizer, special: Special, context: int) -> Iterator[_Window]:
+    begin = special.start
     for name, text in texts:
-        ids = [eos, *codec.encode(text, add_special_tokens=False).ids]
+        ids = [*begin, *codec.encode(text, add_special_tokens=False).ids]
         for start in range(0, len(ids) - 1, context):
-            yield _Window(name, ids[start : start + context + 1], start == 0, 0 if start else len(text.encode()))
+            given, hidden, size = (0, False, 0) if start else (len(begin) - 1, not special.prefix, len(text.encode()))
+            yield _Window(name, ids[start : start + context + 1], given, hidden, size)
 
 
 def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -251,7 +266,8 @@ def evaluate(
     """Scores of the first `batches * micro_batch` held-out samples of each stream, always the same ones.
 
     {"loss": nats per token, "bits_per_byte", "in_context", "tokens"}, over all and, in the same form, under "streams"
-    and "languages" (of documents.parquet) by name; languages without "in_context". `bits_per_byte` is absent without
+    and "languages" (of documents.parquet) by name; languages without "in_context". `loss` is absent where no token has
+    a successor, `bits_per_byte` is absent without
     token_bytes.npy, `in_context` where no document has 550 tokens, `languages` without documents.parquet. None where
     nothing is held out.
     """

@@ -16,7 +16,7 @@ from common.errors import TrainerError
 from trainer.anomalies import Ledger
 from trainer.optimizer import ramped_sizes
 from trainer.sampler import Sampler
-from trainer.shards import open_shards
+from trainer.shards import open_as_trained
 from trainer.trained import load_checkpoint
 
 
@@ -40,7 +40,7 @@ class History:
     def __init__(self, train_dir: Path, shards: Path) -> None:
         """Raises TrainerError where there is no checkpoint, or it was trained on other shards."""
         checkpoint, _ = load_checkpoint(train_dir)
-        self.shards = open_shards(shards, train_dir / "shards-cache")
+        self.shards = open_as_trained(shards, train_dir / "shards-cache", checkpoint.state)
         saved = checkpoint.state["identity"]
         if saved.get("shards") != self.shards.fingerprint:
             raise TrainerError(

@@ -7,7 +7,7 @@ checkpoint is read like one in a single file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from common.errors import TrainerError
 from common.files import sha256
-from trainer.checkpoint import Checkpoint, load_newest, load_step
-from trainer.config import ModelConfig
+from trainer.checkpoint import Checkpoint, best_step, load_newest, load_step
+from trainer.config import ModelConfig, TrainConfig, continued_shape
 from trainer.machine import find_device
 from trainer.model import Transformer
+from trainer.vocabulary import Special, load_codec, vocabulary_size
 
 
 @dataclass(frozen=True)
@@ -33,44 +34,63 @@ class Trained:
     weights_sha256: str
     tokenizer_file: Path
     tokenizer: Tokenizer
-    eos_id: int | None
+    special: Special
     step: int
     checkpoint: Path
     state: dict[str, Any]
     warnings: tuple[str, ...]
 
     @property
-    def eos_token(self) -> str | None:
-        """The text of the token that ends a document."""
-        return None if self.eos_id is None else self.tokenizer.id_to_token(self.eos_id)
+    def eos_id(self) -> int | None:
+        """The token that ends a document."""
+        return self.special.end
+
+    def text_of(self, token: int | None) -> str | None:
+        """The text of a token."""
+        return None if token is None else self.tokenizer.id_to_token(token)
 
 
-def load_checkpoint(train_dir: Path, step: int | None = None) -> tuple[Checkpoint, list[str]]:
+def load_checkpoint(train_dir: Path, step: int | str | None = None) -> tuple[Checkpoint, list[str]]:
     """The newest intact checkpoint of a training folder, or that of a step; and a message for each damaged newer one.
 
-    Raises TrainerError where there is no checkpoint, or none that is intact.
+    step: a number, `best` (by held-out loss), `last` or None. Raises TrainerError where there is no checkpoint, or none
+    that is intact.
     """
     folder = train_dir / "checkpoints"
-    checkpoint, damage = load_newest(folder) if step is None else (load_step(folder, step), [])
+    if step == "best" and (step := best_step(folder)) is None:
+        raise TrainerError(f"{folder}: no checkpoint has a held-out loss of its own step, so none is the best")
+    newest = step in (None, "last")
+    checkpoint, damage = load_newest(folder) if newest else (load_step(folder, _number(step)), [])
     if checkpoint is None:
         raise TrainerError(f"{train_dir} holds no checkpoint; train first, or give the folder of a training run")
     return checkpoint, damage
 
 
-def load_trained(train_dir: Path, tokenizer: Path | None = None) -> Trained:
-    """The newest intact checkpoint of a training folder; `tokenizer`: by default the copy in that folder.
+def _number(step: int | str | None) -> int:
+    try:
+        return int(str(step))
+    except ValueError:
+        raise TrainerError(f"--step: got {step!r}; expected a number, `best` or `last`") from None
 
-    No model is built. Raises TrainerError where checkpoint or tokenizer is missing, damaged or of another run.
+
+def load_trained(
+    train_dir: Path, tokenizer: Path | None = None, step: int | str | None = None, eos: str | None = None
+) -> Trained:
+    """A checkpoint of a training folder (`load_checkpoint`); `tokenizer`: by default the copy in that folder.
+
+    eos: the token that ends documents, where checkpoint and tokenizer do not tell. No model is built. Raises
+    TrainerError where checkpoint or tokenizer is missing, damaged or of another run.
     """
-    checkpoint, damage = load_checkpoint(train_dir)
+    checkpoint, damage = load_checkpoint(train_dir, step)
     state = checkpoint.state
+    codec, special = load_tokenizer(train_dir, state, tokenizer, eos)
     return Trained(
         shape=ModelConfig(**state["model"]),
         weights=checkpoint.model,
         weights_sha256=checkpoint.model_sha256,
         tokenizer_file=tokenizer or train_dir / "tokenizer.json",
-        tokenizer=load_tokenizer(train_dir, state, tokenizer),
-        eos_id=state["eos_id"],
+        tokenizer=codec,
+        special=special,
         step=checkpoint.step,
         checkpoint=checkpoint.path,
         state=state,
@@ -78,10 +98,12 @@ def load_trained(train_dir: Path, tokenizer: Path | None = None) -> Trained:
     )
 
 
-def load_model(train_dir: Path, device: str = "cpu", step: int | None = None) -> tuple[Transformer, dict[str, Any]]:
+def load_model(
+    train_dir: Path, device: str = "cpu", step: int | str | None = None
+) -> tuple[Transformer, dict[str, Any]]:
     """A checkpoint as a model in its training precision, and its state.json with `warnings` of damaged newer ones.
 
-    step: default the newest intact one. Raises TrainerError as `load_checkpoint`.
+    Raises TrainerError as `load_checkpoint`.
     """
     checkpoint, damage = load_checkpoint(train_dir, step)
     state = checkpoint.state | {"warnings": damage}
@@ -91,19 +113,65 @@ def load_model(train_dir: Path, device: str = "cpu", step: int | None = None) ->
     return model.to(find_device(device)), state
 
 
-def load_tokenizer(train_dir: Path, state: dict[str, Any], path: Path | None = None) -> Tokenizer:
-    """The run's tokenizer: `path`, by default the copy in its folder. Raises TrainerError for another run's."""
+def load_tokenizer(
+    train_dir: Path, state: dict[str, Any], path: Path | None = None, eos: str | None = None
+) -> tuple[Tokenizer, Special]:
+    """The run's tokenizer: `path`, by default the copy in its folder; and its special tokens (eos: as `load_trained`).
+
+    Raises TrainerError for another run's tokenizer.
+    """
+    if path is None and not (train_dir / "tokenizer.json").is_file():
+        raise TrainerError(
+            f"{train_dir / 'tokenizer.json'} does not exist; name the tokenizer.json that the shards were made with: "
+            "`--tokenizer FILE`"
+        )
     path = path or train_dir / "tokenizer.json"
-    if not path.is_file():
-        raise TrainerError(f"{path} does not exist; name the tokenizer.json that the shards were made with")
+    codec = load_codec(path)
     expected = state["identity"]["tokenizer"]
     if expected is not None and (actual := sha256(path)) != expected:
         raise TrainerError(
             f"{path} is not the tokenizer that the model was trained with: its SHA-256 is {actual}, expected {expected}"
         )
-    tokenizer = Tokenizer.from_file(str(path))
-    if tokenizer.get_vocab_size() > state["model"]["vocab_size"]:
+    if (size := vocabulary_size(codec)) > state["model"]["vocab_size"]:
+        raise TrainerError(f"{path} has ids up to {size - 1}, but the model knows {state['model']['vocab_size']}")
+    return codec, Special.of(state, codec, path, eos)
+
+
+@dataclass(frozen=True)
+class Initial:
+    """A given model (`train.initial`) as the training takes it; by `sha256` a resumed run knows its weights."""
+
+    shape: ModelConfig
+    weights: Mapping[str, Tensor]
+    sha256: str
+    special: Special
+    warnings: tuple[str, ...]
+
+
+def load_initial(config: TrainConfig, tokenizer: Path | None, context: int, special: Special) -> Initial:
+    """The model of `train.initial`, whose weights take the place of random ones.
+
+    tokenizer, context, special: those of the shards; what the shards do not say of special tokens, the given model
+    says. Raises TrainerError where the folder holds no model, the shards were made with another tokenizer, or the
+    recipe asks for another shape.
+    """
+    given = load_trained(Path(str(config.initial)))
+    if tokenizer is None or load_codec(tokenizer).to_str() != given.tokenizer.to_str():
         raise TrainerError(
-            f"{path} has {tokenizer.get_vocab_size()} tokens, but the model knows {state['model']['vocab_size']}"
+            f"train.initial: {config.initial} has another tokenizer than the shards; build them with "
+            f"`tokenize.tokenizer.path: {given.tokenizer_file}`"
         )
-    return tokenizer
+    shape, theirs = continued_shape(config, given.shape, context), given.special
+    merged = replace(
+        theirs,
+        bos=theirs.bos if special.bos is None else special.bos,
+        eos=tuple(dict.fromkeys([*special.eos, *theirs.eos])),
+        prefix=special.prefix,
+    )
+    warnings = []
+    if context > given.shape.context and shape.rope_scaling == given.shape.rope_scaling:
+        warnings.append(
+            f"train.initial: the shards' sequences of {context} tokens are longer than the given model's context of "
+            f"{given.shape.context}; `model.rope_scaling` is not changed for it"
+        )
+    return Initial(shape, given.weights, given.weights_sha256, merged, tuple(warnings))

@@ -62,7 +62,7 @@ def continue_tokens(
     """Tokens after each prompt, without EOS, and why each stopped: eos, length or context."""
     written: list[list[int]] = [[] for _ in prompts]
     finishes = [""] * len(prompts)
-    for row, token, finish in stream_tokens(model, prompts, sampling, eos):
+    for row, token, finish in stream_tokens(model, prompts, sampling, () if eos is None else (eos,)):
         if token is not None:
             written[row].append(token)
         finishes[row] = finish or ""

@@ -60,7 +60,7 @@ def write_mds(folder: Path, samples: list[dict[str, Any]], columns: dict[str, st
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from streaming import MDSWriter
-    with MDSWriter(out=str(folder), columns=columns, size_limit=4096, **options) as writer:
+    with MDSWriter(out=str(folder), columns=columns, **{"size_limit": 4096} | options) as writer:
         for sample in samples:
             writer.write({name: sample[name] for name in columns})
 

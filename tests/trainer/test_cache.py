@@ -17,6 +17,7 @@ from common.errors import TrainerError
 from tests.trainer.conftest import small_run
 from tests.trainer.corpus import PROSE, write_shards
 from tests.trainer.test_loop import hashes
+from trainer.config import DataConfig
 from trainer.loop import train
 from trainer.sampler import Phase, Sampler
 from trainer.shards import open_shards
@@ -69,7 +70,7 @@ def test_each_shard_is_fetched_once_an_epoch(remote: type[Unreliable], tmp_path:
     folder = write_shards(tmp_path / "shards", {"train/a": (parts * 6, 1.0)}, compression=compression)
     local = open_shards(folder, tmp_path / "local")
     limit = 5 * 4096  # five full shards
-    shards = open_shards(upload(folder, f"/{compression}"), tmp_path / "cache", limit)
+    shards = open_shards(upload(folder, f"/{compression}"), tmp_path / "cache", DataConfig(cache_gb=limit / 1e9))
     data = shards.train[0].data
     total = sum(data.shard_bytes(number) for number in range(len(data.shards)))
     assert total > 3 * limit

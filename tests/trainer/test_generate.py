@@ -188,5 +188,5 @@ def test_what_cannot_be_generated_from_is_explained(run: Path, tmp_path: Path) -
 def test_a_loaded_model_computes_in_the_precision_it_was_trained_in(run: Path) -> None:
     model, meta = load_model(run)
     assert model.compute_dtype == torch.float32
-    assert (meta["step"], meta["eos_id"], meta["warnings"]) == (80, EOS, [])
+    assert (meta["step"], meta["special"]["eos"], meta["warnings"]) == (80, [EOS], [])
     assert meta["model"]["width"] == 64

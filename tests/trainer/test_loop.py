@@ -328,7 +328,11 @@ def test_weights_of_streams_decide_what_is_read(shards: Path, tmp_path: Path) ->
     recorder = Recorder()
     train(small_run(steps=1), shards, tmp_path, recorder)
     (info,) = recorder.info
-    assert {name: stream["weight"] for name, stream in info["streams"].items()} == {"first": 1.0, "second": 2.0}
+    assert {name: stream["weight"] for name, stream in info["streams"]["train"].items()} == {
+        "first": 1.0,
+        "second": 2.0,
+    }
+    assert list(info["streams"]["validation"]) == ["first"]
     assert info["step_tokens"] == 256
     assert info["parameters"] > 2 * VOCABULARY * SMALL["width"]
 

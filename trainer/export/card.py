@@ -93,7 +93,12 @@ def _evaluation(validation: dict[str, Any] | None) -> str:
     if not validation:
         return ""
     rows = [
-        (stream, f"{scores['loss']:.3f}", f"{scores.get('bits_per_byte', float('nan')):.3f}", f"{scores['tokens']:,}")
+        (
+            stream,
+            f"{scores.get('loss', float('nan')):.3f}",
+            f"{scores.get('bits_per_byte', float('nan')):.3f}",
+            f"{scores['tokens']:,}",
+        )
         for stream, scores in [*validation["streams"].items(), ("all", validation)]
     ]
     header = ["held-out text", "loss (nats a token)", "bits per byte", "tokens"]

@@ -28,6 +28,7 @@ from trainer.config import ModelConfig
 from trainer.export.hf import hf_name
 from trainer.model import stretched
 from trainer.trained import Trained
+from trainer.vocabulary import added as added_by
 
 TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
@@ -65,6 +66,11 @@ def export_gguf(trained: Trained, path: Path, *, dtype: str = "f16", name: str =
     scaling = trained.shape.rope_scaling
     if scaling is not None and scaling.type == "llama3" and trained.shape.qk_norm:
         raise TrainerError("llama.cpp's qwen3 has no `llama3` rope_scaling; export with `--format hf` instead")
+    special = trained.special
+    if special.end is None:  # llama.cpp would take token 11
+        raise TrainerError("the tokenizer has no end-of-document token that is known; name it with `--eos TOKEN`")
+    if special.prefix not in ((), (special.bos,)):
+        raise TrainerError(f"the tokenizer puts {len(special.prefix)} tokens before a text; llama.cpp puts one at most")
     spec = json.loads(trained.tokenizer_file.read_bytes())
     pre = pre_tokenizer(spec)  # refuses before anything is written
     tensors = list(_tensors(trained, dtype))
@@ -111,15 +117,15 @@ def pre_tokenizer(spec: dict[str, Any]) -> str:
 
 
 def modelfile(trained: Trained, file: str) -> str:
-    """Ollama's recipe: the prompt is passed on unchanged, since a base model continues text."""
-    lines = [
-        f"FROM ./{file}",
-        'TEMPLATE "{{ .Prompt }}"',
-        f"PARAMETER num_ctx {trained.shape.context}",
-        "PARAMETER temperature 0.8",
-    ]
-    if trained.eos_token is not None:
-        lines.append(f'PARAMETER stop "{trained.eos_token}"')
+    """Ollama's recipe: without a chat template the prompt is passed on unchanged; a base model continues text."""
+    given = trained.special.files.get("generation_config", {})
+    lines = [f"FROM ./{file}", f"PARAMETER num_ctx {trained.shape.context}"]
+    if not _chat_template(trained):  # else Ollama follows the one in the file
+        lines.insert(1, 'TEMPLATE "{{ .Prompt }}"')
+    for name in ("temperature", "top_p", "top_k", "min_p"):
+        if (value := given.get(name, 0.8 if name == "temperature" and not given else None)) is not None:
+            lines.append(f"PARAMETER {name} {value}")
+    lines += [f'PARAMETER stop "{trained.text_of(end)}"' for end in trained.special.eos]
     return "\n".join(lines) + "\n"
 
 
@@ -172,11 +178,23 @@ def _add_tokenizer(writer: gguf.GGUFWriter, trained: Trained, spec: dict[str, An
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges(merges)
-    writer.add_add_bos_token(False)  # llama-bpe would add one
-    writer.add_add_eos_token(False)
-    if trained.eos_id is not None:
-        writer.add_bos_token_id(trained.eos_id)
-        writer.add_eos_token_id(trained.eos_id)
+    special = trained.special
+    writer.add_add_bos_token(bool(special.prefix))  # without it, llama-bpe would add one
+    writer.add_add_eos_token(bool(added_by(trained.tokenizer)[1]))
+    writer.add_bos_token_id(special.eos[0] if special.bos is None else special.bos)
+    writer.add_eos_token_id(special.eos[0])
+    if len(special.eos) > 1:
+        writer.add_eot_token_id(special.eos[1])
+    if len(special.eos) > 2:
+        writer.add_eom_token_id(special.eos[2])
+    if special.pad is not None:
+        writer.add_pad_token_id(special.pad)
+    if template := _chat_template(trained):
+        writer.add_chat_template(template)
+
+
+def _chat_template(trained: Trained) -> Any:
+    return trained.special.files.get("tokenizer_config", {}).get("chat_template")
 
 
 def _tensors(trained: Trained, dtype: str) -> Iterator[tuple[str, Tensor, Any]]:

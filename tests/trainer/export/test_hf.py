@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -18,6 +19,7 @@ from common.errors import TrainerError
 from pipeline.build import build_corpus
 from pipeline.config import CorpusConfig
 from tests.trainer.conftest import Recorder, small_run
+from tests.trainer.corpus import write_mds
 from tests.trainer.export.conftest import LANGUAGES, ODD, write_hf
 from trainer.config import TrainConfig
 from trainer.export.hf import export_hf, import_hf
@@ -120,11 +122,11 @@ def test_import_and_export_give_the_same_bits(tmp_path: Path, dtype: torch.dtype
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("model_type", "gpt2", "model_type is 'gpt2'; this imports llama and qwen3"),
+        ("model_type", "gpt2", "model_type is 'gpt2'; this imports llama, mistral, qwen2, qwen3"),
         ("rope_scaling", {"rope_type": "yarn", "factor": 8.0}, "rope_scaling is of type 'yarn'"),
         ("attention_bias", True, "attention_bias is True"),
         ("hidden_act", "gelu", "hidden_act is 'gelu'"),
-        ("vocab_size", 900, "has 1480 tokens, but config.json says vocab_size 900"),
+        ("vocab_size", 900, "has ids up to 1479, but config.json says vocab_size 900"),
         ("num_hidden_layers", 4, "the weights do not fit config.json"),
         ("num_key_value_heads", 3, "`heads` .4. must be a multiple of `kv_heads` .3."),
     ],
@@ -201,3 +203,87 @@ def test_training_starts_at_the_imported_models_loss(source: Path, train_dir: Pa
     assert any(not torch.equal(tensor, before.weights[name]) for name, tensor in after.weights.items())
     with pytest.raises(TrainerError, match=r"initial: checkpoint '.*the run started from other weights"):
         train(training(2, tmp_path / "train"), tmp_path / "run/shards", tmp_path / "train")
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("change", ["bare", "null", "empty", "inv_freq", "inv_freq of the model", "mistral", "qwen2"])
+def test_what_is_out_there_is_imported(tmp_path: Path, source: Path, change: str, shards: int) -> None:
+    config = json.loads((source / "config.json").read_bytes())
+    weights = load_file(source / "model.safetensors")
+    layer = "model.layers.0.self_attn"
+    if config["model_type"] == "qwen3" and change in ("mistral", "qwen2"):
+        pytest.skip("the weights are those of another family")
+    config |= {
+        "null": {"architectures": None}, "empty": {"architectures": []},
+        "mistral": {"model_type": "mistral", "sliding_window": None}, "qwen2": {"model_type": "qwen2"},
+    }.get(change, {})  # fmt: skip
+    weights |= {
+        "inv_freq": {f"{layer}.rotary_emb.inv_freq": torch.ones(8)},
+        "inv_freq of the model": {"model.rotary_emb.inv_freq": torch.ones(8)},
+        "qwen2": {f"{layer}.q_proj.bias": torch.zeros(4)},
+    }.get(change, {})  # fmt: skip
+    if change == "bare":
+        del config["architectures"]
+    folder = tmp_path / "source"
+    folder.mkdir()
+    save_torch_state_dict(weights, folder, max_shard_size=sum(t.nbytes for t in weights.values()) // shards + 1)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
+    import_hf(folder, tmp_path / "train")
+    expected = load_file(source / "model.safetensors")
+    for name, tensor in load_trained(tmp_path / "train").weights.items():
+        assert torch.equal(tensor, expected[name if name.startswith("lm_head") else f"model.{name}"])
+
+
+def test_a_refused_import_leaves_nothing(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = json.loads((source / "config.json").read_bytes())
+    weights = load_file(source / "model.safetensors")
+    for number, (fields, biases, message) in enumerate(
+        [
+            (
+                {"model_type": "mistral", "sliding_window": 512},
+                {},
+                "sliding_window is 512, less than the context of 1024",
+            ),
+            ({"layer_types": ["full_attention", "sliding_attention"]}, {}, "layer_types has 'sliding_attention'"),
+            ({}, {"model.layers.0.self_attn.q_proj.bias": torch.ones(4)}, r"the weights have biases \(model.layers.0"),
+            ({"quantization_config": {"bits": 4}}, {}, "quantization_config is"),
+        ]
+    ):
+        folder = tmp_path / f"source{number}"
+        folder.mkdir()
+        save_torch_state_dict(weights | biases, folder)
+        (folder / "config.json").write_text(json.dumps(config | fields))
+        (folder / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
+        with pytest.raises(TrainerError, match=message):
+            import_hf(folder, tmp_path / "train")
+        assert not (tmp_path / "train").exists()
+    monkeypatch.setattr("trainer.export.hf.Writer.collect", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError, match="full"):
+        import_hf(source, tmp_path / "train")
+    assert not (tmp_path / "train").exists()
+
+
+def test_a_given_model_is_trained_as_the_recipe_says_or_not_at_all(tmp_path: Path, source: Path) -> None:
+    import_hf(source, tmp_path / "given")
+    codec = Tokenizer.from_file(str(source / "tokenizer.json"))
+    ids = codec.encode(LANGUAGES["en"]).ids
+    samples = [{"tokens": np.array(ids[start : start + 33], np.uint16)} for start in range(0, 33 * 8, 33)]
+    write_mds(tmp_path / "shards/web", samples, {"tokens": "ndarray:uint16"})
+    codec.save(str(tmp_path / "shards/tokenizer.json"))
+    (tmp_path / "shards/tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
+
+    def run(**model: Any) -> TrainConfig:
+        return small_run(steps=1, initial=str(tmp_path / "given"), model=model)
+
+    scaling = {"type": "linear", "factor": 2.0}
+    train(run(rope_scaling=scaling, rope_base=777.0, layers=3), tmp_path / "shards", tmp_path / "out")
+    shape = load_trained(tmp_path / "out").shape
+    assert (shape.rope_base, shape.context, shape.layers) == (777.0, 32, 3)
+    assert shape.rope_scaling is not None
+    assert shape.rope_scaling.factor == 2.0
+    for field, value in {"layers": 5, "tied": not shape.tied, "vocab_size": 2048, "width": 32}.items():
+        with pytest.raises(TrainerError, match=f"train.initial: model.{field} is {value}, the given model's"):
+            train(run(**{field: value}), tmp_path / "shards", tmp_path / "other")
+    with pytest.raises(ValueError, match="`preset` and `initial` exclude each other"):
+        TrainConfig(initial="x", preset="124m")
