@@ -352,12 +352,6 @@ def continued_shape(config: TrainConfig, given: ModelConfig, context: int) -> Mo
     return given.model_copy(update=changed | {"context": context})
 
 
-def learning_rates(config: TrainConfig) -> tuple[float, float]:
-    """Peak learning rates of AdamW and Muon: the recipe's where given, else the preset's."""
-    preset = PRESETS[config.preset]
-    return config.optimizer.lr or preset.lr, config.optimizer.muon_lr or preset.muon_lr
-
-
 def parameter_count(shape: ModelConfig) -> int:
     """Number of trainable parameters, tied ones counted once."""
     return matrix_parameters(shape) + shape.vocab_size * shape.width * (not shape.tied) + _norm_parameters(shape)
