@@ -184,6 +184,10 @@ def _shingle(
                         part = np.int64(folded ^ SEVERAL)
                 i += size
             if part > 0:
+                while parts[part] < ALONE and parts[part + 1] != 0:
+                    word = (word ^ np.uint64(parts[part])) * PRIME
+                    seen |= parts[part]
+                    part += 1
                 folded = parts[part]
                 part = part + 1 if parts[part + 1] else np.int64(0)
             if folded != 0 and folded < ALONE:

@@ -29,15 +29,12 @@ def word_ngrams(text: str, ngram: int) -> tuple[Array, Array]:
     """uint64 (n-grams,) hashes, and int64 (n-grams, 2): where each begins and ends in the text."""
     points, _ = code_points([text])
     room = 3 * len(points)  # a character has three parts at most
-    hashes, spans, ends = np.empty(room, np.uint64), np.empty((room, 2), np.int64), np.zeros(room + 1, np.int64)
+    hashes, spans, ends = np.empty(room, np.uint64), np.empty((room, 2), np.int64), np.empty(room + 1, np.int64)
     letter_weights = np.array([WORD // LETTERS_A_WORD[byte] for byte in range(256)])
     words = _words(points, fold_table(), fold_parts(), letter_weights, hashes, spans, ends)
-    firsts = ends[:words]
-    lasts = np.searchsorted(ends[: words + 1], firsts + ngram * WORD)  # the n-gram is [first word, lasts)
-    count = int(np.count_nonzero(lasts <= words))  # these come first
-    ngrams = np.empty(count, np.uint64)
-    _join(hashes, lasts, ngrams)
-    return ngrams, np.stack([spans[:count, 0], spans[lasts[:count] - 1, 1]], axis=1)
+    ngrams, lasts = np.empty(words, np.uint64), np.empty(words, np.int64)
+    count = _join(hashes[:words], ends, ngram * WORD, ngrams, lasts)
+    return ngrams[:count], np.stack([spans[:count, 0], spans[lasts[:count], 1]], axis=1)
 
 
 class Overlap:
@@ -63,6 +60,7 @@ def _words(
 ) -> int:  # fmt: skip
     """Write each word's hash and span, and the sum of weights up to and with it. Returns the number of words."""
     n, word, i, part = 0, np.uint64(0), 0, np.int64(0)
+    ends[0] = 0
     while i <= points.size:
         folded = np.uint32(0)
         if part > 0:
@@ -94,13 +92,20 @@ def _words(
 
 
 @kernel()
-def _join(hashes: Array, lasts: Array, out: Array) -> None:
-    for i in range(out.size):
+def _join(hashes: Array, ends: Array, weight: int, ngrams: Array, lasts: Array) -> int:
+    """Write hash and last word of the n-gram of that weight at each word. Returns the number of n-grams."""
+    last = 0
+    for i in range(hashes.size):
+        while last < hashes.size and ends[last + 1] - ends[i] < weight:
+            last += 1
+        if last == hashes.size:
+            return i
         value = SEED
-        for k in range(i, lasts[i]):
+        for k in range(i, last + 1):
             value = (value ^ hashes[k]) * PRIME
             value ^= value >> np.uint64(29)
-        out[i] = value
+        ngrams[i], lasts[i] = value, last
+    return int(hashes.size)
 
 
 @kernel()

@@ -30,7 +30,7 @@ WINDOW = 250
 WINDOWS = 4
 SURE = 0.8
 PARAGRAPH = 80  # shortest paragraph, in characters, that counts in `shares`
-PROBES = 40  # characters looked at to see whether a text may be in capitals
+PROBES = 40  # characters looked at to see whether a text may be in capitals or of another width
 # Full-width letters, half-width kana and hangul, and the wide space, in which no text of usual width has any number.
 _OTHER_WIDTH = re.compile("[\u3000\uff21-\uff3a\uff41-\uff5a\uff66-\uffdc]")
 _WIDTH_FORMS = re.compile("[\u3000\uff01-\uffee]+")
@@ -102,11 +102,11 @@ def usual_form(text: str) -> str:
     >>> usual_form("ÐE OUDE VUURTOREN, Ｂ"), usual_form("The NATO")
     ('ðe oude vuurtoren, b', 'The NATO')
     """
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
-        if _OTHER_WIDTH.search(text):
-            text = _WIDTH_FORMS.sub(lambda forms: unicodedata.normalize("NFKC", forms.group()), text)
+    text = unicodedata.normalize("NFC", text)
     probe = text[:: len(text) // PROBES + 1]
+    if not probe.isascii() and _OTHER_WIDTH.search(probe):
+        text = _WIDTH_FORMS.sub(lambda forms: unicodedata.normalize("NFKC", forms.group()), text)
+        probe = text[:: len(text) // PROBES + 1]
     if 4 * sum(map(str.isupper, probe)) > len(probe):
         words = text.split()
         if 2 * sum(map(str.isupper, words)) > len(words):
