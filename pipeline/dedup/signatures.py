@@ -1,8 +1,8 @@
 """Pass `signatures`: from texts to the shared table's columns; and the index for later corpora.
 
 A task reads one input file, or one file of an earlier corpus's index (`against:`), and writes segments of the table. A
-segment holds for each document: id, exact (128-bit hash of the text with case and white space folded), scope,
-signature, length, date, offset and names; and, sorted by key, the pairs (exact_key, exact_row) and (band_key,
+segment holds for each document: id, exact (128-bit hash of the text, composed, with case and white space folded),
+scope, signature, length, date, offset and names; and, sorted by key, the pairs (exact_key, exact_row) and (band_key,
 band_row), which the joins read. Memory: one segment, about 1 kB a document.
 
 The last pass of `dedup` leaves an index beside its documents:
@@ -24,6 +24,7 @@ from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -173,8 +174,9 @@ def utf8_buffer(column: pa.ChunkedArray) -> tuple[U8, I64]:
 
 
 def text_hashes(texts: list[str], scopes: list[str]) -> U64:
-    """uint64 (texts, 2): xxh3-128 of each text with case and white space folded, within its scope."""
-    folded = (f"{scope}\0{' '.join(text.casefold().split())}" for text, scope in zip(texts, scopes, strict=True))
+    """uint64 (texts, 2): xxh3-128 of each text, composed, with case and white space folded, within its scope."""
+    plain = (normalize("NFC", " ".join(text.casefold().split())) for text in texts)
+    folded = (f"{scope}\0{text}" for text, scope in zip(plain, scopes, strict=True))
     digests = b"".join(xxhash.xxh3_128_digest(text.encode("utf-8", "replace")) for text in folded)
     return np.frombuffer(digests, np.uint64).reshape(-1, 2)
 

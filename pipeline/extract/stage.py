@@ -25,6 +25,7 @@ from pipeline.config import CorpusConfig, ExtractConfig
 from pipeline.crashes import DETAIL, DETAIL_READING, RULE, Position, Record
 from pipeline.documents import BASE_SCHEMA, BATCH_BYTES, BATCH_ROWS, Counts, document_id, storable, text_bytes
 from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
+from pipeline.extract.markup import html_of_xhtml
 from pipeline.extract.text import decode_page, extract_counted, tidy
 from pipeline.extract.urls import domain_of, list_files, read_rules
 from pipeline.kernels.html.fast import WEIGHTS
@@ -236,6 +237,8 @@ class _Extraction:
         page, charset, basis = decode_page(raw.body, raw.charset)
         if raw.media_type in _READY:
             return tidy(page), charset, basis
+        if raw.media_type.endswith("xml"):
+            page = html_of_xhtml(page)
         extractor: str = self.settings.extractor
         if self.isolated is not None:
             text, way = self.isolated.extract(page, raw.url), extractor

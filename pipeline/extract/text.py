@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
+from pipeline.extract.markup import embedded_text, html_of_xhtml
 from pipeline.kernels.html import fast
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -87,7 +88,10 @@ def extract_text(html: bytes, *, charset: str | None = None, url: str | None = N
     charset: the one that the HTTP header declares. extractor: fast, resiliparse, trafilatura, or none (the decoded
     page, tags and all).
     """
-    return extract_decoded(decode(html, charset)[0], url=url, extractor=extractor)
+    page = decode(html, charset)[0]
+    if page.lstrip().startswith("<?xml"):
+        page = html_of_xhtml(page)
+    return extract_decoded(page, url=url, extractor=extractor)
 
 
 def extract_decoded(page: str, *, url: str | None = None, extractor: str = "fast") -> str:
@@ -96,9 +100,12 @@ def extract_decoded(page: str, *, url: str | None = None, extractor: str = "fast
 
 
 def extract_counted(page: str, *, url: str | None = None, extractor: str = "fast") -> tuple[str, str]:
-    """(text, method that found it): a method of `fast` (pipeline.kernels.html.fast), or another extractor's name."""
+    """(text, method): a method of `fast` (pipeline.kernels.html.fast), `embedded` (text that the page holds only as
+    data), or another extractor's name."""
     if extractor == "fast":
         text, method = fast.extract(page)
+        if len(text) < fast.FEW_BYTES and len(data := embedded_text(page)) > 2 * len(text):
+            return tidy(data), "embedded"
         return tidy(text), method
     return _extract_with(extractor, page, url), extractor
 

@@ -7,8 +7,8 @@ is on integers of fixed width, so signatures do not depend on platform, numba, v
 hash seed; tests/pipeline/kernels/test_minhash.py holds golden values.
 
 - A word is a run of letters, digits and underscores; in signatures a number counts as the word "number", whatever its
-  digits. Case, accents and compatibility forms (full-width, mathematical) do not count. A character of a script
-  written without spaces is a word.
+  digits. Case, accents and compatibility forms (full-width, mathematical) do not count, nor whether a character is
+  composed (NFC, NFD). A character of a script written without spaces is a word.
 - Characters are folded as of Unicode 3.2, the frozen version that every Python carries (`unicodedata.ucd_3_2_0`), so
   that signatures do not change with Python's own version; what was assigned later is a letter, unfolded, but for the
   blocks of symbols.
@@ -41,9 +41,10 @@ U64 = np.ndarray[Any, np.dtype[np.uint64]]
 I64 = np.ndarray[Any, np.dtype[np.int64]]
 
 EMPTY = np.uint32(0xFFFFFFFF)
-VERSION = 4  # of everything that decides a signature; an index of another version cannot be compared
+VERSION = 5  # of everything that decides a signature; an index of another version cannot be compared
 # Entries of the fold table: 0 (separates words), IGNORED, or the folded character with flags; a digit has none.
-IGNORED, LETTER, ALONE = np.uint32(1 << 29), np.uint32(1 << 30), np.uint32(1 << 31)
+# SEVERAL: what the character is composed of; the entries of its parts begin at this position of `fold_parts`.
+SEVERAL, IGNORED, LETTER, ALONE = np.uint32(1 << 28), np.uint32(1 << 29), np.uint32(1 << 30), np.uint32(1 << 31)
 _NUMBER = np.uint64(0xD6E8FEB86659FD93)  # the word that stands for any number
 _LANES = 64  # shingles are padded to full vectors (4 of 16 x 32 bits)
 _BLOCK = 2048  # shingles whose minima are taken at a time: 8 kB stay in the first cache
@@ -102,7 +103,7 @@ class MinHasher:
         """Shingles of texts given as to `signatures_utf8`. Memory: 4 bytes a byte of text meanwhile, then 8 a word."""
         room = int(ends[-1] - ends[0]) // 2 + len(ends)  # a word takes two bytes at least, its separator included
         alike, exact, bounds = np.empty(room, np.uint32), np.empty(room, np.uint32), np.zeros(len(ends), np.int64)
-        _shingle(data, ends, fold_table(), self.ngram, alike, exact, bounds)
+        _shingle(data, ends, fold_table(), fold_parts(), self.ngram, alike, exact, bounds)
         return Shingles(alike[: bounds[-1]], exact[: bounds[-1]], bounds)
 
     def minima(self, shingles: Shingles) -> U32:
@@ -157,7 +158,9 @@ def _minimize(shingles: U32, bounds: I64, multipliers: U32, offsets: U32, out: U
 
 
 @kernel()
-def _shingle(data: U8, ends: I64, table: U32, ngram: int, alike: U32, exact: U32, bounds: I64) -> None:
+def _shingle(
+    data: U8, ends: I64, table: U32, parts: U32, ngram: int, alike: U32, exact: U32, bounds: I64
+) -> None:  # fmt: skip
     """Fill the three columns of `Shingles`; bounds[0] is 0."""
     ring = np.zeros((ngram, 2), np.uint64)  # hashes of the last words: numbers alike, and as they are
     leaving = np.uint64(1)
@@ -169,15 +172,24 @@ def _shingle(data: U8, ends: I64, table: U32, ngram: int, alike: U32, exact: U32
         rolling, rolling_exact, all_words, word = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
         seen = np.uint32(0)  # flags of the characters of the present word; 0 between words
         ring[:] = np.uint64(0)
-        i, end = ends[text], ends[text + 1]
+        i, end, part = ends[text], ends[text + 1], np.int64(0)
         while i <= end:
             folded = np.uint32(0)
-            if i < end:
-                point, size = decode(data, i)
-                folded = table[point] if point < table.size else IGNORED
+            if part == 0:
+                size = 1
+                if i < end:
+                    point, size = decode(data, i)
+                    folded = table[point] if point < table.size else IGNORED
+                    if folded & SEVERAL:
+                        part = np.int64(folded ^ SEVERAL)
                 i += size
-            else:
-                i += 1
+            if part > 0:
+                while parts[part] < ALONE and parts[part + 1] != 0:
+                    word = (word ^ np.uint64(parts[part])) * PRIME
+                    seen |= parts[part]
+                    part += 1
+                folded = parts[part]
+                part = part + 1 if parts[part + 1] else np.int64(0)
             if folded != 0 and folded < ALONE:
                 if folded != IGNORED:
                     word = (word ^ np.uint64(folded)) * PRIME
@@ -231,12 +243,22 @@ _UNSPACED = (
 _SYMBOLS = ((0x2000, 0x2BFF), (0x2E00, 0x2E7F), (0x3000, 0x303F), (0xFE10, 0xFE1F), (0x1F000, 0x1FBFF))
 # Where Unicode 3.2 knows anything but plain letters; the rest is Han, Hangul, Yi and what came later.
 _FOLDED = ((0, 0x33FF), (0xD800, 0xFFFF), (0x10300, 0x1044F), (0x1D000, 0x1D7FF))
+_HANGUL = (0xAC00, 0xD7A3)  # syllables
 _KEPT_MARKS = (0, 9)  # combining classes of vowel signs and viramas; all others are accents, tones and points
 
 
-@cache
 def fold_table() -> U32:
     """uint32 (SIZE,): entry of each code point."""
+    return _fold_tables()[0]
+
+
+def fold_parts() -> U32:
+    """uint32: entries of the parts of composed characters, zeros before the first and between characters."""
+    return _fold_tables()[1]
+
+
+@cache
+def _fold_tables() -> tuple[U32, U32]:
     table = np.arange(SIZE, dtype=np.uint32) | LETTER
     for low, high in _SYMBOLS:
         table[low : high + 1] = 0
@@ -244,13 +266,19 @@ def fold_table() -> U32:
         if _UNICODE.category(chr(point)) != "Cn":
             table[point] = _entry(chr(point))
     table[0xFE00:0xFE10] = IGNORED  # variation selectors
-    table[0xAD] = IGNORED  # soft hyphen
+    table[[0xAD, 0x640, 0x7FA]] = IGNORED  # soft hyphen; strokes that stretch Arabic and N'Ko words
     table[ord("_")] |= np.uint32(ord("_")) | LETTER  # joins words, as `\w` has it: names in code stay whole
     plain = table & np.uint32(0x1FFFFF)
     for low, high in _UNSPACED:
         letters = (table & LETTER > 0) & (plain >= low) & (plain <= high)
         table[letters] |= ALONE
-    return table
+    parts = [0]
+    for point in chain.from_iterable(range(low, high + 1) for low, high in (*_FOLDED, _HANGUL)):
+        entries = [table[ord(part)] for part in _UNICODE.normalize("NFD", chr(point))]
+        if sum(entry != IGNORED for entry in entries) > 1:
+            table[point] = SEVERAL | np.uint32(len(parts))
+            parts += [*(entry for entry in entries if entry != IGNORED), 0]
+    return table, np.array(parts, np.uint32)
 
 
 def _entry(character: str) -> int:

@@ -2,8 +2,9 @@
 
 The model runs in our own kernel (pipeline.kernels.fasttext), several times as fast as fastText's and with the same
 labels. Long texts are sampled besides: WINDOWS pieces of WINDOW characters at fixed offsets decide as well as the full
-text where the model is sure of them; where it is not (score below SURE), the full text decides. benchmarks/language.py
-measures both claims.
+text where the model is sure of them; where it is not (score below SURE), the full text decides. The model knows text
+that is composed, of usual width, and not in capitals; other forms are brought to that one first (`usual_form`), for
+identification alone. benchmarks/language.py measures these claims.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import re
+import unicodedata
 import urllib.request
 from functools import cache
 from importlib.util import find_spec
@@ -27,6 +30,10 @@ WINDOW = 250
 WINDOWS = 4
 SURE = 0.8
 PARAGRAPH = 80  # shortest paragraph, in characters, that counts in `shares`
+PROBES = 40  # characters looked at to see whether a text may be in capitals or of another width
+# Full-width letters, half-width kana and hangul, and the wide space, in which no text of usual width has any number.
+_OTHER_WIDTH = re.compile("[\u3000\uff21-\uff3a\uff41-\uff5a\uff66-\uffdc]")
+_WIDTH_FORMS = re.compile("[\u3000\uff01-\uffee]+")
 MODEL_NAMES = ("lid.176.bin", "lid.176.ftz")
 OFFICIAL_URL = "https://dl.fbaipublicfiles.com/fasttext/supervised-models/lid.176.ftz"
 OFFICIAL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
@@ -74,7 +81,7 @@ class LanguageIdentifier:
         return dict(sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])))
 
     def _ask(self, texts: list[str]) -> list[Guess]:
-        labels, scores = predict(self._network, self._cache, texts)
+        labels, scores = predict(self._network, self._cache, [usual_form(text) for text in texts])
         return [
             Guess(*normalize_label(self._labels[label]), score) if label >= 0 else Guess("und", None, 0.0)
             for label, score in zip(labels.tolist(), scores.tolist(), strict=True)
@@ -87,6 +94,24 @@ def sample(text: str) -> str:
         return text
     gap = (len(text) - WINDOW) // (WINDOWS - 1)
     return " ".join(text[i * gap : i * gap + WINDOW] for i in range(WINDOWS))
+
+
+def usual_form(text: str) -> str:
+    """The text composed (NFC), without full-width and half-width forms, and in small letters if it is in capitals.
+
+    >>> usual_form("ÐE OUDE VUURTOREN, Ｂ"), usual_form("The NATO")
+    ('ðe oude vuurtoren, b', 'The NATO')
+    """
+    text = unicodedata.normalize("NFC", text)
+    probe = text[:: len(text) // PROBES + 1]
+    if not probe.isascii() and _OTHER_WIDTH.search(probe):
+        text = _WIDTH_FORMS.sub(lambda forms: unicodedata.normalize("NFKC", forms.group()), text)
+        probe = text[:: len(text) // PROBES + 1]
+    if 4 * sum(map(str.isupper, probe)) > len(probe):
+        words = text.split()
+        if 2 * sum(map(str.isupper, words)) > len(words):
+            return text.replace("İ", "i").lower()
+    return text
 
 
 def read_model(path: Path) -> tuple[Network, list[str]]:

@@ -16,23 +16,48 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.kernels.signals.chunks import NOTICES
-from pipeline.kernels.signals.lexicon import UNSPACED_RANGES
+from pipeline.kernels.signals.lexicon import SEPARATORS, UNSPACED_RANGES
 from pipeline.kernels.signals.line_counts import C4_ENDS, FEWEST_C4_WORDS, LONGEST_C4_WORD
 
 KINDS = ("email", "ip", "phone", "iban")
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_EMAIL = re.compile(rf"(?<![\w.%+-])[A-Za-z0-9][\w.%+'-]{{0,63}}@(?:{_LABEL}\.){{1,8}}[A-Za-z]{{2,63}}(?![\w-])")
-_IPV4 = re.compile(r"(?<![\w.-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
-_IPV6 = re.compile(r"(?<![\w:.])(?=[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:)[0-9A-Fa-f:]{3,39}(?![\w:])")
-_PHONE = re.compile(
-    r"(?<![\w+.-])(?:\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}|\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-]|\.\d)"
+# Words of other scripts may touch an address: only Latin letters and ASCII digits bound one. No match is cut back to a
+# shorter one (`(?>`), which would leave the rest of the data in the text.
+_LATIN = "A-Za-z0-9À-ÖØ-öø-ʯḀ-ỿ"
+_LABEL = rf"(?:[{_LATIN}](?:[{_LATIN}-]{{0,61}}[{_LATIN}])?|(?:(?![{_LATIN}])[^\W_]){{1,63}})"  # one script at a time
+# Top-level domains of other scripts end at no border of words in scripts without spaces, so they are named.
+_DOMAINS = (
+    "中国|中國|公司|网络|網絡|香港|台湾|台灣|澳門|みんな|コム|한국|닷컴|닷넷|ไทย|ລາວ|भारत|ভারত|বাংলা|இந்தியா|рф|рус|бел|укр|срб|бг|қаз|мон|москва|"
+    "сайт|онлайн|ελ|ευ|հայ|გე|ישראל|السعودية|امارات|ایران|مصر|المغرب|الجزائر|قطر|موقع|شبكة"
 )
-_IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)")
+_LOCAL = (
+    rf"(?<![{_LATIN}])[{_LATIN}][{_LATIN}._%+'-]{{0,63}}|(?<![\u0370-\u052f])[\u0370-\u052f][\u0370-\u052f._-]{{0,63}}"
+)
+_EMAIL = re.compile(rf"(?:{_LOCAL})@(?:{_LABEL}\.){{1,8}}(?:[A-Za-z]{{2,63}}(?![{_LATIN}])|{_DOMAINS})")
+_IPV4 = re.compile(r"(?<![A-Za-z0-9.-])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![A-Za-z0-9-]|\.[0-9])")
+# Behind a colon only where a name stands before it (`IP:2001:...`).
+_IPV6 = re.compile(
+    r"(?:(?<![A-Za-z0-9:.])|(?<=[^0-9A-Fa-f:]:)|(?<=[Vv]6:))"
+    r"(?=[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:)(?>[0-9A-Fa-f:]{3,39})(?![A-Za-z0-9])"
+)
+_GAP = "[ .\u00a0\u2009\u202f\u2011-]?"
+_PHONE = re.compile(
+    rf"(?<![A-Za-z0-9+.-])(?:(?>\+[1-9][0-9]{{0,2}}(?:{_GAP}(?:\([0-9]{{1,4}}\)|[0-9]{{1,4}})){{2,7}})"
+    r"|\([0-9]{3}\) ?[0-9]{3}-[0-9]{4}|[0-9]{3}-[0-9]{3}-[0-9]{4})(?!(?!ext|x[0-9])[A-Za-z0-9]|[.-][0-9])"
+)
+_IBAN = re.compile(
+    r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?:[ \u00a0]?[A-Z0-9]{4}){2,7}(?:[ \u00a0]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])"
+)
+# Four numbers that are no address: version numbers, and object identifiers (X.500's are known without the word).
+_NUMBERED = re.compile(
+    r"(?i)(?:\b(?:oids?|object identifiers?|versions?|ver|release)|版本|バージョン|버전|версия)\W{0,3}$"
+)
+_OIDS = ("2.5.4.", "2.5.29.", "1.3.6.1")
+_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")  # all that is assigned (RFC 4291); `dead::beef` is not in it
 _BLANK = re.compile(r"\s")
 _RANGES = "".join("-".join(chr(int(end, 16)) for end in part.split("-")) for part in UNSPACED_RANGES.split())
-_BETWEEN_WORDS = re.compile(rf"\s+|([{_RANGES}])")  # keeps letters of scripts without spaces, each a word
+_BETWEEN_WORDS = re.compile(rf"[\s{SEPARATORS}]+|([{_RANGES}])")  # keeps letters of scripts without spaces, each a word
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
-_Replace = Callable[[str], str | None]
+_Replace = Callable[[re.Match[str]], str | None]
 
 
 def mask(text: str, kinds: Sequence[str] = ("email", "ip")) -> tuple[str, dict[str, int]]:
@@ -45,17 +70,12 @@ def mask(text: str, kinds: Sequence[str] = ("email", "ip")) -> tuple[str, dict[s
     for kind in kinds:
         counts[kind] = 0
         for sign, pattern, replace in _MASKS[kind]:  # the sign shows where a match may be; None: anywhere
-
-            def substitute(match: re.Match[str], kind: str = kind, replace: _Replace = replace) -> str:
-                placeholder = replace(match.group())
-                counts[kind] += placeholder is not None
-                return match.group() if placeholder is None else placeholder
-
-            stretches = [(0, len(text))] if sign is None else _stretches(text, sign)
             pieces, at = [], 0
-            for begin, end in stretches:
-                pieces += [text[at:begin], pattern.sub(substitute, text[begin:end])]
-                at = end
+            for begin, end in [(0, len(text))] if sign is None else _stretches(text, sign):
+                for match in pattern.finditer(text, begin, end):
+                    if (placeholder := replace(match)) is not None:
+                        pieces += [text[at : match.start()], placeholder]
+                        at, counts[kind] = match.end(), counts[kind] + 1
             text = "".join([*pieces, text[at:]])
     return text, counts
 
@@ -72,35 +92,61 @@ def _stretches(text: str, sign: re.Pattern[str]) -> Iterator[tuple[int, int]]:
             yield begin, end
 
 
-def _email(match: str) -> str | None:
-    return None if match.lower().endswith(("@example.com", "@example.org", "@example.net")) else "email@example.com"
+def _email(match: re.Match[str]) -> str | None:
+    known = match.group().lower().endswith(("@example.com", "@example.org", "@example.net"))
+    return None if known else "email@example.com"
 
 
-def _ip(match: str) -> str | None:
+def _ipv4(match: re.Match[str]) -> str | None:
+    before = match.string[max(match.start() - 24, 0) : match.start()]
+    if match.group().startswith(_OIDS) or _NUMBERED.search(before):
+        return None
+    address = _address(match.group())
+    return "192.0.2.1" if address and address.is_global else None
+
+
+def _ipv6(match: re.Match[str]) -> str | None:
+    text = match.group()
+    colon = ":" if text.endswith(":") and not text.endswith("::") else ""
+    address = _address(text.removesuffix(colon))
+    return f"2001:db8::1{colon}" if address and address.is_global and address in _GLOBAL_IPV6 else None
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        address = ipaddress.ip_address(match)
+        return ipaddress.ip_address(text)
     except ValueError:
         return None
-    if not address.is_global:
+
+
+def _phone(match: re.Match[str]) -> str | None:
+    """A number without gaps that is too short or ends in zeros is an amount (`+150000000 dollars`)."""
+    text = match.group()
+    digits = "".join(filter(str.isdigit, text))
+    if text == f"+{digits}" and (len(digits) < 10 or digits.endswith("00000")):
         return None
-    return "192.0.2.1" if address.version == 4 else "2001:db8::1"
+    fewest, most = (11, 11) if text.startswith(("+1", "+7")) else (8, 15)
+    return "555-0100" if fewest <= len(digits) <= most else None
 
 
-def _phone(match: str) -> str | None:
-    return "555-0100" if 8 <= sum(map(str.isdigit, match)) <= 15 else None
-
-
-def _iban(match: str) -> str | None:
-    joined = match.replace(" ", "")
-    digits = "".join(str(int(sign, 36)) for sign in joined[4:] + joined[:4])
-    return "XX00 0000 0000 0000" if 15 <= len(joined) <= 34 and int(digits) % 97 == 1 else None
+def _iban(match: re.Match[str]) -> str | None:
+    """The longest beginning that is valid: a word in capitals may follow."""
+    text = match.group().replace("\u00a0", " ")
+    end = len(text)
+    while end > 0:
+        joined = text[:end].replace(" ", "")
+        digits = "".join(str(int(sign, 36)) for sign in joined[4:] + joined[:4])
+        if 15 <= len(joined) <= 34 and int(digits) % 97 == 1:
+            return "XX00 0000 0000 0000" + match.group()[end:]
+        end = text.rfind(" ", 0, end)
+    return None
 
 
 _MASKS: dict[str, tuple[tuple[re.Pattern[str] | None, re.Pattern[str], _Replace], ...]] = {
-    "email": ((re.compile("@[A-Za-z0-9]"), _EMAIL, _email),),
+    "email": ((re.compile(r"@\w"), _EMAIL, _email),),
     "ip": (
-        (re.compile(r"\.\d{1,3}\.\d{1,3}\.\d"), _IPV4, _ip),
-        (re.compile(":[0-9A-Fa-f]{0,4}:"), _IPV6, _ip),
+        (re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]"), _IPV4, _ipv4),
+        (re.compile(":[0-9A-Fa-f]{0,4}:"), _IPV6, _ipv6),
     ),
     "phone": ((None, _PHONE, _phone),),
     "iban": ((None, _IBAN, _iban),),

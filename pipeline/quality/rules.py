@@ -20,15 +20,7 @@ from common.errors import PipelineError
 from pipeline.config import QualityConfig, Rule
 from pipeline.kernels.signals.lexicon import SUPPORTED
 from pipeline.kernels.signals.measure import SIGNALS, signals
-from pipeline.quality.presets import (
-    ALPHABETIC_ONLY,
-    ATTACHED_PARTICLES,
-    NEEDS_STOP_WORDS,
-    OPTIONAL,
-    PRESETS,
-    SHORT_WORD_LANGUAGES,
-    QualityRule,
-)
+from pipeline.quality.presets import LANGUAGES, NEEDS_STOP_WORDS, OPTIONAL, PRESETS, QualityRule
 
 _OPERATORS = {">=": operator.ge, "<=": operator.le}
 Array = np.ndarray[Any, Any]
@@ -64,10 +56,11 @@ def rules_for(settings: QualityConfig, language: str) -> dict[str, QualityRule]:
     overrides = {**settings.rules, **settings.languages.get(language, {})}
     for preset in settings.presets:
         for name, rule in PRESETS[preset].items():
+            usual = LANGUAGES.get(language, {}).get(name, rule.threshold)
             override = _override(overrides[name]) if name in overrides else Rule(enabled=_applies(name, language))
             if override.enabled:
-                threshold = rule.threshold if override.threshold is None else override.threshold
-                rules[name] = rule._replace(threshold=threshold)
+                given = (override.threshold, usual, rule.threshold)
+                rules[name] = rule._replace(threshold=next(value for value in given if value is not None))
     for name, own in settings.own_rules.items():
         rules[name] = QualityRule(own.signal, own.op, own.threshold)
     for name, model in settings.models.items():
@@ -117,11 +110,10 @@ def _by_language(settings: QualityConfig, languages: list[str]) -> Iterator[tupl
 
 
 def _applies(name: str, language: str) -> bool:
-    if name in OPTIONAL:
+    """Whether a rule is in force where the recipe does not say so."""
+    if name in OPTIONAL or (name in NEEDS_STOP_WORDS and language not in SUPPORTED):
         return False
-    if name in NEEDS_STOP_WORDS:
-        return language in SUPPORTED - ATTACHED_PARTICLES
-    return not (name in ALPHABETIC_ONLY and language in SHORT_WORD_LANGUAGES)
+    return LANGUAGES.get(language, {}).get(name, 0.0) is not None
 
 
 def _override(given: float | bool | Rule) -> Rule:

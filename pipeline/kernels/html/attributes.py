@@ -6,7 +6,7 @@ none is a host's or a page's own. All are looked up by their 32-bit FNV-1a hash,
 of a word while it reads it.
 
 Attributes are read once and not kept: what class, id, role and itemprop name, whether the element is hidden, a link, a
-template.
+template, TeX, and how many columns and rows a table cell spans.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ TABLE_SIZE = 2048  # slots of either table, a power of two several times the num
 
 BLOCK, VOID, SKIPPED, RAW = 1, 2, 4, 8  # kinds of tags; text in SKIPPED and RAW elements is no text of the page
 
-_KINDS = {
-    BLOCK: "html body p div h1 h2 h3 h4 h5 h6 ul ol li dl dt dd table caption thead tbody tfoot tr td th pre blockquote"
-    " article section main nav header footer aside form fieldset legend figure figcaption address details summary"
-    " center dir menu hgroup search noscript template script-template button label frameset",
-    BLOCK | VOID: "hr",
-    VOID: "br img input meta link area base col embed param source track wbr",
-    SKIPPED: "select datalist svg canvas object video audio map applet rt rp annotation progress meter dialog",
-    RAW: "script style textarea title iframe noembed noframes xmp option",
-    0: "a b i u s em strong span font small big sub sup code kbd samp var tt cite q abbr acronym time mark ins del"
-    " strike dfn bdi bdo data ruby math",
-}
+_KINDS = (  # tags are numbered in this order, which trained trees know: new ones come last
+    (BLOCK, "html body p div h1 h2 h3 h4 h5 h6 ul ol li dl dt dd table caption thead tbody tfoot tr td th pre"
+    " blockquote article section main nav header footer aside form fieldset legend figure figcaption address details"
+    " summary center dir menu hgroup search noscript template script-template button label frameset"),
+    (BLOCK | VOID, "hr"),
+    (VOID, "br img input meta link area base col embed param source track wbr"),
+    (SKIPPED, "select datalist svg canvas object video audio map applet rt rp annotation progress meter dialog"),
+    (RAW, "script style textarea title iframe noembed noframes xmp option"),
+    (0, "a b i u s em strong span font small big sub sup code kbd samp var tt cite q abbr acronym time mark ins del"
+    " strike dfn bdi bdo data ruby math"),
+    (SKIPPED, "annotation-xml"),
+)  # fmt: skip
 TAGS: dict[str, int] = {}
 KINDS = np.zeros(256, np.uint8)
-for _kind, _names in _KINDS.items():
+for _kind, _names in _KINDS:
     for _name in _names.split():
         TAGS[_name] = len(TAGS) + 1  # 0 stands for a tag that is not listed
         KINDS[TAGS[_name]] = _kind
@@ -100,6 +101,9 @@ TEXT_GROUPS = {
     "advert": "advertisement anzeige werbung sponsored advertising ad ads publicité publicidad affiliate",
 }
 ROLE_BIT = np.uint32(1 << 31)  # role="main"
+# What attributes say of an element.
+LINKED, TEMPLATE, HIDDEN, SHADOW, TEX, FORMULA = 1, 2, 4, 8, 16, 32
+MAX_SPAN = 32  # columns or rows that a cell may cover
 HIDDEN_BIT = np.uint32(1 << list(NAME_GROUPS).index("hidden"))
 
 
@@ -160,20 +164,36 @@ def _name_groups(page: Array, start: int, end: int, keys: Array, words: Array, p
 
 @inner
 def _has(page: Array, start: int, end: int, word: bytes) -> bool:
-    """Whether page[start:end] holds `word` (lower case), whatever its case."""
+    """Whether page[start:end] holds `word` (lower case), whatever its case, perhaps with blanks within."""
     size = len(word)
-    for at in range(start, end - size + 1):
-        i = 0
-        while i < size and lower(page[at + i]) == word[i]:
-            i += 1
+    for first in range(start, end - size + 1):
+        i, at = 0, first
+        while i < size and at < end and (lower(page[at]) == word[i] or (i > 0 and is_space(page[at]))):
+            i += not is_space(page[at])
+            at += 1
         if i == size:
             return True
     return False
 
 
 @inner
+def _begins(page: Array, start: int, end: int, word: bytes) -> bool:
+    return end - start >= len(word) and _has(page, start, start + len(word), word)
+
+
+@inner
 def _is_name(page: Array, start: int, end: int, word: bytes) -> bool:
     return end - start == len(word) and _has(page, start, end, word)
+
+
+@inner
+def _number(page: Array, start: int, end: int) -> int:
+    """A span, 1 to MAX_SPAN."""
+    value = 0
+    while start < end and 48 <= page[start] <= 57 and value < MAX_SPAN:
+        value = 10 * value + int(page[start]) - 48
+        start += 1
+    return max(min(value, MAX_SPAN), 1)
 
 
 @inner
@@ -202,18 +222,19 @@ def _attribute_value(page: Array, at: int) -> tuple[int, int, int]:
 @inner
 def read_attributes(
     page: Array, at: int, keys: Array, words: Array, prefixes: Array
-) -> tuple[int, np.uint32, bool, bool]:
-    """(position behind `>`, mask of groups, whether there is an href, whether `type` is a template's) of a tag.
+) -> tuple[int, np.uint32, int, int]:
+    """(position behind `>`, mask of groups, flags, columns + 256 * rows of a table cell) of a tag.
 
     at: position behind the tag's name; keys, words, prefixes: `word_table()`.
     """
     size = len(page)
     mask = np.uint32(0)
-    link = template = False
+    flags, columns, rows = 0, 1, 1
     while at < size:
         byte = page[at]
         if byte == 62:  # >
-            return at + 1, mask, link, template
+            at += 1
+            break
         if is_space(byte) or byte == 47 or byte == 61 or byte == 34 or byte == 39:
             at += 1
             continue
@@ -230,21 +251,38 @@ def read_attributes(
             or (first == 105 and _is_name(page, name, name_end, b"itemprop"))
         ):  # id
             mask |= _name_groups(page, start, end, keys, words, prefixes)
+            if length == 5 and (_begins(page, start, end, b"mathjax") or _begins(page, start, end, b"mjx-")):
+                flags |= FORMULA
+        elif first == 99 and _is_name(page, name, name_end, b"colspan"):
+            columns = _number(page, start, end)
+        elif first == 114 and _is_name(page, name, name_end, b"rowspan"):
+            rows = _number(page, start, end)
         elif first == 114 and _is_name(page, name, name_end, b"role"):
             if _is_name(page, start, end, b"main"):
                 mask |= ROLE_BIT
             else:
                 mask |= _name_groups(page, start, end, keys, words, prefixes)
         elif first == 104 and _is_name(page, name, name_end, b"href"):
-            link = True
+            flags |= LINKED
         elif first == 104 and _is_name(page, name, name_end, b"hidden"):
             mask |= HIDDEN_BIT
+            flags |= 0 if _is_name(page, start, end, b"until-found") else HIDDEN
         elif first == 97 and _is_name(page, name, name_end, b"aria-hidden"):
             if _is_name(page, start, end, b"true"):
                 mask |= HIDDEN_BIT
+                flags |= HIDDEN
         elif first == 115 and _is_name(page, name, name_end, b"style"):
-            if _has(page, start, end, b"display:none") or _has(page, start, end, b"display: none"):
+            if _has(page, start, end, b"display:none") or _has(page, start, end, b"visibility:hidden"):
                 mask |= HIDDEN_BIT
+                flags |= HIDDEN
+        elif first == 115 and _is_name(page, name, name_end, b"shadowrootmode"):
+            flags |= SHADOW
         elif first == 116 and _is_name(page, name, name_end, b"type"):
-            template = _has(page, start, end, b"template") or _is_name(page, start, end, b"text/html")
-    return size, mask, link, template
+            if _has(page, start, end, b"template") or _is_name(page, start, end, b"text/html"):
+                flags |= TEMPLATE
+            elif _begins(page, start, end, b"math/tex"):
+                flags |= TEX
+        elif first == 101 and _is_name(page, name, name_end, b"encoding"):
+            tex = _has(page, start, end, b"x-tex") or _has(page, start, end, b"latex")
+            flags |= TEX if tex or _is_name(page, start, end, b"tex") else 0
+    return at, mask, flags, columns + 256 * rows

@@ -2,11 +2,14 @@
 
 A tokenizer and a tree builder in one numba kernel. It handles what decides where text belongs (void and raw elements,
 implied ends of p, li, dt, dd, option and table parts, stray and crossed end tags, comments, script templates as
-markup) and leaves out what does not (foster parenting, the adoption agency beyond links). Time and memory are linear
-in the page, whatever it holds: the stack of open elements is bounded, deeper elements count as siblings. About 300 MB
-of HTML a second on one core.
+markup, formulas that a page has twice) and leaves out what does not (foster parenting, the adoption agency beyond
+links). Time and memory are linear in the page, whatever it holds: the stack of open elements is bounded, deeper
+elements count as siblings. About 300 MB of HTML a second on one core.
 
-A block is the text between two borders of block elements, or between two line breaks in a row.
+A block is the text between two borders of block elements, or between two line breaks in a row. Unknown elements are
+inline; custom ones (`my-part`) that follow each other outside of paragraphs and the like are parted. Text in <template>
+and <noscript> is no text of the page; what it hides (`hidden`, `aria-hidden`, `display: none`) is marked, since trained
+trees decide by all blocks. A formula's TeX, where it is there, stands for the formula.
 """
 
 from __future__ import annotations
@@ -19,10 +22,16 @@ from pipeline.kernels.compiled import UNCOUNTED, Array, inner, kernel
 from pipeline.kernels.hashing import FNV32, find_slot, fnv32, is_space, lower
 from pipeline.kernels.html.attributes import (
     BLOCK,
+    FORMULA,
+    HIDDEN,
     KINDS,
+    LINKED,
     RAW,
+    SHADOW,
     SKIPPED,
     TAGS,
+    TEMPLATE,
+    TEX,
     VOID,
     is_alpha,
     read_attributes,
@@ -30,39 +39,46 @@ from pipeline.kernels.html.attributes import (
     word_table,
 )
 
-LINK, VERBATIM, BREAK, EMPHASIS = 1, 2, 4, 8  # flags of a run
+LINK, VERBATIM, BREAK, EMPHASIS, CODE, MATH, UNSEEN = 1, 2, 4, 8, 16, 32, 64  # flags of a run
 MAX_DEPTH = 256
 MAX_NAME = 64  # bytes of a tag's name that are read
 
 _P, _LI, _DT, _DD, _TR, _TD, _TH = (TAGS[name] for name in ("p", "li", "dt", "dd", "tr", "td", "th"))
 _A, _BR, _PRE, _TABLE, _CAPTION, _TITLE = (TAGS[name] for name in ("a", "br", "pre", "table", "caption", "title"))
-_UL, _OL, _DL, _SCRIPT, _TEMPLATE = (TAGS[name] for name in ("ul", "ol", "dl", "script", "script-template"))
+_UL, _OL, _DL, _SCRIPT, _SCRIPT_TEMPLATE = (TAGS[name] for name in ("ul", "ol", "dl", "script", "script-template"))
 _THEAD, _TBODY, _TFOOT, _BODY = (TAGS[name] for name in ("thead", "tbody", "tfoot", "body"))
-_HTML, _FORM, _SVG = TAGS["html"], TAGS["form"], TAGS["svg"]
-_EMPHASIS = np.zeros(256, np.bool_)
+_HTML, _SVG, _MATH, _ANNOTATION, _NOSCRIPT = (TAGS[name] for name in ("html", "svg", "math", "annotation", "noscript"))
+_HIDES = np.uint32(1 << 30)  # in `names`, which has no group there
+_TEMPLATE = TAGS["template"]
+_EMPHASIS, _CODE, _OF_SENTENCES = (np.zeros(256, np.bool_) for _ in range(3))
+_CODE[[TAGS[name] for name in ("code", "kbd", "samp", "tt")]] = True
+# Blocks in which custom elements are parts of sentences.
+_SENTENCES = "p li dt dd td th caption figcaption summary label button h1 h2 h3 h4 h5 h6"
+_OF_SENTENCES[[TAGS[name] for name in _SENTENCES.split()]] = True
 _EMPHASIS[[TAGS[name] for name in ("b", "i", "u", "em", "strong", "small")]] = True
 # Elements inside <p> that end it.
 _ENDS_P = (KINDS & BLOCK).astype(np.bool_)
 _ENDS_P[[TAGS[n] for n in ("button", "label", "noscript", "template", "script-template", "td", "th", "tr")]] = False
 _SCOPE = np.zeros(256, np.bool_)
-_SCOPE[[_TABLE, _TD, _TH, _CAPTION, _HTML, _TEMPLATE, TAGS["button"]]] = True
+_SCOPE[[_TABLE, _TD, _TH, _CAPTION, _HTML, _SCRIPT_TEMPLATE, TAGS["button"]]] = True
 
 
-_PARAGRAPHS, _VERBATIM, _EMPHASES, _SKIPPED = range(4)  # counters of open elements
+_PARAGRAPHS, _VERBATIM, _EMPHASES, _CODES, _SKIPPED, _HIDDEN = range(6)  # counters of open elements
 
 
 class Tree(NamedTuple):
     """Elements in document order; element 0 is the root. Positions are byte offsets into the page.
 
-    tag, parent, end (first element behind the subtree), names (mask of vocabulary groups, own attributes only) have
-    a row per element; run_* have a row per piece of text, `run_block` being a counter that grows at each border of
-    a block element. `title` is the span of <title>.
+    tag, parent, end (first element behind the subtree), names (mask of vocabulary groups, own attributes only), spans
+    (columns + 256 * rows of a table cell) have a row per element; run_* have a row per piece of text, `run_block` being
+    a counter that grows at each border of a block element. `title` is the span of <title>.
     """
 
     tag: Array
     parent: Array
     end: Array
     names: Array
+    spans: Array
     run_element: Array
     run_start: Array
     run_end: Array
@@ -72,24 +88,27 @@ class Tree(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Per block: runs [first, last), nearest block element, text in bytes (white space folded), bytes in links."""
+    """Per block: runs [first, last), nearest block element, text in bytes (white space folded), bytes in links, whether
+    the page shows any of it."""
 
     first: Array
     last: Array
     element: Array
     bytes: Array
     links: Array
+    seen: Array
 
 
 def parse(page: Array) -> Tree:
     """Tree of a page given as uint8 array of UTF-8."""
     size = int(np.count_nonzero(page == ord("<"))) + 2
-    tag, parent, end, names = (np.zeros(size, kind) for kind in (np.uint8, np.int32, np.int32, np.uint32))
-    runs = (np.zeros(2 * size, kind) for kind in (np.int32, np.int32, np.int32, np.uint8, np.int32))
-    room = Tree._make([tag, parent, end, names, *runs, np.zeros(2, np.int64)])
-    scratch = np.zeros(MAX_DEPTH, np.int32), np.zeros(4, np.int32)
+    kinds = (np.uint8, np.int32, np.int32, np.uint32, np.uint16)
+    of_elements = (np.zeros(size, kind) for kind in kinds)
+    of_runs = (np.zeros(2 * size, kind) for kind in (np.int32, np.int32, np.int32, np.uint8, np.int32))
+    room = Tree._make([*of_elements, *of_runs, np.zeros(2, np.int64)])
+    scratch = np.zeros(MAX_DEPTH, np.int32), np.zeros(6, np.int32)
     elements, pieces = _parse(page, *tag_table(), *word_table(), *scratch, room)
-    return Tree._make([*(row[:elements] for row in room[:4]), *(run[:pieces] for run in room[4:9]), room.title])
+    return Tree._make([*(row[:elements] for row in room[:5]), *(run[:pieces] for run in room[5:10]), room.title])
 
 
 def cut_blocks(page: Array, tree: Tree) -> Blocks:
@@ -98,7 +117,7 @@ def cut_blocks(page: Array, tree: Tree) -> Blocks:
     first, last, element = (np.zeros(size, np.int32) for _ in range(3))
     count = _cut(page, tree, first, last, element)
     sizes, links = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    blocks = Blocks(first[:count], last[:count], element[:count], sizes, links)
+    blocks = Blocks(first[:count], last[:count], element[:count], sizes, links, np.zeros(count, np.bool_))
     _measure(page, tree, blocks)
     return blocks
 
@@ -220,7 +239,8 @@ def _count_open(counts: Array, tag: int, by: int) -> None:
     counts[_PARAGRAPHS] += by * int(tag == _P)
     counts[_VERBATIM] += by * int(tag == _PRE)
     counts[_EMPHASES] += by * int(_EMPHASIS[tag])
-    counts[_SKIPPED] += by * int((KINDS[tag] & SKIPPED) != 0)
+    counts[_CODES] += by * int(_CODE[tag])
+    counts[_SKIPPED] += by * int((KINDS[tag] & SKIPPED) != 0 or tag == _NOSCRIPT)
 
 
 @inner
@@ -229,104 +249,6 @@ def _add_run(out: Tree, run: int, element: int, start: int, end: int, flags: int
     out.run_element[run], out.run_start[run], out.run_end[run] = element, start, end
     out.run_flags[run], out.run_block[run] = flags, block
     return run + 1
-
-
-@kernel(**UNCOUNTED)
-def _parse(
-    page: Array, tag_keys: Array, tag_ids: Array, keys: Array, words: Array, prefixes: Array, stack: Array,
-    counts: Array, out: Tree,
-) -> tuple[int, int]:  # fmt: skip
-    """Fill `out`; returns the numbers of elements and runs."""
-    size, depth, elements, runs, block, at = len(page), 1, 1, 0, 0, 0
-    link_depth = 0  # depth of the stack at which an open <a href> lies, 0 for none
-    while at < size:
-        start = at
-        while at < size and not _is_markup(page, at):
-            at += 1
-        if at > start and counts[_SKIPPED] == 0:
-            flags = LINK if link_depth > 0 else 0
-            flags |= (VERBATIM if counts[_VERBATIM] > 0 else 0) | (EMPHASIS if counts[_EMPHASES] > 0 else 0)
-            runs = _add_run(out, runs, stack[depth - 1], start, at, flags, block)
-        if at >= size:
-            break
-        kind = page[at + 1]
-        if kind == 33 or kind == 63:  # <! or <?
-            at = _skip_declaration(page, at)
-            continue
-        closing = kind == 47
-        name = at + 2 if closing else at + 1
-        name_end, value, dashed = _read_name(page, name)
-        if name_end == name:  # `</` and no name
-            at = _skip_tag(page, name)
-            continue
-        slot = find_slot(tag_keys, value)
-        this = int(tag_ids[slot]) if slot >= 0 else 0
-        traits = int(KINDS[this])
-        if this == 0 and dashed:
-            traits = BLOCK  # a custom element is nearly always a part of the page, not of a sentence
-        at, mask, link, template = read_attributes(page, name_end, keys, words, prefixes)
-        if closing and this == _SCRIPT:
-            this, traits = _TEMPLATE, BLOCK
-        if traits & BLOCK:
-            block += 1
-
-        if closing:
-            if this == _A:
-                link_depth = 0
-            if this in (_BODY, _HTML) or traits & (VOID | RAW):
-                if this == _BR:  # </br> is a line break
-                    runs = _add_run(out, runs, stack[depth - 1], at, at, BREAK, block)
-                continue
-            ended = _ended_by_end(this, traits, stack, depth, out.tag)
-            if ended == 0:
-                continue
-        else:
-            ended = _ended_by_start(this, counts[_PARAGRAPHS], stack, depth, out.tag)
-        while depth > ended:
-            depth -= 1
-            out.end[stack[depth]] = elements
-            _count_open(counts, np.int64(out.tag[stack[depth]]), -1)
-            if link_depth > depth:
-                link_depth = 0
-        if closing:
-            continue
-
-        if (counts[_SKIPPED] > 0 or this == _SVG) and page[at - 2] == 47:
-            continue  # SVG knows `<title/>` and the like; read as HTML they would take in the rest of the page
-        if this == _SCRIPT and template:
-            this, traits = _TEMPLATE, BLOCK
-            block += 1
-        if traits & RAW:
-            raw_end, behind = _skip_raw(page, at, name, name_end)
-            if this == _TITLE and out.title[1] == 0:
-                out.title[0], out.title[1] = at, raw_end
-            at = behind
-            continue
-        if this == _BR and counts[_SKIPPED] == 0:
-            runs = _add_run(out, runs, stack[depth - 1], at, at, BREAK, block)
-        if traits & VOID:
-            continue
-        if this in (_BODY, _HTML):
-            out.names[0] |= mask
-            continue
-        if this == _A:
-            link_depth = depth + 1 if link else 0
-        if this == _PRE and at < size and page[at] == 10:
-            at += 1
-        out.tag[elements], out.parent[elements], out.names[elements] = this, stack[depth - 1], mask
-        if depth < MAX_DEPTH:
-            stack[depth] = elements
-            depth += 1
-            _count_open(counts, this, 1)
-        else:
-            out.end[elements] = elements + 1
-            link_depth = 0
-        elements += 1
-    while depth > 0:
-        depth -= 1
-        out.end[stack[depth]] = elements
-    out.end[0] = elements
-    return elements, runs
 
 
 @inner
@@ -344,6 +266,150 @@ def _blank(page: Array, start: int, end: int) -> bool:
         else:
             return False
     return True
+
+
+@inner
+def _of_sentence(stack: Array, depth: int, tag: Array) -> bool:
+    """Whether the nearest open block is one of sentences."""
+    for i in range(depth - 1, 0, -1):
+        if KINDS[tag[stack[i]]] & BLOCK:
+            return bool(_OF_SENTENCES[tag[stack[i]]])
+    return False
+
+
+@kernel(**UNCOUNTED)
+def _parse(
+    page: Array, tag_keys: Array, tag_ids: Array, keys: Array, words: Array, prefixes: Array, stack: Array,
+    counts: Array, out: Tree,
+) -> tuple[int, int]:  # fmt: skip
+    """Fill `out`; returns the numbers of elements and runs."""
+    size, depth, elements, runs, block, at = len(page), 1, 1, 0, 0, 0
+    link_depth = 0  # depth of the stack at which an open <a href> lies, 0 for none
+    texts, text_block = 0, -1  # runs that are not blank, and the block of the last one
+    formula_depth = custom_depth = 0  # of an open formula; of an open custom element that begins a block
+    formula = 0  # runs before the last formula
+    formula_end = custom_end = -1  # texts at its end; at the end of such an element
+    while at < size:
+        start = at
+        while at < size and not _is_markup(page, at):
+            at += 1
+        if at > start and counts[_SKIPPED] == 0:
+            flags = LINK if link_depth > 0 else 0
+            flags |= (VERBATIM if counts[_VERBATIM] > 0 else 0) | (EMPHASIS if counts[_EMPHASES] > 0 else 0)
+            flags |= (CODE if counts[_CODES] > 0 else 0) | (UNSEEN if counts[_HIDDEN] > 0 else 0)
+            runs = _add_run(out, runs, stack[depth - 1], start, at, flags, block)
+            if not flags & UNSEEN and not _blank(page, start, at):
+                texts, text_block = texts + 1, block
+        if at >= size:
+            break
+        kind = page[at + 1]
+        if kind == 33 or kind == 63:  # <! or <?
+            at = _skip_declaration(page, at)
+            continue
+        closing = kind == 47
+        name = at + 2 if closing else at + 1
+        name_end, value, dashed = _read_name(page, name)
+        if name_end == name:  # `</` and no name
+            at = _skip_tag(page, name)
+            continue
+        slot = find_slot(tag_keys, value)
+        this = int(tag_ids[slot]) if slot >= 0 else 0
+        traits = int(KINDS[this])
+        at, mask, says, spans = read_attributes(page, name_end, keys, words, prefixes)
+        if closing and this == _SCRIPT:
+            this, traits = _SCRIPT_TEMPLATE, BLOCK
+        if traits & BLOCK:
+            block += 1
+        if this == 0 and dashed:
+            traits = BLOCK  # for the stack: a custom element may hold blocks
+            if not closing and custom_end == texts and not _of_sentence(stack, depth, out.tag):
+                block += 1
+
+        if closing:
+            if this == _A:
+                link_depth = 0
+            if this in (_BODY, _HTML) or traits & (VOID | RAW):
+                if this == _BR:  # </br> is a line break
+                    runs = _add_run(out, runs, stack[depth - 1], at, at, BREAK, block)
+                continue
+            ended = _ended_by_end(this, traits, stack, depth, out.tag)
+            if ended == 0:
+                continue
+        else:
+            ended = _ended_by_start(this, counts[_PARAGRAPHS], stack, depth, out.tag)
+        while depth > ended:
+            depth -= 1
+            element = stack[depth]
+            out.end[element] = elements
+            _count_open(counts, np.int64(out.tag[element]), -1)
+            counts[_HIDDEN if out.tag[element] != _TEMPLATE else _SKIPPED] -= int((out.names[element] & _HIDES) != 0)
+            if link_depth > depth:
+                link_depth = 0
+            if formula_depth == depth:
+                formula_depth, formula_end = 0, texts
+            if custom_depth == depth:
+                custom_depth, custom_end = 0, texts
+        if closing:
+            continue
+
+        if (counts[_SKIPPED] > 0 or this == _SVG) and page[at - 2] == 47:
+            continue  # SVG knows `<title/>` and the like; read as HTML they would take in the rest of the page
+        if this == _SCRIPT and says & TEMPLATE:
+            this, traits = _SCRIPT_TEMPLATE, BLOCK
+            block += 1
+        tex = (
+            says & TEX
+            and counts[_SKIPPED] + counts[_HIDDEN] == 0
+            and (this == _SCRIPT or (this == _ANNOTATION and formula_depth > 0))
+        )
+        if tex or traits & RAW:
+            raw_end, behind = _skip_raw(page, at, name, name_end)
+            if this == _TITLE and out.title[1] == 0:
+                out.title[0], out.title[1] = at, raw_end
+            if tex and not _blank(page, at, raw_end):
+                if this == _ANNOTATION or formula_end == texts:
+                    runs = formula  # the same formula as the page shows it
+                runs = _add_run(out, runs, stack[depth - 1], at, raw_end, MATH, block)
+                texts, text_block = texts + 1, block
+            at = behind
+            continue
+        if this == _BR and counts[_SKIPPED] == 0:
+            runs = _add_run(out, runs, stack[depth - 1], at, at, BREAK, block)
+        if traits & VOID:
+            continue
+        if this in (_BODY, _HTML):
+            out.names[0] |= mask
+            continue
+        if this == _A:
+            link_depth = depth + 1 if says & LINKED else 0
+        if this == _PRE and at < size and page[at] == 10:
+            at += 1
+        out.tag[elements], out.parent[elements], out.names[elements] = this, stack[depth - 1], mask
+        out.spans[elements] = spans
+        if depth < MAX_DEPTH:
+            if this == _MATH and out.names[stack[depth - 1]] & _HIDES and counts[_HIDDEN] == 1:
+                out.names[stack[depth - 1]] &= ~_HIDES  # shown as an image beside it, as in Wikipedia
+                counts[_HIDDEN] = 0
+            if formula_depth == 0 and (this == _MATH or says & FORMULA):
+                formula = formula if says & FORMULA and formula_end == texts else runs
+                formula_depth = depth
+            if not says & SHADOW if this == _TEMPLATE else says & HIDDEN:
+                out.names[elements] |= _HIDES
+                counts[_HIDDEN if this != _TEMPLATE else _SKIPPED] += 1
+            if this == 0 and dashed and text_block != block:
+                custom_depth = depth
+            stack[depth] = elements
+            depth += 1
+            _count_open(counts, this, 1)
+        else:
+            out.end[elements] = elements + 1
+            link_depth = 0
+        elements += 1
+    while depth > 0:
+        depth -= 1
+        out.end[stack[depth]] = elements
+    out.end[0] = elements
+    return elements, runs
 
 
 @kernel(**UNCOUNTED)
@@ -383,5 +449,6 @@ def _measure(page: Array, tree: Tree, blocks: Blocks) -> None:
                 size += not (blank and space)
                 space = blank
             blocks.bytes[block] += size
+            blocks.seen[block] |= not tree.run_flags[run] & (UNSEEN | BREAK) and size > 0
             if tree.run_flags[run] & LINK:
                 blocks.links[block] += size

@@ -2,8 +2,9 @@
 
 - Properties are bits of one table, indexed by code point; built once a process from `unicodedata` (0.1 s), for the
   planes that hold letters. Code points above have no property. Sets that no Unicode property gives are listed here.
-- Stop words of 30 languages, a few dozen each, written for this project: the commonest articles, pronouns,
-  prepositions, conjunctions and auxiliaries; where words are not separated, single characters that serve so. A text in
+- Stop words of 36 languages, a few dozen each, written for this project: the commonest articles, pronouns,
+  prepositions, conjunctions and auxiliaries; where words are not separated, what the word rule leaves of them (a
+  letter with its marks). A text in
   a language has many of them; a list, a table or another language has few. GOPHER's eight are the paper's (Rae et al.
   2021, appendix A1.1).
 - Contractions, which the word rule cuts in two, and abbreviations, which it keeps, as spaCy's English tokenizer (the
@@ -26,7 +27,7 @@ ALPHA = 1  # a letter (categories L*)
 LOWER = 2  # a lower-case letter, or one of a script without case
 UPPER = 4  # an upper-case letter, or one of a script without case
 DIGIT = 8  # category Nd
-SPACE = 16  # as str.isspace
+SPACE = 16  # as str.isspace, and SEPARATORS
 AFFIX = 32  # cut off at the beginning and at the end of a word
 PREFIX = 64  # cut off at the beginning only
 SYMBOL = 128  # a word made of these alone is none
@@ -49,7 +50,9 @@ _TERMINALS = (
     " 1803 1809 1944-1945 1aa8-1aab 1b4e-1b4f 1b5a-1b5b 1b5e-1b5f 1b7d-1b7f 1c3b-1c3c 1c7e-1c7f 2024 203c-203d"
     " 2047-2049 2cf9-2cfb 2e2e 2e3c 2e53-2e54 2e60-2e61 3002 a4ff a60e-a60f a6f3 a6f7 a876-a877 a8ce-a8cf a92f"
     " a9c8-a9c9 aa5d-aa5f aaf0-aaf1 abeb fe12 fe15-fe16 fe52 fe56-fe57 ff01 ff0e ff1f ff61"
+    " f0d-f11 1361"  # beyond the property: Tibetan shads; the Ethiopic word space, doubled at the end of a sentence
 )
+SEPARATORS = "\u0f0b\u0f0c\u1361"  # between syllables in Tibetan script, between words in Ethiopic: as white space
 UNSPACED_RANGES = "e00-eff 1000-109f 1780-17ff 3040-30ff 3400-4dbf 4e00-9fff f900-faff 20000-323af"
 
 
@@ -62,7 +65,7 @@ def character_table() -> Array:
     bits[:128] &= ~np.uint16(AFFIX)
     for flag, members in ((AFFIX, _AFFIXES), (PREFIX, _PREFIXES), (QUOTE, _QUOTES), (BREAK, _BREAKS)):
         bits[[ord(member) for member in members]] |= flag
-    bits[[point for point, character in enumerate(characters) if character.isspace()]] |= SPACE
+    bits[[point for point, sign in enumerate(characters) if sign.isspace() or sign in SEPARATORS]] |= SPACE
     for low, high in _ranges(_TERMINALS):
         bits[low : high + 1] |= TERMINAL
     for low, high in _ranges(UNSPACED_RANGES):
@@ -130,9 +133,19 @@ STOP_WORDS = {
     "vi": "và của là có cho các không được trong với một những này người đã khi để từ như về cũng ra tại nhưng vào sẽ",
     "zh": "的 是 在 了 和 有 不 这 我 他 为 以 也 就 而 与 及 其 你 們 们 但 之 于 到 說 说 或 很 都",
 }
-SUPPORTED = frozenset(STOP_WORDS)
-_GOPHER_BIT = 31
+# Of languages whose scripts no other one here uses, so that they share a bit.
+_OWN_SCRIPTS = {
+    "bo": "དང གི ཀྱི གྱི ཡི ནི ལ ལས ནས དུ སུ ཏུ ན པའི བའི ཡིན ཡོད རེད འདི དེ ཞིག གང ཡང བཅས",
+    "dz": "དང གི ཀྱི གྱི ནི ལུ ལས དེ འདི འབད ཨིན ཡོད ཚུ པའི བའི ནང ཡང ག",
+    "km": "នៅ នេះ ជា នៃ ពី គឺ ឬ ទៅ មា ដែ ដោ បា ឱ្ ទាំ នោះ ក៏ ណា តែ",
+    "lo": "ທີ່ ມີ ນີ້ ນັ້ ບໍ່ ໄດ້ ວ່ ຫຼື ກັ ປັ ກໍ່ ກໍ ຢູ່ ຢ່ ດ້ ຈັ ໃຫ້ ຫ້ ຕໍ່ ຕ້",
+    "my": "ကို များ ည် သော ရှိ မှ မှု တို့ ပါ စေ ခဲ့ ဖြ နှ ဟု ရာ ပြီး လည်း ည့်",
+    "th": "ที่ มี นี้ ก็ ว่ ป็ ม่ ด้ ห้ กั นั้ ผู้ จั ต่ ซึ่ ยู่ ถึ นั ร์ ขึ้ บั",
+}
+SUPPORTED = frozenset(STOP_WORDS | _OWN_SCRIPTS)
+_GOPHER_BIT, _OWN_SCRIPTS_BIT = 31, 30
 _LANGUAGE_BITS = {language: bit for bit, language in enumerate(sorted(STOP_WORDS))}
+_LANGUAGE_BITS |= dict.fromkeys(_OWN_SCRIPTS, _OWN_SCRIPTS_BIT)
 _STOP_SLOTS = 8192  # more than twice as many as forms
 # English contractions and abbreviations, as spaCy's English tokenizer treats them.
 _PRONOUNS = {
@@ -165,7 +178,7 @@ def stop_table() -> tuple[Array, Array]:
     """Hash table of stop words, uint64: keys, and masks of the languages that list the form (low 32 bits) or, from bit
     32 on, list it in small letters."""
     masks: dict[str, int] = {}
-    for language, words in STOP_WORDS.items():
+    for language, words in (STOP_WORDS | _OWN_SCRIPTS).items():
         for word in words.split():
             masks[word] = masks.get(word, 0) | 1 << _LANGUAGE_BITS[language] | 1 << 32 + _LANGUAGE_BITS[language]
             if word.capitalize() != word:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.extract import decode, extract_text
+from pipeline.extract.markup import html_of_xhtml
+from pipeline.extract.text import extract_counted
 from pipeline.extract.training import evaluation_pages, snippet_f1, trained_on
 from pipeline.kernels.html import fast
 from pipeline.kernels.html.attributes import TAGS
@@ -83,10 +86,129 @@ def test_tree(html: str, expected: str) -> None:
         ("<dl><dt>term<dd>meaning</dl>", "term\nmeaning"),
         ("<p>a < b and c</p>", "a < b and c"),
         ("<div><my-part>one</my-part><my-part>two</my-part></div>", "one\n\ntwo"),
+        (
+            "<p>on <rel-time>1 May</rel-time>, <g-e>☆</g-e> <u-n>Bo</u-n> and <unknown>x</unknown></p>",
+            "on 1 May, ☆ Bo and x",
+        ),
+        ("<h2>The <my-code>f()</my-code> call</h2><td>a <x-y>b</x-y></td>", "The f() call\n\na b"),
+        (
+            "<div>Return <emu-val>true</emu-val>.</div><ul><li>Use <x-y>f</x-y> first</ul>",
+            "Return true.\n\n- Use f first",
+        ),
+        ("<x-card><h2>a</h2><p>b</p></x-card><x-card><p>c</p></x-card>", "a\n\nb\n\nc"),
+        ("<p>a<span hidden>b</span>c<b style='DISPLAY : none'>d</b><i aria-hidden=true>e</i></p>", "ac"),
+        ("<div style='color:red;visibility: hidden'><p>a</p></div><p>b</p><template><p>c</p></template>", "b"),
+        ("<noscript>a</noscript><p hidden=until-found>b<p aria-hidden=false>c<br hidden>d", "b\n\nc\nd"),
+        ("<x-y><template shadowrootmode=open><p>a</p></template></x-y>", "a"),
+        ("<pre>a\n&nbsp; b</pre><p><code>if x:<br>&nbsp;&nbsp;y&nbsp;= 1</code>", "a\n  b\n\nif x:\n  y = 1"),
+        ("<p>line<br>&nbsp;&nbsp;&#160; verse<br>&nbsp;end a&nbsp;&nbsp;b", "line\n   verse\nend a b"),
     ],
 )
 def test_plain_text(html: str, expected: str) -> None:
     assert whole(html) == expected
+
+
+TEX = "<annotation encoding='application/x-tex'>a^2 &lt; b</annotation>"
+MATHML = "<msup><mi>a</mi><mn>2</mn></msup><mo>&lt;</mo><mi>b</mi>"
+MATH = f"<math><semantics><mrow>{MATHML}</mrow>{TEX}<annotation-xml>a2b</annotation-xml></semantics></math>"
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        (MATH, r"\(a^2 < b\)"),
+        (f"<span class=katex><span>{MATH}</span><span aria-hidden='true'><b>a</b>2b</span></span>", r"\(a^2 < b\)"),
+        (f"<i><span style='display: none;'>{MATH}</span><img alt=a aria-hidden=true></i>", r"\(a^2 < b\)"),
+        (f"<math>{MATHML}</math>", "a2<b"),
+        ("<mjx-container><mjx-math aria-hidden=true><mjx-mi>a</mjx-mi></mjx-math>"
+         f"<mjx-assistive-mml><math>{MATHML}</math>"
+         "</mjx-assistive-mml></mjx-container>", "a2<b"),
+        (f"<span class=MathJax><nobr aria-hidden=true>a2b</nobr><span><math>{MATHML}</math></span></span>",
+         "a2<b"),
+        ("<span class=MathJax_Preview>[a2]</span><span class=MathJax><nobr>a2</nobr></span>"
+         "<script type='math/tex'>a^2</script>", r"\(a^2\)"),
+        ("<script type='math/tex; mode=display'>a^2</script>", r"\(a^2\)"),
+        (r"\(a^2\)", r"\(a^2\)"),
+    ],
+)  # fmt: skip
+def test_a_formula_comes_once(html: str, expected: str) -> None:
+    assert whole(f"<p>Let {html} be {html}, so</p>") == f"Let {expected} be {expected}, so"
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ("<tr><th>a<th>b<th>c<tr><td>1<td><td>3<tr><td><td>&nbsp;<td>3<tr><td>1<td><img src=x><td>",
+         "a | b | c\n1 |  | 3\n |  | 3\n1 |  | "),
+        ("<tr><td>a<td>b<tr><td><td>2<tr><td hidden>x<td>3", "a | b\n | 2\n | 3"),
+        ("<tr><th>a<th colspan=2>b<th>c<tr><td>1<td>2<td>3<td>4", "a | b |  | c\n1 | 2 | 3 | 4"),
+        ("<tr><th>a<th>b<th>c<tr><td rowspan=2>1<td>2<td>3<tr><td>5<td>6<tr><td>7<td>8<td>9",
+         "a | b | c\n1 | 2 | 3\n | 5 | 6\n7 | 8 | 9"),
+        ("<tr><td><td>layout<td>", "layout"),
+        ("<tr><th>a<td colspan=9999 rowspan=9999>b<tr><td>c", "a | b\nc"),
+    ],
+)  # fmt: skip
+def test_empty_cells_keep_their_column(rows: str, expected: str) -> None:
+    assert whole(f"<table>{rows}</table>") == expected
+
+
+def kept(*parts: str) -> str:
+    body = "".join(parts)
+    return extract_text(f"<html><body><article><h1>Rivers</h1>{body}</article></body></html>".encode())
+
+
+def test_hidden_text_is_left_out_where_there_is_other_text() -> None:
+    shown, other = f"<p>{PROSE['river']}</p>" * 2, PROSE["fox"]
+    for hides in ("hidden", "style='display:none'", "style='visibility:hidden'", "aria-hidden='true'"):
+        text = kept(shown, f"<div {hides}><p>{other}</p></div>", shown)
+        assert "four streams" in text
+        assert "hawthorn" not in text
+        assert "hawthorn" in kept(f"<div {hides}><p>{other}</p><p>{other}</p></div>")
+    assert "JavaScript" not in kept(shown, "<noscript>You need to enable JavaScript to run this.</noscript>", shown)
+    assert kept("<noscript>You need to enable JavaScript to run this app.</noscript>") == "Rivers"
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["<h2><a href='https://x.test/'>{}</a></h2>", "<h3><a href='#q'>{}</a></h3>", "<h3><button>{}</button></h3>",
+     "<div><h2><a href=/y>{}</a></h2></div>"],
+)  # fmt: skip
+def test_headings_that_are_links_or_buttons_are_kept(heading: str) -> None:
+    paragraph = f"<p>{PROSE['river']}</p>"
+    text = kept(paragraph, heading.format("How long is it?"), paragraph, heading.format("How deep?"), paragraph)
+    assert "How long is it?" in text
+    assert "How deep?" in text
+    summary = "<details><summary><a href='#z'>How wide is it?</a></summary><p>{}</p></details>"
+    assert "How wide is it?" in kept(paragraph, summary.format(PROSE["fox"]), paragraph)
+
+
+@pytest.mark.parametrize(
+    "empty",
+    ["<script src='a.js'/>", "<style/>", "<iframe src='x>y'/>", "<textarea name=\"t\" />", "<a id='t'/>", "<div/>",
+     "<svg/>", "<select/>", "<?php echo '<p>' ?>", "<script>//<![CDATA[\n if (a<b) '</script>' //]]></script>"],
+)  # fmt: skip
+def test_xhtml(empty: str) -> None:
+    head = "<?xml version='1.0' encoding='utf-8'?><html xmlns='http://www.w3.org/1999/xhtml'><head><title/></head>"
+    code = "<p><![CDATA[if a < b && c > d then stop]]><br/>now</p>"
+    text = extract_text(f"{head}<body>{empty}<p>{PROSE['river']}</p>{code}</body></html>".encode())
+    assert "four streams" in text
+    assert "if a < b && c > d then stop\nnow" in text
+    assert "<!-- <a/> -->" in html_of_xhtml("<!-- <a/> --><b/>")
+
+
+def test_text_that_is_only_data() -> None:
+    river, fox = PROSE["river"], PROSE["fox"]
+    ld = json.dumps({"@graph": [{"headline": "x"}, {"@type": "Article", "articleBody": f"{river}\n\n{fox}"}]})
+    page = f"<html><body><div id=root></div><script type='application/ld+json'>{ld}</script></body></html>"
+    assert extract_counted(page)[1] == "embedded"
+    assert "four streams" in extract_text(page.encode())
+    data = json.dumps({"props": {"id": 7, "body": f"<p>{river}</p><p>{fox}</p>", "slug": "a-b"}})
+    page = f"<html><body><div id=__next>Loading</div><script id='__NEXT_DATA__' type='application/json'>{data}</script>"
+    assert extract_text(page.encode()).startswith(river.split()[0])
+    assert "hawthorn" in extract_text(page.encode())
+    assert "hawthorn" not in extract_text(page.replace("Loading", f"<p>{river}</p>" * 3).encode())
+    for broken in ("{", "[" * 100_000, '{"articleBody": "\\ud800 ' + "word " * 50 + '"}', "1" * 5000):
+        extract_text(f"<script type='application/ld+json'>{broken}</script>".encode()).encode()
 
 
 def test_script_templates_are_content() -> None:
@@ -140,7 +262,10 @@ MARKUP = st.lists(
     st.sampled_from(
         ["<p>", "</p>", "<div class='content'>", "</div>", "<a href=/>", "</a>", "<li>", "<td>", "<table>", "</table>",
          "<script>", "</script>", "<!--", "-->", "text, more text.", "&amp;", "<pre>", "</pre>", "<br>", "é", "<", "\0",
-         "<h1>", "<x-y z", "'", "\"", ">", "</", "\ufeff", "\ud800"]
+         "<h1>", "<x-y>", "</x-y>", "<math>", "<annotation encoding=tex>", "<p hidden>", "<tr>",
+         "<td colspan=9 rowspan=99>", "<script type=math/tex>", "<span class=mathjax>", "&nbsp;", "<code>",
+         "<template>",
+         "<x-y z", "'", "\"", ">", "</", "\ufeff", "\ud800"]
     ),
     max_size=60,
 ).map("".join)  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels.hashing import code_points
-from pipeline.kernels.signals.lexicon import STOP_WORDS
+from pipeline.kernels.signals.lexicon import SEPARATORS, STOP_WORDS
 from pipeline.kernels.signals.measure import SIGNALS, signals
 from pipeline.kernels.signals.words import tokenize
 
@@ -97,6 +99,8 @@ def test_duplicate_ngrams_of_each_length(n: int) -> None:
         ("東京is大★★x", "東 京 is 大 ★ ★ x"),
         ("กินข้าว", "กิ น ข้ า ว"),
         ("नमस्ते दुनिया।", "नमस्ते दुनिया ।"),
+        ("བོད་ཀྱི་མི། ཡིན།", "བོད ཀྱི མི ། ཡིན །"),
+        ("ሰው፡ሁሉ፡ነጻ፡ነው።", "ሰው ሁሉ ነጻ ነው ።"),
     ],
 )
 def test_words(text: str, expected: str) -> None:
@@ -134,7 +138,9 @@ def test_any_text_has_finite_signals(parts: list[str], repeat: int) -> None:
 @settings(deadline=None)
 def test_tokens_are_the_visible_characters_in_order(text: str) -> None:
     starts, lengths, *_ = tokenize(*code_points([text]))
-    assert "".join(text[a : a + n] for a, n in zip(starts, lengths, strict=True)) == "".join(text.split())
+    assert "".join(text[a : a + n] for a, n in zip(starts, lengths, strict=True)) == re.sub(
+        rf"[\s{SEPARATORS}]+", "", text
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import threading
+import unicodedata
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +18,7 @@ from common.errors import PipelineError
 from pipeline.config import LanguageConfig
 from pipeline.kernels.fasttext import empty_cache, predict
 from pipeline.language import LanguageIdentifier, find_model, identify
-from pipeline.language.identify import SURE, WINDOW, WINDOWS, normalize_label, read_model, sample
+from pipeline.language.identify import SURE, WINDOW, WINDOWS, normalize_label, read_model, sample, usual_form
 from pipeline.language.stage import LanguagePass
 from pipeline.stage import Build
 from tests.conftest import PROSE
@@ -28,6 +29,18 @@ SENTENCES = {
     "ru": "Река берёт начало в болоте над деревней и поначалу не шире одного шага.",
     "ja": "川は村の上の湿原から流れ出て、はじめは一歩の幅ほどしかない。",
     "en": PROSE["river"],
+}
+# A sentence of its own in each, as people write it.
+OTHERS = {
+    "pl": "Stary młyn nad rzeką od dawna stoi pusty, ale dzieci wciąż chodzą tam łowić ryby i słuchać żab.",
+    "nl": "De oude molen aan de rivier staat al jaren leeg, maar de kinderen gaan er nog steeds vissen.",
+    "cs": "Starý mlýn u řeky už dávno stojí prázdný, ale děti tam pořád chodí chytat ryby a poslouchat žáby.",
+    "lt": "Senas malūnas prie upės jau seniai stovi tuščias, bet vaikai vis dar eina ten žvejoti ir klausytis varlių.",
+    "tr": "Irmağın kıyısındaki eski değirmen yıllardır boş duruyor, ama çocuklar hâlâ orada balık tutuyor.",
+    "ko": "강가의 오래된 방앗간은 오래전부터 비어 있지만 아이들은 지금도 그곳에서 물고기를 잡는다.",
+    "vi": "Cối xay cũ bên bờ sông đã bỏ trống từ lâu, nhưng trẻ con vẫn đến đó câu cá và nghe ếch kêu.",
+    "ru": "Старая мельница у реки давно стоит пустая, но дети всё ещё ходят туда ловить рыбу.",
+    "el": "Ο παλιός μύλος δίπλα στο ποτάμι είναι άδειος εδώ και χρόνια, αλλά τα παιδιά πηγαίνουν ακόμα εκεί.",
 }
 
 
@@ -81,6 +94,26 @@ def test_file_that_is_no_model_is_named(tmp_path: Path) -> None:
         (tmp_path / "bad.ftz").write_bytes(data)
         with pytest.raises(PipelineError, match=f"bad.ftz: no fastText classifier.*{reason}"):
             LanguageIdentifier(tmp_path / "bad.ftz")
+
+
+def full_width(text: str) -> str:
+    return "".join(chr(ord(sign) + 0xFEE0) if "!" <= sign <= "~" else sign for sign in text).replace(" ", "\u3000")
+
+
+@pytest.mark.parametrize("language", list(OTHERS))
+def test_form_of_a_text_does_not_change_its_language(language: str) -> None:
+    text = OTHERS[language]
+    forms = [text, text.upper(), unicodedata.normalize("NFD", text), unicodedata.normalize("NFD", text.upper())]
+    found = LanguageIdentifier().identify([*forms, full_width(text), *(form * 30 for form in forms)])
+    assert {name for name, _ in found} == {language}
+    assert min(score for _, score in found) >= 0.6
+
+
+def test_usual_texts_are_asked_about_as_they_are() -> None:
+    texts = ["NATO and the EU met in Paris.", "価格は１００円（税込）です。", "Straße", "", *SENTENCES.values()]
+    assert [usual_form(text) for text in texts] == texts
+    assert usual_form("ｶﾞｲﾄﾞ　ＡＢ，ｃ") == "ガイド AB,c"
+    assert usual_form("İSTANBUL IĞDIR").startswith("istanbul")
 
 
 def test_nothing_to_judge() -> None:

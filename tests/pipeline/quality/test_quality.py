@@ -82,6 +82,36 @@ def test_overrides_and_languages() -> None:
     assert "gopher_min_word_length" not in rules_for(settings, "ja")
 
 
+PROSE_WITHOUT_STOPS = {
+    "th": "แม่น้ำสายนี้ไหลผ่านหมู่บ้านเล็ก ๆ ที่ชาวบ้านอยู่กันมานาน พวกเขาปลูกข้าวและจับปลา ในฤดูฝนน้ำจะขึ้นสูงจนถึงใต้ถุนบ้าน\n"
+    "เด็ก ๆ พายเรือไปโรงเรียนทุกเช้า ครูใหญ่รออยู่ที่ท่าน้ำ และไม่มีใครเคยไปสาย ตอนเย็นผู้ใหญ่นั่งคุยกันบนสะพานไม้",
+    "lo": "ແມ່ນ້ຳສາຍນີ້ໄຫຼຜ່ານບ້ານນ້ອຍ ທີ່ຊາວບ້ານຢູ່ກັນມາດົນນານ ພວກເຂົາປູກເຂົ້າ ແລະ ຫາປາ ໃນລະດູຝົນນ້ຳຈະຂຶ້ນສູງຈົນຮອດກ້ອງເຮືອນ\n"
+    "ເດັກນ້ອຍພາຍເຮືອໄປໂຮງຮຽນທຸກເຊົ້າ ຄູໃຫຍ່ລໍຖ້າຢູ່ທ່ານ້ຳ ແລະ ບໍ່ມີໃຜເຄີຍໄປຊ້າ ຕອນແລງຜູ້ໃຫຍ່ນັ່ງລົມກັນຢູ່ຂົວໄມ້",
+    "bo": "གཙང་པོ་འདི་གྲོང་གསེབ་ཆུང་ཆུང་ཞིག་གི་འགྲམ་ནས་རྒྱུག་གི་ཡོད། གྲོང་མི་ཚོས་ནས་འདེབས་པ་དང་ཉ་འཛིན་པ་བྱེད་ཀྱི་ཡོད།\n"
+    "ཕྲུ་གུ་ཚོ་ཞོགས་པ་རྟག་པར་གྲུ་ནང་བསྡད་ནས་སློབ་གྲྭར་འགྲོ་གི་ཡོད། དགེ་རྒན་ནི་ཆུ་འགྲམ་དུ་སྒུག་ནས་བསྡད་ཡོད།",
+    "my": "ဤမြစ်သည် ရွာငယ်လေးကို ဖြတ်၍ စီးဆင်းသည်။ ရွာသားများသည် စပါးစိုက်၍ ငါးဖမ်းကြသည်။ မိုးရာသီတွင် ရေသည် အိမ်အောက်သို့ ရောက်လာသည်။\n"
+    "ကလေးများသည် နံနက်တိုင်း လှေဖြင့် ကျောင်းသို့ သွားကြသည်။ ဆရာကြီးသည် ဆိပ်ကမ်းတွင် စောင့်နေသည်။",
+    "km": "ទន្លេនេះហូរកាត់ភូមិតូចមួយ ដែលអ្នកភូមិរស់នៅជាយូរមកហើយ។ ពួកគេដាំស្រូវ និងនេសាទត្រី។ នៅរដូវវស្សា ទឹកឡើងខ្ពស់ដល់ក្រោមផ្ទះ។\n"
+    "ក្មេងៗជិះទូកទៅសាលារៀនរាល់ព្រឹក ហើយលោកគ្រូរង់ចាំនៅកំពង់ទឹក។ នៅពេលល្ងាច មនុស្សចាស់អង្គុយនិយាយគ្នាលើស្ពានឈើ។",
+}
+
+
+@pytest.mark.parametrize("language", list(PROSE_WITHOUT_STOPS))
+def test_prose_without_full_stops_is_kept(language: str) -> None:
+    text = PROSE_WITHOUT_STOPS[language]
+    assert [keep([text], preset=preset, language=language) for preset in ("gopher", "fineweb")] == [[None], [None]]
+    assert keep([text.split("\n")[0] * 9], preset="gopher", language=language) != [None]
+    assert signals([text], language=language)["stop_words"][0] >= 2
+
+
+def test_c4_sentences_are_asked_only_of_languages_that_mark_them() -> None:
+    assert keep([PROSE_WITHOUT_STOPS["th"]], preset="c4", language="th") == [None]
+    settings = QualityConfig(rules={"c4_sentences": 3}, languages={"lo": {"c4_sentences": True}})
+    assert rules_for(settings, "th")["c4_sentences"].threshold == 3
+    assert rules_for(settings, "lo")["c4_sentences"].threshold == 5
+    assert rules_for(QualityConfig(), "fi")["gopher_alpha_words"].threshold < 0.8
+
+
 def test_c4_line_edits_are_datatroves() -> None:
     from datatrove.data import Document
     from datatrove.pipeline.filters import C4QualityFilter
