@@ -122,9 +122,10 @@ def encode_prompts(prompts: Sequence[str], codec: Tokenizer, eos: int | None, co
     """Token ids of each prompt, EOS for an empty one. Raises TrainerError where one leaves no room in the context."""
     encoded = [codec.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
     for row, ids in enumerate(encoded):
-        if not ids and eos is None:
-            raise TrainerError("an empty prompt starts from the end-of-document token, but the model has none")
-        encoded[row] = ids or [eos]
+        if not ids:
+            if eos is None:
+                raise TrainerError("an empty prompt starts from the end-of-document token, but the model has none")
+            encoded[row] = [eos]
         if len(ids) >= context:
             raise TrainerError(
                 f"a prompt has {len(ids)} tokens; the model's context of {context} leaves no room after it"
