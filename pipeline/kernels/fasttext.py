@@ -178,7 +178,7 @@ def empty_cache(network: Network) -> Cache:
 
 
 def predict(network: Network, cache: Cache, texts: list[str], label: int = -1) -> tuple[Array, Array]:
-    """(number of the best label, its score) of each text, or of one `label`, which is then asked for by its number.
+    """(label number, score) of each text: of its best label, or of `label` if that is no -1.
 
     Label -1 and score 0 where no word or n-gram is known.
     """
