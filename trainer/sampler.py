@@ -99,13 +99,13 @@ class _Cycle:
     def __init__(self, sizes: Ints, weights: Sequence[float], drawn: Ints) -> None:
         total = int(sizes.sum())
         is_epoch = len(set(weights)) == 1 and total <= CYCLE  # one cycle is then one epoch of every stream
-        self.slots = sizes if is_epoch else quotas(sizes * np.array(weights, np.float64), CYCLE)
+        self.slots = sizes if is_epoch else quotas(np.multiply(sizes, weights, dtype=np.float64), CYCLE)
         self.stream, self.before = interleave(self.slots)
         self.drawn = drawn
 
     def locate(self, draws: Ints) -> tuple[Ints, Ints]:
         """Stream of each draw (counted from the phase's start) and that stream's draws before it in the whole run."""
-        turn, slot = np.divmod(draws, len(self.stream))
+        turn, slot = divmod(draws, len(self.stream))
         stream = self.stream[slot]
         return stream, self.drawn[stream] + turn * self.slots[stream] + self.before[slot]
 

@@ -2,9 +2,10 @@
 
 numba keeps a compiled kernel until the file that defines it changes, whatever that kernel calls. Here a kernel's cache
 lies in a folder named after a hash of all sources of its unit (its folder below `pipeline/kernels`, and this folder's
-own modules), so a changed callee or constant compiles anew by itself. The cache lies beside the code, or below
-NUMBA_CACHE_DIR where that is set. Hashing the sources costs a millisecond a process; the first call of a kernel in a
-fresh checkout compiles it, seconds each, about a minute for all.
+own modules), so a changed callee or constant compiles anew by itself. The cache lies beside the code, below
+NUMBA_CACHE_DIR where that is set, or in the user's cache folder where the code is read-only. Hashing the sources costs
+a millisecond a process; the first call of a kernel in a fresh checkout compiles it, seconds each, about a minute for
+all (`make install` does that).
 
 Three things here are not part of numba's public interface, and are used nowhere else: the option `_nrt`, the LLVM
 intrinsics at the end, and `_skip_scipy`.
@@ -13,6 +14,7 @@ intrinsics at the end, and `_skip_scipy`.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,6 +72,8 @@ def _cache_folder(unit: Path) -> Iterator[None]:
     """Let numba choose this unit's cache folder for the functions decorated in the block."""
     before = config.CACHE_DIR
     root = Path(before) if before else unit / "__pycache__"
+    if not before and not os.access(root if root.exists() else unit, os.W_OK):
+        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pretrain"
     config.CACHE_DIR = str(root / f"kernels-{source_hash(unit)}")
     try:
         yield

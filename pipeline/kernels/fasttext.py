@@ -177,13 +177,16 @@ def empty_cache(network: Network) -> Cache:
     )
 
 
-def predict(network: Network, cache: Cache, texts: list[str]) -> tuple[Array, Array]:
-    """(label number, score) of each text; label -1 and score 0 where no word or n-gram is known."""
+def predict(network: Network, cache: Cache, texts: list[str], label: int = -1) -> tuple[Array, Array]:
+    """(label number, score) of each text: of its best label, or of `label` if that is no -1.
+
+    Label -1 and score 0 where no word or n-gram is known.
+    """
     parts = [text.encode("utf-8", "replace") for text in texts]
     ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
     labels, scores = np.full(len(parts), -1, np.int64), np.zeros(len(parts), np.float64)
     data = b"".join([*parts, _END])  # each text ends with fastText's sign for a line's end
-    _predict(network, cache, np.frombuffer(data, np.uint8), ends, labels, scores)
+    _predict(network, cache, np.frombuffer(data, np.uint8), ends, label, labels, scores)
     return labels, scores
 
 
@@ -291,7 +294,9 @@ def _add_word_ngrams(
 
 
 @kernel()
-def _predict(network: Network, cache: Cache, text: Array, ends: Array, labels: Array, scores: Array) -> None:
+def _predict(
+    network: Network, cache: Cache, text: Array, ends: Array, wanted: int, labels: Array, scores: Array
+) -> None:
     # Arrays one by one: numba counts references to every array of a tuple that is passed on.
     settings, rows, _, slots, spelling, spelling_ends, pruned, _ = network
     keys, counts, sums = cache
@@ -349,7 +354,7 @@ def _predict(network: Network, cache: Cache, text: Array, ends: Array, labels: A
         if count > 0:
             for d in range(dim):
                 total[d] /= np.float32(count)
-            labels[i], scores[i] = _best_label(network, total)
+            labels[i], scores[i] = _best_label(network, total, wanted)
 
 
 @inner
@@ -361,7 +366,8 @@ def _output(network: Network, row: int, mean: Array) -> np.float32:
 
 
 @kernel()
-def _best_label(network: Network, mean: Array) -> tuple[int, float]:
+def _best_label(network: Network, mean: Array, wanted: int) -> tuple[int, float]:
+    """(label, score): the best one, or `wanted` if that is no -1."""
     best = 0
     top = -np.inf
     if network.settings[5] == HIERARCHICAL:
@@ -372,10 +378,11 @@ def _best_label(network: Network, mean: Array) -> tuple[int, float]:
         while depth > 0:
             depth -= 1
             node, log = nodes[depth], logs[depth]
-            if log < top:
+            if log < top and wanted < 0:
                 continue
             if network.children[node, 0] < 0:
-                best, top = node, log
+                if wanted < 0 or node == wanted:
+                    best, top = node, log
                 continue
             right = 1.0 / (1.0 + np.exp(-np.float64(_output(network, node - size, mean))))
             nodes[depth], logs[depth] = network.children[node, 1], log + np.log(right + _EPSILON)
@@ -389,6 +396,8 @@ def _best_label(network: Network, mean: Array) -> tuple[int, float]:
             scores[label] = _tabled_sigmoid(scores[label])
         if scores[label] >= top:  # of equal ones fastText's heap keeps the last
             best, top = label, scores[label]
+    if wanted >= 0:
+        best, top = wanted, scores[wanted]
     if network.settings[5] == SOFTMAX:
         top = 1.0 / np.sum(np.exp(scores - top))
     return best, min(top + _EPSILON, 1.0)

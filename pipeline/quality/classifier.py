@@ -1,7 +1,8 @@
 """Quality classifiers: fastText over hashed word n-grams, trained on good against ordinary documents (as DCLM's).
 
 Training is deterministic: one thread, a seed, held-out documents chosen by a hash of their text, so neither the order
-of files nor the number of cores matters. Scoring runs at fastText's speed.
+of files nor the number of cores matters. Training needs the library fasttext; scoring runs in our own kernel
+(pipeline.kernels.fasttext).
 """
 
 from __future__ import annotations
@@ -9,20 +10,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import fasttext
 import numpy as np
 import pyarrow.parquet as pq
 
 from common.errors import PipelineError
 from common.files import write_atomically
+from pipeline.kernels.fasttext import empty_cache, predict, read_network
 
 Array = np.ndarray[Any, Any]
 CHARACTERS = 20_000  # read of a document: a chapter tells the quality of a book
@@ -49,24 +49,19 @@ class Classifier:
 
     def __init__(self, path: Path, label: str = "positive") -> None:
         try:
-            with redirect_stderr(StringIO()):  # of load_model's notice that its return type has changed
-                model = fasttext.load_model(str(path))
-        except (ValueError, RuntimeError) as error:
-            raise PipelineError(f"{path}: not a fastText model: {error}") from error
-        # fasttext-wheel's own predict breaks on numpy 2; the binding below it does not.
-        self._predict, self._label = model.f.predict, f"__label__{label}"
-        labels = model.get_labels()
-        if self._label not in labels:
+            with path.open("rb") as file:
+                self._network, labels = read_network(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except ValueError as error:
+            raise PipelineError(f"{path}: no fastText classifier that can be read ({error})") from error
+        self._cache = empty_cache(self._network)
+        if f"__label__{label}" not in labels:
             names = ", ".join(name.removeprefix("__label__") for name in labels[:10])
             raise PipelineError(f"{path}: the model has no label `{label}`; it has: {names}")
+        self._label = labels.index(f"__label__{label}")
 
     def score(self, texts: Sequence[str]) -> Array:
-        """float64 (len(texts),): probability of the label, 0 to 1; 0 for a text without a word."""
-        return np.array([self._score(text) for text in texts], np.float64)
-
-    def _score(self, text: str) -> float:
-        ranked = self._predict(line(text) + "\n", -1, 0.0, "strict")
-        return next((min(float(score), 1.0) for score, label in ranked if label == self._label), 0.0)
+        """float64 (len(texts),): probability of the label, 0 to 1; 0 for a text of which the model knows nothing."""
+        return predict(self._network, self._cache, [line(text) for text in texts], self._label)[1]
 
 
 def line(text: str) -> str:
@@ -89,8 +84,16 @@ def train(
     """Train a model that tells documents like `positive` from those like `negative`, and write it to `output`.
 
     Files are jsonl (field `text`), parquet (column `text`) or txt (a document each), also .gz. The model takes about
-    4 x dimension x (buckets + words) bytes. Raises PipelineError for unreadable files and for too few documents.
+    4 x dimension x (buckets + words) bytes. Raises PipelineError for unreadable files, for too few documents, and where
+    fasttext is not installed.
     """
+    try:
+        import fasttext
+    except ModuleNotFoundError as error:
+        raise PipelineError(
+            "training a classifier needs the library fasttext, which is not installed (scoring does not need it): pip"
+            " install fasttext-wheel, or fasttext-community where that has no wheel"
+        ) from error
     documents = [(text, label) for label, paths in enumerate((negative, positive)) for text in _documents(paths)]
     tested = [(text, label) for text, label in documents if _held_out(text, held_out)]
     trained = sorted({(text, label) for text, label in documents if not _held_out(text, held_out)}, key=_order)

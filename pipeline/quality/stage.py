@@ -261,4 +261,4 @@ def _earlier(build: Build[QualityConfig]) -> Path | None:
     return build.published if manifest and manifest.get("measured") == _measured(build) else None
 
 
-STAGE = Stage("quality", __name__, ("numba", "fasttext-wheel", "pyarrow"), passes, files, manifest)
+STAGE = Stage("quality", __name__, ("numba", "pyarrow"), passes, files, manifest)

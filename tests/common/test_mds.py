@@ -33,6 +33,7 @@ def samples() -> list[dict[str, np.ndarray[Any, Any]]]:
 def write_by_streaming(folder: Path, **options: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        pytest.importorskip("streaming", exc_type=ImportError)
         from streaming import MDSWriter
     columns = {name: f"ndarray:{dtype}" for name, dtype in COLUMNS.items()}
     with MDSWriter(out=str(folder), columns=columns, size_limit=LIMIT, **options) as writer:
@@ -95,6 +96,7 @@ VALUES: dict[str, list[Any]] = {
 def test_every_encoding_of_mdswriter_reads_as_by_mdsreader(tmp_path: Path, compression: str | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        pytest.importorskip("streaming", exc_type=ImportError)
         from streaming import MDSWriter
         from streaming.base.format import reader_from_json
     rows = [{name: values[number] for name, values in VALUES.items()} for number in range(2)]

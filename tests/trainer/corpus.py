@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from common import mds
@@ -59,6 +60,7 @@ def write_mds(folder: Path, samples: list[dict[str, Any]], columns: dict[str, st
     """One MDS data set, as other people's scripts write it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        pytest.importorskip("streaming", exc_type=ImportError)
         from streaming import MDSWriter
     with MDSWriter(out=str(folder), columns=columns, **{"size_limit": 4096} | options) as writer:
         for sample in samples:

@@ -277,8 +277,9 @@ def main() -> None:
     threshold, figures = pick_threshold(samples, together)
     report_made(samples, together, threshold)
     first, second = train(samples, rows, FIRST, FIRST_TREES), train(samples, wider, SECOND, SECOND_TREES)
-    arrays = {f"{stage}_{n}": a for stage, m in (("first", first), ("second", second)) for n, a in flatten(m).items()}
-    np.savez_compressed(arguments.out, threshold=np.float32(threshold), **arrays)
+    arrays: dict[str, Any] = {"threshold": np.float32(threshold)}
+    arrays |= {f"{stage}_{n}": a for stage, m in (("first", first), ("second", second)) for n, a in flatten(m).items()}
+    np.savez_compressed(arguments.out, **arrays)
     print(json.dumps({"threshold": threshold, "cross_validated": figures, "bytes": arguments.out.stat().st_size}))
 
 

@@ -10,7 +10,6 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import fasttext
 import pyarrow as pa
 import pytest
 
@@ -60,7 +59,8 @@ def test_names_languages() -> None:
     ],
 )
 def test_kernel_decides_as_fasttext(tmp_path: Path, settings: dict[str, object], quantized: bool) -> None:
-    """Models of each loss and form, trained here: label and score of fastText's own predict."""
+    """Models of each loss and form, trained here: label and score of fastText's own predict, and all labels' scores."""
+    fasttext = pytest.importorskip("fasttext")
     rows = [(language, " ".join(words)) for language, sentence in SENTENCES.items() for words in _cuts(sentence)]
     (tmp_path / "train").write_text("\n".join(f"__label__{name} {text}" for name, text in rows), "utf-8")
     trained = fasttext.train_supervised(
@@ -81,6 +81,11 @@ def test_kernel_decides_as_fasttext(tmp_path: Path, settings: dict[str, object],
     for text, label, score in zip(texts, *predict(network, empty_cache(network), texts), strict=True):
         ((expected, name),) = peer.predict(text.replace("\n", " ") + "\n", 1, 0.0, "strict")
         assert (labels[label], score) == (name, pytest.approx(min(expected, 1.0), abs=2e-4)), text
+    theirs = [{name: min(score, 1.0) for score, name in peer.predict(text.replace("\n", " ") + "\n", -1, 0.0, "strict")}
+              for text in texts]  # fmt: skip
+    for number, name in enumerate(labels):
+        _, scores = predict(network, empty_cache(network), texts, number)
+        assert scores == pytest.approx([row.get(name, 0.0) for row in theirs], abs=2e-4), name
 
 
 def _cuts(sentence: str) -> list[list[str]]:

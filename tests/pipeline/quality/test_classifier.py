@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ PLAIN = "click here to buy cheap shoes and win big money now with free shipping 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    pytest.importorskip("fasttext")
     folder, draw = tmp_path_factory.mktemp("classifier"), random.Random(1)
     for name, words in (("good", GOOD), ("plain", PLAIN)):
         rows = [{"text": " ".join(draw.choices([*words.split(), "the"], k=30))} for _ in range(200)]
@@ -41,6 +43,15 @@ def test_training_is_deterministic_and_learns(files: tuple[Path, Path, Path]) ->
     assert np.isfinite(scores).all()
 
 
+def test_only_training_needs_fasttext(files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, good, plain = files
+    train([good], [plain], folder / "d.bin", buckets=1000, dimension=8)
+    monkeypatch.setitem(sys.modules, "fasttext", None)  # makes importing it fail
+    assert Classifier(folder / "d.bin").score([GOOD])[0] > 0.8
+    with pytest.raises(PipelineError, match=r"needs the library fasttext.*pip install"):
+        train([good], [plain], folder / "e.bin")
+
+
 def test_auc_and_calibration_by_hand() -> None:
     scores, labels = np.array([0.9, 0.4, 0.4, 0.1]), np.array([1, 1, 0, 0])
     assert auc(scores, labels) == (1 + 1 + 0.5 + 1) / 4
@@ -58,7 +69,7 @@ def test_unusable_input_is_named(files: tuple[Path, Path, Path], tmp_path: Path)
         train([tmp_path / "bad.jsonl"], [plain], tmp_path / "x.bin")
     with pytest.raises(PipelineError, match="too few documents"):
         train([], [plain], tmp_path / "x.bin")
-    with pytest.raises(PipelineError, match="not a fastText model"):
+    with pytest.raises(PipelineError, match=r"good.jsonl: no fastText classifier that can be read"):
         Classifier(good)
 
 

@@ -38,6 +38,7 @@ def test_streaming_reads_shards_from_s3(tmp_path: Path, endpoint: str) -> None:
             client.upload_file(str(path), "corpus", f"shards/{path.relative_to(folder)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        pytest.importorskip("streaming", exc_type=ImportError)
         from streaming import StreamingDataset
 
         dataset = StreamingDataset(

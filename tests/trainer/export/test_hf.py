@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def test_import_and_export_give_the_same_bits(tmp_path: Path, dtype: torch.dtype
     [
         ("model_type", "gpt2", "model_type is 'gpt2'; this imports llama, mistral, qwen2, qwen3"),
         ("rope_scaling", {"rope_type": "yarn", "factor": 8.0}, "rope_scaling is of type 'yarn'"),
+        ("rope_parameters", {"rope_type": "yarn", "factor": 8.0, "rope_theta": 1e4}, "rope_scaling is of type 'yarn'"),
         ("attention_bias", True, "attention_bias is True"),
         ("hidden_act", "gelu", "hidden_act is 'gelu'"),
         ("vocab_size", 900, "has ids up to 1479, but config.json says vocab_size 900"),
@@ -139,6 +141,7 @@ def test_what_would_become_another_model_is_refused(
     for path in source.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     config = json.loads((folder / "config.json").read_bytes())
+    config.pop("rope_parameters", None)  # transformers 5 writes them, earlier ones rope_theta and rope_scaling
     (folder / "config.json").write_text(json.dumps(config | {field: value}))
     with pytest.raises(TrainerError, match=message):
         import_hf(folder, tmp_path / "train")
@@ -160,12 +163,15 @@ def test_what_would_become_another_model_is_refused(
     ids=lambda scaling: scaling["rope_type"],
 )
 def test_stretched_positions_survive_import_and_export(tmp_path: Path, scaling: dict[str, Any]) -> None:
-    source = write_hf(tmp_path / "source", "llama", rope_theta=10_000.0, rope_scaling=scaling)
+    source = write_hf(tmp_path / "source", "llama", rope_theta=10_000.0, rope_scaling=dict(scaling))
     import_hf(source, tmp_path / "train")
     place = export_hf(load_trained(tmp_path / "train"), tmp_path / "hf")
     assert json.loads((place / "config.json").read_bytes())["rope_scaling"] == scaling
     theirs, (ours, _) = AutoModelForCausalLM.from_pretrained(place).eval(), load_model(tmp_path / "train")
-    plain = AutoModelForCausalLM.from_pretrained(place, rope_scaling=None).eval()
+    copy = shutil.copytree(place, tmp_path / "plain")
+    config = json.loads((copy / "config.json").read_bytes())
+    (copy / "config.json").write_text(json.dumps(config | {"rope_scaling": None}))
+    plain = AutoModelForCausalLM.from_pretrained(copy).eval()
     codec = Tokenizer.from_file(str(place / "tokenizer.json"))
     ids = torch.tensor([(codec.encode(LANGUAGES["en"]).ids * 9)[:1000]])
     with torch.no_grad():
