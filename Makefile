@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM := false
 # Keep bytecode: without it every process compiles what it imports, ten seconds for torch alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: audit bench check clean demo docs faults format install lint lock long quick ray-test real-data setup-browser \
+.PHONY: audit bench check clean demo docs faults format install lint lock long lowest quick ray-test real-data setup-browser \
   slurm-test test
 
 demo: install
@@ -62,6 +62,14 @@ faults: install
 long: install
 	@$(BIN)/python -m pytest -q -m long
 
+# The trainer's tests on the lowest torch that pyproject.toml allows; the other packages as requirements.lock pins them.
+lowest: install
+	@test -x .venv-lowest/bin/python || $(BIN)/uv venv -q --python $(BIN)/python .venv-lowest
+	@grep -vE '^(torch|torchvision|triton|nvidia-.*|cuda-.*|setuptools)==' requirements.lock > .venv-lowest/others.txt
+	@$(BIN)/uv pip install -q --python .venv-lowest/bin/python -c .venv-lowest/others.txt -e '.[pipeline,trainer,dev]' \
+	  "torch==$$(sed -n 's/ *"torch>=\(.*\)",/\1/p' pyproject.toml).*"
+	@.venv-lowest/bin/python -m pytest -q tests/trainer
+
 # Known vulnerabilities of what requirements.lock pins; needs the package index's advisory service.
 audit: install
 	@$(BIN)/uv tool run pip-audit --strict --disable-pip --no-deps -r requirements.lock
@@ -88,4 +96,4 @@ lock:
 	  --extra pipeline --extra trainer --extra dev --extra ray --extra bench --extra wandb --extra mlflow --extra eval pyproject.toml -o requirements.lock
 
 clean:
-	@rm -rf $(VENV) .site runs data/harvest
+	@rm -rf $(VENV) .venv-lowest .site runs data/harvest

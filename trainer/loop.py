@@ -48,6 +48,7 @@ from trainer.journal import Clock, Journal
 from trainer.machine import (
     DTYPES,
     StopSignals,
+    Uploads,
     compile_model,
     deterministic,
     environment,
@@ -58,16 +59,17 @@ from trainer.machine import (
     peak_flops,
     uncompiled,
 )
-from trainer.model import Transformer
+from trainer.model import Bounds, Documents, Transformer, document_bounds
 from trainer.optimizer import Average, Optimizer, ramped_sizes, rate
 from trainer.parallel import ALONE, Losses, World, distribute, own_folder, set_gradient_sync
+from trainer.profile import Profile
 from trainer.sampler import Sampler
 from trainer.score import evaluate
 from trainer.shards import Samples, Shards, open_shards
 from trainer.tensors import gathered
 
 SAMPLE_TOKENS, SAMPLE_TOP_K = 64, 50  # of the continuations of the recipe's prompts
-Part = tuple[Tensor, Tensor, Tensor | None]  # tokens, targets, documents of a micro-batch
+Part = tuple[Tensor, Tensor, Documents]  # tokens, targets, documents of a micro-batch
 
 
 def train(
@@ -76,12 +78,14 @@ def train(
     output: Path,
     observer: Observer | None = None,
     skip_steps: str | None = None,
+    profile: bool = False,
 ) -> TrainResult:
     """Train on the shards folder (or the address of a remote one), in `output`, from the start or the last checkpoint.
 
     skip_steps: `FIRST:LAST`, steps to skip, as metrics.jsonl numbers them; for steps of the past, training returns to
-    before them. A finished run returns its result again. Raises TrainerError where the run cannot start, resume or
-    continue, and Interrupted after SIGTERM or SIGINT, once a checkpoint is written.
+    before them. profile: write profile.json and profile.txt (trainer.profile) of a few steps of this call. A finished
+    run returns its result again. Raises TrainerError where the run cannot start, resume or continue, and Interrupted
+    after SIGTERM or SIGINT, once a checkpoint is written.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -95,6 +99,8 @@ def train(
             observer = observer if observer is not None and world.main else Observer()
             while True:
                 run = _Run(config, opened, own, output / "checkpoints", observer, device, world)
+                if profile and world.main:
+                    run.profile = Profile(own, device)
                 try:
                     result = run.result() if run.step >= config.steps else run.train()
                     world.leave()
@@ -153,6 +159,7 @@ class _Run:
         self.validation: dict[str, Any] | None = None
         self.samples: list[dict[str, str]] = []
         self.clock = Clock()
+        self.profile: Profile | None = None
         self.journal = self._restore(observer)
 
     def close(self) -> None:
@@ -167,7 +174,10 @@ class _Run:
         self._prepare()
         with StopSignals() as stop:
             while self.step < self.config.steps:
-                self._update()
+                if self.profile is not None:
+                    self._profiled(self.profile)
+                else:
+                    self._update()
                 last = self.step == self.config.steps
                 if last or self.step % self.config.log_every == 0:
                     self._log()
@@ -264,6 +274,16 @@ class _Run:
         self.clock.tokens += self.feed.tokens_before(self.step) - self.feed.tokens_before(self.step - 1)
         self.clock.seconds += time.perf_counter() - begun
 
+    def _profiled(self, profile: Profile) -> None:
+        """An update, of which the profile is told."""
+        before = self.feed.tokens_before(self.step), self.clock.data_wait
+        with profile.step():
+            self._update()
+        tokens = self.feed.tokens_before(self.step) - before[0]
+        flops = flops_per_token(self.shape) * tokens / self.world.size
+        if profile.add(flops, self.clock.data_wait - before[1], self.peak / self.world.size):
+            self.profile = None
+
     def _skip(self, entry: Entry) -> None:
         self.step += 1
         self.journal.skipped(self.step, entry.policy, entry.reason)
@@ -287,6 +307,7 @@ class _Run:
 
     def _evaluate(self) -> None:
         """Write held-out scores, if the shards hold anything out, and samples, if there are prompts."""
+        self._finite_losses()  # the device's work up to here is training's
         averaged: AbstractContextManager[None] = nullcontext() if self.average is None else self.average.in_place()
         with averaged:
             self.validation = evaluate(
@@ -309,12 +330,13 @@ class _Run:
 
     def _checkpoint(self) -> None:
         """Start writing a checkpoint, once the one before is written."""
+        window = self._finite_losses()
         begun = time.perf_counter()
         self._collect(wait=True)
         state = {
             "step": self.step,
             "tokens": self.feed.tokens_before(self.step),
-            "window": self._finite_losses(),
+            "window": window,
             "loss": self.loss,
             "gradient_norm": float(self.gradient_norm),
             "validation": self.validation,
@@ -341,9 +363,14 @@ class _Run:
             self.journal.observer.checkpointed(*done)
 
     def _finite_losses(self) -> list[float]:
-        """The losses since the last logged row. Raises TrainerError where these or the gradients are not finite."""
+        """The losses since the last logged row; waits for the device, which counts as training.
+
+        Raises TrainerError where these or the gradients are not finite.
+        """
+        begun = time.perf_counter()
         losses = [float(loss) for loss in self.window]
         norm = float(self.gradient_norm)
+        self.clock.seconds += time.perf_counter() - begun
         if not all(map(math.isfinite, [*losses, norm])):
             raise TrainerError(
                 f"training diverged at or before step {self.step}: losses {losses[-3:]}, gradient norm {norm}. "
@@ -372,8 +399,8 @@ class _Run:
 class Feed:
     """The micro-batches of a run's steps: this process's share, in the sampler's order, which has no state to save.
 
-    A thread reads the next step's samples while this step computes, so that storage is waited for only where it is
-    slower. Shards of a remote folder are fetched ahead as far as the cache allows.
+    A thread reads the next step's samples while this step computes and copies them to a GPU, so that storage is waited
+    for only where it is slower. Shards of a remote folder are fetched ahead as far as the cache allows.
     """
 
     def __init__(self, config: TrainConfig, shards: Shards, world: World, device: torch.device) -> None:
@@ -381,6 +408,8 @@ class Feed:
         self.shards, self.world, self.device, self.steps = shards, world, device, config.steps
         self.micro_batch = config.micro_batch
         self.masked = config.document_mask and shards.has_documents
+        self.uploads = Uploads(device) if device.type == "cuda" else None
+        self.bounded = device.type == "cuda" and config.precision != "fp32"  # what `trainer.model.within` makes there
         sequences = config.global_batch_tokens // shards.sequence_length
         if not sequences:
             raise TrainerError(
@@ -399,7 +428,7 @@ class Feed:
         phases = shards.phases(config.steps)
         self.sampler = Sampler(sizes, phases, sequences, config.seed, config.data.shuffle_block, ramp)
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self.ahead: tuple[int, Future[Samples]] | None = None  # the step that is being read
+        self.ahead: tuple[int, Future[list[Part]]] | None = None  # the step that is being read
         self.prefetcher = shards.prefetcher(self.sampler) if shards.remote else None
 
     def start(self, step: int) -> None:
@@ -413,11 +442,12 @@ class Feed:
             self.prefetcher.advance(step)
         ahead, self.ahead = self.ahead, None
         reading = ahead[1] if ahead and ahead[0] == step else self.thread.submit(self._read, step)
-        samples = reading.result()
+        parts = reading.result()
+        if self.uploads is not None:
+            self.uploads.receive()
         if step + 1 < self.steps:
             self.ahead = step + 1, self.thread.submit(self._read, step + 1)
-        starts = range(0, len(samples.tokens), self.micro_batch)
-        return [samples[start : start + self.micro_batch].tensors(self.device, self.masked) for start in starts]
+        return parts
 
     def tokens_before(self, step: int) -> int:
         """Number of tokens of all steps before this one, over all processes."""
@@ -429,16 +459,33 @@ class Feed:
             self.prefetcher.close()
         self.thread.shutdown(cancel_futures=True)
 
-    def _read(self, step: int) -> Samples:
+    def _read(self, step: int) -> list[Part]:
         drawn = self.sampler.batch(step)
-        return self.shards.read(self.shards.train, drawn[self.world.rows(len(drawn))])
+        samples = self.shards.read(self.shards.train, drawn[self.world.rows(len(drawn))])
+        starts = range(0, len(samples.tokens), self.micro_batch)
+        return [self._part(samples[start : start + self.micro_batch]) for start in starts]
+
+    def _part(self, samples: Samples) -> Part:
+        tokens, targets, numbers = samples.tensors(self.masked)
+        documents: Documents = numbers
+        if numbers is not None and self.bounded:
+            documents = document_bounds(numbers)
+        if self.uploads is None:
+            return tokens, targets, documents
+        send = self.uploads.send
+        if isinstance(documents, Bounds):
+            documents = documents._replace(offsets=send(documents.offsets))
+        elif documents is not None:
+            documents = send(documents)
+        return send(tokens), send(targets), documents
 
 
 class Stepper:
     """Turns micro-batches into an update of a model: forward and backward passes, clipping, optimizer.
 
     The gradient is that of the mean loss over all the step's targets, however many micro-batches and processes they
-    are divided into. Nothing here waits for the device: losses and norms are tensors.
+    are divided into. Nothing here waits for the device: losses and norms are tensors. Weights are cast to the compute
+    type once a step.
     """
 
     def __init__(
@@ -459,11 +506,12 @@ class Stepper:
         counts = [(targets >= 0).sum() for _, targets, _ in parts]
         targets = self.world.total(torch.stack(counts).sum().float()).clamp(min=1.0)
         scale = self.world.size / targets  # both kinds of parallelism average gradients
-        for number, part in enumerate(parts):
-            set_gradient_sync(self.losses, self.model, number == len(parts) - 1)
-            objective, losses = self.losses(*part, scale=scale, z_loss=z_loss)
-            objective.backward()  # type: ignore[no-untyped-call]
-            loss += losses.sum()
+        with self.model.cast_once():
+            for number, part in enumerate(parts):
+                set_gradient_sync(self.losses, self.model, number == len(parts) - 1)
+                objective, losses = self.losses(*part, scale=scale, z_loss=z_loss)
+                objective.backward()  # type: ignore[no-untyped-call]
+                loss += losses.sum()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         return self.world.total(loss) / targets, gathered(norm)
 

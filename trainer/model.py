@@ -4,10 +4,11 @@ RMSNorm before attention and feed-forward, rotary positions (RoPE, the rotate-ha
 grouped-query attention (GQA), SwiGLU, no biases, tied or untied head. Exporting is renaming: in Hugging Face's layout
 every parameter but the head's is called `model.<its name here>`.
 
-Master weights are fp32; activations and matrix products run in `compute_dtype`, cast at each use. Nothing here
-draws from a global random generator: initial weights follow from the seed alone, and a forward pass is a pure
-function. With `zero_init` output projections start at zero, so each block begins as the identity (Fixup,
-arXiv:1901.09321). Parameters per layer: width * head_dim * (2 * heads + 2 * kv_heads) + 3 * width * ffn (+ norms).
+Master weights are fp32; activations and matrix products run in `compute_dtype`, into which weights are cast at each
+use, or once for all uses of a step (`Transformer.cast_once`). Nothing here draws from a global random generator:
+initial weights follow from the seed alone, and a forward pass is a pure function. With `zero_init` output projections
+start at zero, so each block begins as the identity (Fixup, arXiv:1901.09321). Parameters per layer: width * head_dim *
+(2 * heads + 2 * kv_heads) + 3 * width * ffn (+ norms).
 
 Attention is causal within documents. A `Mask`, made once per forward pass and shared by the layers, says what a query
 may see: None is plain causal attention; a bias (batch, 1, queries, keys) is added to the scores, on any device;
@@ -23,14 +24,18 @@ may see: None is plain causal attention; a bias (batch, 1, queries, keys) is add
 from __future__ import annotations
 
 import functools
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.attention.varlen import varlen_attn
 from torch.utils.checkpoint import checkpoint
 
 from trainer.config import ModelConfig, RopeScaling
@@ -39,6 +44,7 @@ from trainer.tensors import take
 
 MATERIALIZED = 1024  # tokens up to which a CPU stores all probabilities of a layer
 BLOCK = 128  # queries at once there: at 256 tokens a quarter of the pairs is never computed
+SHARES_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters  # not in torch 2.11
 
 
 class Bounds(NamedTuple):
@@ -49,6 +55,7 @@ class Bounds(NamedTuple):
 
 
 Mask = Tensor | Bounds | None
+Documents = Tensor | Bounds | None
 Rotation = tuple[Tensor, Tensor]  # cos, sin: (batch or 1, 1, tokens, head_dim)
 
 
@@ -57,18 +64,46 @@ class Linear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
+        self.copy: Tensor | None = None  # see `Transformer.cast_once`
 
     def reset_parameters(self) -> None:
         """Keep the weight: `Transformer.initialize` sets it from a seed."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight.to(input.dtype))
+        return together(input, self)[0]
 
 
 def together(input: Tensor, *layers: Linear) -> tuple[Tensor, ...]:
     """Apply several `Linear` to one input in one matrix product over their joined weights."""
-    weights = [layer.weight.to(input.dtype) for layer in layers]
-    return torch.split(F.linear(input, torch.cat(weights)), [len(weight) for weight in weights], dim=-1)
+    weights = [layer.weight for layer in layers]
+    if layers[0].copy is not None:
+        product: Tensor = _Product.apply(input, layers[0].copy, *weights)
+    else:
+        product = F.linear(input, _joined(weights, input.dtype))
+    return torch.split(product, [len(weight) for weight in weights], dim=-1) if len(weights) > 1 else (product,)
+
+
+def _joined(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    cast = [weight.to(dtype) for weight in weights]
+    return torch.cat(cast) if len(cast) > 1 else cast[0]
+
+
+class _Product(torch.autograd.Function):
+    """`F.linear` with a copy of joined weights, whose gradients go to the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, copy: Tensor, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(input, copy)
+        ctx.weights = [(len(weight), weight.dtype) for weight in weights]
+        return F.linear(input, copy)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        input, copy = ctx.saved_tensors
+        (upstream,) = grads
+        joined = upstream.flatten(0, -2).t() @ input.flatten(0, -2)
+        parts = torch.split(joined, [rows for rows, _ in ctx.weights])
+        return upstream @ copy, None, *(part.to(kind) for part, (_, kind) in zip(parts, ctx.weights, strict=True))
 
 
 class Embedding(nn.Embedding):
@@ -218,6 +253,29 @@ class Transformer(nn.Module):
                 deviation = self.config.width**-0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
 
+    @contextmanager
+    def cast_once(self) -> Iterator[None]:
+        """Cast and join the weights of matrix products now instead of at each use, for a `with` block.
+
+        They must not change within it. Costs a copy of them in the compute type, which one backward pass needs anyway.
+        Without effect under FSDP2, which gathers them in the compute type.
+        """
+        groups: list[tuple[Linear, ...]] = [(self.lm_head,)]
+        for module in self.modules():
+            if isinstance(module, Attention):
+                groups += [(module.q_proj, module.k_proj, module.v_proj), (module.o_proj,)]
+            elif isinstance(module, FeedForward):
+                groups += [(module.gate_proj, module.up_proj), (module.down_proj,)]
+        if isinstance(self.lm_head.weight, DTensor):
+            groups = []
+        for layers in groups:
+            layers[0].copy = _joined([layer.weight.detach() for layer in layers], self.compute_dtype)
+        try:
+            yield
+        finally:
+            for layers in groups:
+                layers[0].copy = None
+
     @torch.no_grad()
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy weights from `tensors`. Raises KeyError where the names are not those of `named_parameters`."""
@@ -227,11 +285,11 @@ class Transformer(nn.Module):
         for name, parameter in parameters.items():
             parameter.copy_(take(tensors, name, parameter))
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: Documents = None) -> Tensor:
         """Logits (batch, tokens, vocabulary) fp32, or with `targets` the mean loss in nats, a scalar.
 
         tokens, targets: (batch, tokens) int64; target IGNORE (-100) where there is nothing to predict;
-        documents: (batch, tokens) integers, equal within a document; None for plain causal attention.
+        documents: (batch, tokens) integers, equal within a document, or their bounds; None for plain causal attention.
         """
         if targets is None:
             return self.logits(self.hidden(tokens, documents))
@@ -242,7 +300,7 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         targets: Tensor,
-        documents: Tensor | None = None,
+        documents: Documents = None,
         *,
         scale: float | Tensor,
         z_loss: float = 0.0,
@@ -253,11 +311,17 @@ class Transformer(nn.Module):
         """
         hidden = self.hidden(tokens, documents).flatten(0, 1)
         objective, losses = linear_cross_entropy(
-            hidden, self.lm_head.weight, targets.flatten(), scale=scale, z_loss=z_loss, compiled=self.compiled
+            hidden,
+            self.lm_head.weight,
+            targets.flatten(),
+            scale=scale,
+            z_loss=z_loss,
+            compiled=self.compiled,
+            copy=self.lm_head.copy,
         )
         return objective, losses.view_as(targets)
 
-    def hidden(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, documents: Documents = None) -> Tensor:
         """Normalized last hidden states, (batch, tokens, width) in the compute type."""
         mask = within(documents, tokens.shape[1], tokens.device, self.compute_dtype)
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
@@ -316,22 +380,25 @@ def rotate(input: Tensor, rotation: Rotation) -> Tensor:
     return input * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def within(documents: Tensor | None, tokens: int, device: torch.device, dtype: torch.dtype) -> Mask:
+def within(documents: Documents, tokens: int, device: torch.device, dtype: torch.dtype) -> Mask:
     """The mask of causal attention over `tokens` tokens, within `documents` where given.
 
-    documents: (batch, tokens) integers, equal within a document. On the CPU while the model is on CUDA, they become
-    bounds without waiting for the GPU.
+    documents: (batch, tokens) integers, equal within a document, or bounds, which stay as they are. Integers on the CPU
+    become bounds for a model on CUDA without waiting for the GPU.
     """
+    if isinstance(documents, Bounds):
+        return documents
     if documents is None:
         if device.type == "cpu" and dtype == torch.bfloat16:  # reading a table is faster than computing the mask
             return _causal_bias(tokens, dtype)
         return None
     if device.type == "cuda" and dtype != torch.float32:
-        return document_bounds(documents, device)
+        bounds = document_bounds(documents)
+        return bounds._replace(offsets=bounds.offsets.to(device, non_blocking=True))
     return document_bias(documents.to(device), dtype)
 
 
-def document_bounds(documents: Tensor, device: torch.device) -> Bounds:
+def document_bounds(documents: Tensor) -> Bounds:
     """Offsets of the documents in the flattened batch, filled up with empty ones to a power of two."""
     batch, tokens = documents.shape
     first = torch.ones_like(documents, dtype=torch.bool)
@@ -340,7 +407,7 @@ def document_bounds(documents: Tensor, device: torch.device) -> Bounds:
     slots = 1 << len(starts).bit_length()  # few lengths, so that few graphs are compiled
     offsets = torch.full((slots + 1,), batch * tokens, dtype=torch.int32, device=documents.device)
     offsets[: len(starts)] = starts
-    return Bounds(offsets.to(device, non_blocking=True), tokens)
+    return Bounds(offsets, tokens)
 
 
 @functools.lru_cache(maxsize=8)
@@ -437,10 +504,11 @@ def _ungroup(tensor: Tensor, heads: int) -> Tensor:
 
 
 def _by_document(query: Tensor, key: Tensor, value: Tensor, bounds: Bounds) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
+    groups = query.shape[1] // key.shape[1]
+    options: dict[str, Any] = {"enable_gqa": True} if groups > 1 and SHARES_HEADS else {}
+    if groups > 1 and not SHARES_HEADS:
+        key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
     queries, keys, values = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
-    options: dict[str, Any] = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
     offsets, longest = bounds
     mixed: Any = varlen_attn(queries, keys, values, offsets, offsets, longest, longest, window_size=(-1, 0), **options)
     output: Tensor = mixed.view(query.shape[0], query.shape[2], *mixed.shape[1:]).transpose(1, 2)

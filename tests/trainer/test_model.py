@@ -196,7 +196,7 @@ def test_materialized_attention_is_attention(kv_heads: int, monkeypatch: pytest.
 
 
 def test_bounds_list_the_documents_of_the_flattened_batch() -> None:
-    bounds = document_bounds(torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0], [3, 4, 4, 5]]), torch.device("cpu"))
+    bounds = document_bounds(torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0], [3, 4, 4, 5]]))
     assert bounds.offsets.dtype == torch.int32
     assert bounds.offsets.tolist() == [0, 2, 4, 8, 9, 11, 12, 12, 12]  # empty documents up to eight
     assert bounds.longest == 4
