@@ -62,7 +62,7 @@ from trainer.machine import (
 from trainer.model import Bounds, Documents, Transformer, document_bounds
 from trainer.optimizer import Average, Optimizer, ramped_sizes, rate
 from trainer.parallel import ALONE, Losses, World, distribute, own_folder, set_gradient_sync
-from trainer.profile import Profile
+from trainer.profile import STEPS, WARMUP, Profile
 from trainer.sampler import Sampler
 from trainer.score import evaluate
 from trainer.shards import Samples, Shards, open_shards
@@ -164,6 +164,8 @@ class _Run:
 
     def close(self) -> None:
         """Wait for a checkpoint that is being written, and close the files."""
+        if self.profile is not None:
+            self.profile.close()
         self.feed.close()
         self.keeper.close()
         self.journal.close()
@@ -192,6 +194,8 @@ class _Run:
                 if stopped and not last:
                     newest = checkpoint_path(self.checkpoints, self.step)
                     raise Interrupted(stop.received or signal.SIGTERM, self.step, newest)
+        if self.profile is not None:
+            self._warn(f"profile: not written, since this call took fewer than {WARMUP + STEPS} steps")
         return self.result()
 
     def result(self) -> TrainResult:

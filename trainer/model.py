@@ -477,17 +477,26 @@ class _Materialized(torch.autograd.Function):
         (upstream,) = grads
         heads, kv_heads, tokens, size = query.shape[1], key.shape[1], query.shape[2], query.shape[3]
         inner = (upstream.float() * output.float()).sum(-1, keepdim=True)
-        grad_query = []
-        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
+        grad_query: list[Tensor] = []
+        grad_key: list[Tensor] = []  # of each block of keys, summed over the blocks of queries that see it
+        grad_value: list[Tensor] = []
         for (start, end), weights in zip(_query_blocks(tokens), probabilities, strict=True):
             part = _group(upstream[:, :, start:end], kv_heads)
             slope = _ungroup(part @ value[:, :, :end].mT, heads).float() - inner[:, :, start:end]
             slope = _group((weights.float() * slope * size**-0.5).to(query.dtype), kv_heads)
             grad_query.append(_ungroup(slope @ key[:, :, :end], heads))
-            unseen = (0, 0, 0, tokens - end)
-            grad_key = grad_key + F.pad(slope.mT @ _group(query[:, :, start:end], kv_heads), unseen)
-            grad_value = grad_value + F.pad(_group(weights, kv_heads).mT @ part, unseen)
-        return torch.cat(grad_query, dim=2), grad_key, grad_value, None
+            _add_blocks(grad_key, slope.mT @ _group(query[:, :, start:end], kv_heads))
+            _add_blocks(grad_value, _group(weights, kv_heads).mT @ part)
+        return torch.cat(grad_query, dim=2), torch.cat(grad_key, dim=2), torch.cat(grad_value, dim=2), None
+
+
+def _add_blocks(sums: list[Tensor], gradient: Tensor) -> None:
+    """Add a gradient (batch, kv_heads, keys, head_dim) to those of its blocks of keys, the last of which is new.
+
+    Not padded and added: the code that torch 2.15 compiles for two or three padded blocks gave NaN on a CPU with AMX.
+    """
+    *parts, new = torch.split(gradient, BLOCK, dim=2)
+    sums[:] = [total + part for total, part in zip(sums, parts, strict=True)] + [new]
 
 
 def _query_blocks(tokens: int) -> list[tuple[int, int]]:

@@ -1,8 +1,9 @@
 """Where the time of a training step goes: `pretrain train --profile`.
 
-After WARMUP steps, in which compilers and caches settle, STEPS steps are recorded by torch's profiler: on a GPU its
-kernels alone, since recording every operation would slow the process that launches them; on a CPU the operations and
-the compiled kernels. profile.json holds the seconds, profile.txt the same as a table. Recording changes no result.
+After the first WARMUP steps of a call, in which compilers and caches settle, STEPS steps are recorded by torch's
+profiler: on a GPU its kernels alone, since recording every operation would slow the process that launches them; on a
+CPU the operations and the compiled kernels. profile.json holds the seconds, profile.txt the same as a table. Recording
+changes no result.
 
 The device is busy while any kernel runs; what is left of the steps is waiting: for data, or for the host, which has
 not launched the next kernel yet. `synchronizations` are the host's waits for the GPU, of which a step needs none.
@@ -25,13 +26,13 @@ from common.files import to_json, write_atomically
 
 WARMUP, STEPS = 3, 3
 PARTS = {  # the first pattern that occurs in a kernel's name decides
+    "compiled elementwise": r"^(triton_(?!tem)|cpp_)",  # first, since their names list what they compute
     "communication": r"nccl|gloo|allreduce|all_gather|reduce_scatter",
     "attention": r"flash|fmha|attention|varlen|sdpa",
     "batched products (attention on a CPU, Muon)": r"bmm",
-    "matrix products": r"gemm|nvjet|cutlass|cublas|::mm|addmm|linear|matmul",
+    "matrix products": r"gemm|triton_tem|nvjet|cutlass|cublas|::mm|addmm|linear|matmul",
     "optimizer and clipping": r"adam|multi_tensor|foreach|norm_",
     "copies": r"memcpy|memset|copy_|aten::cat",
-    "compiled elementwise": r"triton_|cpp_|graph_",
 }
 
 
@@ -74,6 +75,11 @@ class Profile:
         write_atomically(self.folder / "profile.json", to_json(result))
         write_atomically(self.folder / "profile.txt", table(result).encode())
         return True
+
+    def close(self) -> None:
+        """End a recording that no step will complete."""
+        if self.recorder is not None and self.done < STEPS:
+            self.recorder.stop()
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

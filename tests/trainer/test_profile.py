@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.conftest import small_run
+from tests.trainer.conftest import Recorder, small_run
 from trainer.loop import train
 from trainer.profile import STEPS, part_of, union
 
@@ -34,7 +34,9 @@ def test_a_profile_says_where_the_time_goes_and_changes_no_result(shards: Path, 
 
 
 def test_a_run_that_is_too_short_writes_no_profile(shards: Path, tmp_path: Path) -> None:
-    assert train(small_run(steps=5), shards, tmp_path, profile=True).step == 5
+    recorder = Recorder()
+    assert train(small_run(steps=5), shards, tmp_path, recorder, profile=True).step == 5
+    assert recorder.warnings == ["profile: not written, since this call took fewer than 6 steps"]
     assert not (tmp_path / "profile.json").exists()
 
 
