@@ -69,7 +69,7 @@ lowest: install
 	@$(BIN)/uv pip install -q --python .venv-lowest/bin/python -c .venv-lowest/others.txt -e '.[pipeline,trainer,dev]' \
 	  "torch==$$(sed -n 's/ *"torch>=\(.*\)",/\1/p' pyproject.toml).*"
 	@# This torch deprecates what it calls itself.
-	@.venv-lowest/bin/python -m pytest -q -W "ignore:.torch.jit:DeprecationWarning" tests/trainer
+	@.venv-lowest/bin/python -m pytest -q -W 'ignore:`torch.jit:DeprecationWarning' tests/trainer
 
 # Known vulnerabilities of what requirements.lock pins; needs the package index's advisory service.
 audit: install

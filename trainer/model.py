@@ -493,7 +493,7 @@ class _Materialized(torch.autograd.Function):
 def _add_blocks(sums: list[Tensor], gradient: Tensor) -> None:
     """Add a gradient (batch, kv_heads, keys, head_dim) to those of its blocks of keys, the last of which is new.
 
-    Not padded and added: the code that torch 2.15 compiles for two or three padded blocks gave NaN on a CPU with AMX.
+    Not padded and added: what torch 2.15 compiles for two or three padded blocks gave NaN on a CPU with AMX.
     """
     *parts, new = torch.split(gradient, BLOCK, dim=2)
     sums[:] = [total + part for total, part in zip(sums, parts, strict=True)] + [new]

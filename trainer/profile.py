@@ -55,8 +55,9 @@ class Profile:
         if self.done == 0:
             activity = ProfilerActivity.CUDA if self.device.type == "cuda" else ProfilerActivity.CPU
             self._synchronize()
-            self.recorder = profile(activities=[activity])
-            self.recorder.start()
+            recorder = profile(activities=[activity], acc_events=True)
+            recorder.start()
+            self.recorder = recorder
             self.begun = time.perf_counter()
         yield
 
