@@ -208,7 +208,8 @@ def main() -> int:
     end, session = time.monotonic() + 60 * arguments.minutes, dict[str, list[Row]]()
     for name, (_, limit) in PARTS.items():
         rows = session[name] = list[Row]()
-        for row in attend(name, min(limit, end - time.monotonic()), arguments.shards, arguments.output, arguments.dry):
+        left = end - time.monotonic() if arguments.dry else min(limit, end - time.monotonic())
+        for row in attend(name, left, arguments.shards, arguments.output, arguments.dry):
             rows.append(row)
             print(name, json.dumps(row)[:300], flush=True)
             (arguments.output / "session.json").write_text(json.dumps(session, indent=1), "utf-8")

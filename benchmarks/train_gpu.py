@@ -28,10 +28,12 @@ from typing import Any
 import torch
 from bars import Bar, at_least, finish, finite, options, show_machine, table
 
+from trainer.attention import Documents, document_bounds
 from trainer.config import PRESETS, ModelConfig, OptimizerConfig, flops_per_token
-from trainer.loop import Part, Stepper
+from trainer.feed import Part
+from trainer.loop import Stepper
 from trainer.machine import compile_model, deterministic, find_device
-from trainer.model import Documents, Transformer, document_bounds
+from trainer.model import Transformer
 from trainer.optimizer import Optimizer
 
 VOCABULARY, MICRO_BATCHES, PEAK = 32_768, 8, 989e12

@@ -7,10 +7,11 @@ from itertools import product
 import pytest
 import torch
 
-from trainer import model as module
+from trainer import attention as module
+from trainer.attention import Bounds, attend, document_bias, document_bounds
 from trainer.config import ModelConfig
 from trainer.machine import DTYPES, compile_model, find_device, find_precision
-from trainer.model import Bounds, Transformer, attend, document_bias, document_bounds
+from trainer.model import Transformer
 
 DEVICE = find_device("auto")
 PRECISIONS = sorted({"fp32", find_precision("auto", DEVICE)})

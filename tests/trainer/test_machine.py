@@ -10,9 +10,10 @@ import torch
 
 from common.errors import TrainerError
 from tests.trainer.conftest import Recorder, small_run
-from trainer.loop import Feed, train
+from trainer.attention import Bounds, document_bounds
+from trainer.feed import Feed
+from trainer.loop import train
 from trainer.machine import deterministic, find_device, find_precision, peak_flops
-from trainer.model import Bounds, document_bounds
 from trainer.parallel import ALONE
 from trainer.shards import open_shards
 
@@ -72,7 +73,7 @@ def test_a_gpus_batches_are_copied_ahead(shards: Path, tmp_path: Path, monkeypat
         def receive(self) -> None:
             events.append("received")
 
-    monkeypatch.setattr("trainer.loop.Uploads", Uploads)
+    monkeypatch.setattr("trainer.feed.Uploads", Uploads)
     opened = open_shards(shards, tmp_path, 10**9)
     config = small_run(precision="bf16")
     on_gpu, on_cpu = (Feed(config, opened, ALONE, torch.device(kind)) for kind in ("cuda", "cpu"))
