@@ -14,7 +14,6 @@ from torch import Tensor
 from common.errors import TrainerError
 from trainer.attention import Bounds, Documents, document_bounds
 from trainer.config import TrainConfig
-from trainer.machine import Uploads
 from trainer.optimizer import ramped_sizes
 from trainer.parallel import World
 from trainer.sampler import Sampler
@@ -101,3 +100,26 @@ class Feed:
         elif documents is not None:
             documents = send(documents)
         return send(tokens), send(targets), documents
+
+
+class Uploads:
+    """Copies tensors from main memory to a GPU ahead of their use, on a stream of their own, from another thread."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.sent: list[Tensor] = []
+
+    def send(self, tensor: Tensor) -> Tensor:
+        """Start a copy of `tensor`; the result may be used after `receive`. Pinned memory, so nothing waits for it."""
+        with torch.cuda.stream(self.stream):
+            copy = tensor.pin_memory().to(self.stream.device, non_blocking=True)
+        self.sent.append(copy)
+        return copy
+
+    def receive(self) -> None:
+        """Let the present stream wait for all copies that were started; this thread does not wait."""
+        present = torch.cuda.current_stream(self.stream.device)
+        present.wait_stream(self.stream)
+        for copy in self.sent:
+            copy.record_stream(present)  # else its memory could serve the next copies while it is still read
+        self.sent = []

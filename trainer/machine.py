@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 import torch.utils.deterministic
-from torch import Tensor
 
 from common.errors import TrainerError
 from trainer.model import Transformer
@@ -93,29 +92,6 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
         float((square @ square)[0, 0])  # reading a number waits for the device
         fastest = min(fastest, time.perf_counter() - begun)
     return 2 * size**3 / fastest
-
-
-class Uploads:
-    """Copies tensors from main memory to a GPU ahead of their use, on a stream of their own, from another thread."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self.sent: list[Tensor] = []
-
-    def send(self, tensor: Tensor) -> Tensor:
-        """Start a copy of `tensor`; the result may be used after `receive`. Pinned memory, so nothing waits for it."""
-        with torch.cuda.stream(self.stream):
-            copy = tensor.pin_memory().to(self.stream.device, non_blocking=True)
-        self.sent.append(copy)
-        return copy
-
-    def receive(self) -> None:
-        """Let the present stream wait for all copies that were started; this thread does not wait."""
-        present = torch.cuda.current_stream(self.stream.device)
-        present.wait_stream(self.stream)
-        for copy in self.sent:
-            copy.record_stream(present)  # else its memory could serve the next copies while it is still read
-        self.sent = []
 
 
 def memory_in_use(device: torch.device) -> int:
