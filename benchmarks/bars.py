@@ -90,6 +90,13 @@ def table(first: str, columns: dict[str, str], width: int = 16) -> Callable[...,
     return row
 
 
+def finite(value: float, what: str) -> float:
+    """The value. Raises FloatingPointError where it is none: then what was timed is no training."""
+    if not math.isfinite(value):
+        raise FloatingPointError(f"{what} is {value}: not a training, nothing measured")
+    return float(value)
+
+
 def finish(name: str, bars: dict[str, Bar], **more: Any) -> int:
     """Print the result as the last line, with the fields `more` before the bars; returns the exit code."""
     for title, bar in bars.items():

@@ -34,7 +34,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from bars import at_least, finish, options, show_machine, table
+from bars import at_least, finish, finite, options, show_machine, table
 from torch import Tensor, nn
 
 from trainer.config import ModelConfig, OptimizerConfig, Rates, flops_per_token
@@ -56,7 +56,7 @@ SHAPE = ModelConfig(
     tied=True,
 )
 BARS = {"bf16": {"plain fp32": 3.5, "plain bf16": 1.35, "litgpt": 1.3}, "fp32": {"plain fp32": 1.3, "litgpt": 1.3}}
-Step = Callable[[Tensor, Tensor], None]
+Step = Callable[[Tensor, Tensor], Tensor]  # returns the loss
 
 
 class PlainBlock(nn.Module):
@@ -100,13 +100,14 @@ def plain(precision: str) -> Step:
     model = PlainGPT()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
 
-    def step(tokens: Tensor, targets: Tensor) -> None:
+    def step(tokens: Tensor, targets: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             loss = model(tokens, targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        return loss + 0 * norm
 
     return step
 
@@ -140,12 +141,13 @@ def litgpt(precision: str) -> Step:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=False)
     optimizer = fabric.setup_optimizers(optimizer)
 
-    def step(tokens: Tensor, targets: Tensor) -> None:
+    def step(tokens: Tensor, targets: Tensor) -> Tensor:
         loss = chunked_cross_entropy(model(tokens), targets)
         fabric.backward(loss)
-        fabric.clip_gradients(model, optimizer, max_norm=1.0)
+        norm = fabric.clip_gradients(model, optimizer, max_norm=1.0)
         optimizer.step()
         optimizer.zero_grad()
+        return loss + 0 * norm
 
     return step
 
@@ -160,9 +162,10 @@ def ours(precision: str, name: Literal["adamw", "muon"] = "adamw") -> Step:
 
     stepper = Stepper(model, optimizer)
 
-    def step(tokens: Tensor, targets: Tensor) -> None:
-        _, norm = stepper.gradients([(tokens, targets, None)])
+    def step(tokens: Tensor, targets: Tensor) -> Tensor:
+        loss, norm = stepper.gradients([(tokens, targets, None)])
         stepper.apply(norm)
+        return loss + 0 * norm
 
     return step
 
@@ -206,7 +209,8 @@ def report(rates: dict[str, float], precision: str, products: dict[str, float]) 
 
 
 def serve(connection: Connection, contender: Callable[[str], Step], argument: str) -> None:
-    """A contender's process: after warm-up, one step for each message; answers with the seconds it took."""
+    """A contender's process: after warm-up, one step for each message; answers with the seconds it took, and the loss,
+    which is not finite where the gradients are not."""
     torch.set_num_threads(THREADS)
     generator = np.random.default_rng(1)
     samples = torch.from_numpy(generator.integers(0, VOCABULARY, (BATCH, CONTEXT + 1)))
@@ -217,8 +221,8 @@ def serve(connection: Connection, contender: Callable[[str], Step], argument: st
     connection.send("ready")
     while connection.recv():
         begun = time.perf_counter()
-        step(*batch)
-        connection.send(time.perf_counter() - begun)
+        loss = step(*batch)
+        connection.send((time.perf_counter() - begun, float(loss)))
 
 
 def main() -> int:
@@ -250,7 +254,13 @@ def main() -> int:
     for _ in range(3 if arguments.quick else 8):
         for name, pipe in pipes.items():
             pipe.send(True)
-            times[name].append(pipe.recv())
+            seconds, loss = pipe.recv()
+            times[name].append(seconds)
+            try:
+                finite(loss, f"{name}: the loss")
+            except FloatingPointError as error:
+                print(error, file=sys.stderr)
+                return 2
             time.sleep(0.05)  # its idle threads stop spinning
     for pipe, child in zip(pipes.values(), children, strict=True):
         pipe.send(False)

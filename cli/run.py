@@ -87,6 +87,9 @@ def train(
         str | None,
         typer.Option(metavar="FIRST:LAST", help="Skip these steps; if trained already, return to before them first."),
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write profile.txt to the output: where the time of steps 4 to 6 goes.")
+    ] = False,
 ) -> Result | None:
     """Train on shards: a recipe's, or any folder of MDS shards. Started again, it resumes.
 
@@ -105,7 +108,7 @@ def train(
         output = output or RunFolder(folder).train
         if "://" not in shards and output.resolve() == Path(shards).resolve():
             raise RecipeError(f"{output} holds the shards; say with `--output DIR` where the model shall go")
-        _train(training_config(training), shards, output, skip_steps=skip_steps)
+        _train(training_config(training), shards, output, skip_steps=skip_steps, profile=profile)
         return _finish(output.parent if output.name == TRAIN else output)
     if recipe is None:
         raise RecipeError("nothing to train on: give a recipe file or `--shards DIR` (see pretrain train --help)")
@@ -115,7 +118,8 @@ def train(
     mirror, run = _mirror(loaded), RunFolder(loaded.run)
     if run.fingerprint is None:
         raise RecipeError(f"{run.shards}: no shards yet; build them with `pretrain corpus {recipe}`")
-    _train(training_config(loaded), run.shards, output or run.train, skip_steps=skip_steps, mirror=mirror)
+    folder = output or run.train
+    _train(training_config(loaded), run.shards, folder, skip_steps=skip_steps, profile=profile, mirror=mirror)
     return _finish(output or loaded.run, mirror)
 
 
@@ -204,6 +208,7 @@ def _train(
     *,
     start_over: str = "give another `--output`",
     skip_steps: str | None = None,
+    profile: bool = False,
     mirror: Mirror | None = None,
 ) -> None:
     """Train and show the result. start_over: advice where the training run in `output` cannot be resumed."""
@@ -211,12 +216,12 @@ def _train(
     from trainer.loop import train as train_model
 
     if int(os.environ.get("RANK", "0")) > 0:  # under torchrun only the first process reports
-        train_model(config, shards, output, None, skip_steps)
+        train_model(config, shards, output, None, skip_steps, profile)
         return
     resuming = (output / "checkpoints").exists()
     with TrainingView() as view:
         try:
-            result = train_model(config, shards, output, pushing(view, mirror), skip_steps)
+            result = train_model(config, shards, output, pushing(view, mirror), skip_steps, profile)
         except TrainerError as error:
             if resuming and not view.started:
                 error.add_note(f"To train from the start instead and keep the earlier run: {start_over}")

@@ -36,10 +36,12 @@ SLOW = (
     "test_golden.py",
     "trainer/export",
     "trainer/test_anomalies.py",
+    "trainer/test_attention.py",
     "trainer/test_cache.py",
     "trainer/test_generate.py",
     "trainer/test_loop.py",
     "trainer/test_parallel.py",
+    "trainer/test_profile.py",
     "trainer/test_sampler.py",
     "trainer/test_score.py",
 )

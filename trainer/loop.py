@@ -14,7 +14,7 @@ Everything that a step does follows from (config, shards, step) and the checkpoi
 and the learning rate are functions of the step, and the forward pass draws no random numbers. So the same call
 resumes after any crash, bit for bit on the same machine (docs/determinism.md).
 
-`Feed` reads the next step's samples while this one computes; `Stepper` turns a step's micro-batches into an update.
+`trainer.feed` reads the next step's samples while this one computes; `Stepper` turns its micro-batches into an update.
 Under torchrun the same code runs in every process (trainer.parallel); only the main one writes and reports, except
 that each process writes its part of a sharded checkpoint.
 """
@@ -27,7 +27,6 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from trainer import resume
 from trainer.anomalies import Entry, Ledger, RolledBack, Watch, parse_steps
 from trainer.checkpoint import Retention, checkpoint_path
 from trainer.config import TrainConfig, flops_per_token, learning_rates, resolve_model
+from trainer.feed import Feed, Part
 from trainer.generate import Sampling, complete, encode_prompts
 from trainer.journal import Clock, Journal
 from trainer.machine import (
@@ -58,17 +58,16 @@ from trainer.machine import (
     uncompiled,
 )
 from trainer.model import Transformer
-from trainer.optimizer import Average, Optimizer, ramped_sizes, rate
+from trainer.optimizer import Average, Optimizer, rate
 from trainer.parallel import ALONE, Losses, World, distribute, own_folder, set_gradient_sync
-from trainer.sampler import Sampler
+from trainer.profile import STEPS, WARMUP, Profile
 from trainer.score import evaluate
-from trainer.shards import Samples, Shards, open_shards
+from trainer.shards import Shards, open_shards
 from trainer.tensors import gathered
 from trainer.trained import load_initial
 from trainer.vocabulary import load_codec
 
 SAMPLE_TOKENS, SAMPLE_TOP_K = 64, 50  # of the continuations of the recipe's prompts
-Part = tuple[Tensor, Tensor, Tensor | None]  # tokens, targets, documents of a micro-batch
 
 
 def train(
@@ -77,12 +76,14 @@ def train(
     output: Path,
     observer: Observer | None = None,
     skip_steps: str | None = None,
+    profile: bool = False,
 ) -> TrainResult:
     """Train on the shards folder (or the address of a remote one), in `output`, from the start or the last checkpoint.
 
     skip_steps: `FIRST:LAST`, steps to skip, as metrics.jsonl numbers them; for steps of the past, training returns to
-    before them. A finished run returns its result again. Raises TrainerError where the run cannot start, resume or
-    continue, and Interrupted after SIGTERM or SIGINT, once a checkpoint is written.
+    before them. profile: write profile.json and profile.txt (trainer.profile) of a few steps of this call. A finished
+    run returns its result again. Raises TrainerError where the run cannot start, resume or continue, and Interrupted
+    after SIGTERM or SIGINT, once a checkpoint is written.
     """
     try:
         check_output(output, shards)
@@ -97,6 +98,8 @@ def train(
             observer = observer if observer is not None and world.main else Observer()
             while True:
                 run = _Run(config, opened, own, output / "checkpoints", observer, device, world)
+                if profile and world.main:
+                    run.profile = Profile(own, device)
                 try:
                     done = run.step >= config.steps and not run.unfinished
                     result = run.result() if done else run.train()
@@ -170,10 +173,13 @@ class _Run:
         self.unfinished = False  # whether the evaluation of this step failed
         self.samples: list[dict[str, str]] = []
         self.clock = Clock()
+        self.profile: Profile | None = None
         self.journal = self._restore(observer)
 
     def close(self) -> None:
         """Wait for a checkpoint that is being written, and close the files."""
+        if self.profile is not None:
+            self.profile.close()
         self.feed.close()
         self.keeper.close()
         self.journal.close()
@@ -188,7 +194,10 @@ class _Run:
             self._collect(wait=True, needed=True)
         with StopSignals() as stop:
             while self.step < self.config.steps:
-                self._update()
+                if self.profile is not None:
+                    self._profiled(self.profile)
+                else:
+                    self._update()
                 last = self.step == self.config.steps
                 if last or self.step % self.config.log_every == 0:
                     self._log()
@@ -204,6 +213,8 @@ class _Run:
                 if stopped and not last:
                     newest = checkpoint_path(self.checkpoints, self.step)
                     raise Interrupted(stop.received or signal.SIGTERM, self.step, newest)
+        if self.profile is not None:
+            self._warn(f"profile: not written, since this call took fewer than {WARMUP + STEPS} steps")
         return self.result()
 
     def result(self) -> TrainResult:
@@ -289,6 +300,16 @@ class _Run:
         self.clock.tokens += self.feed.tokens_before(self.step) - self.feed.tokens_before(self.step - 1)
         self.clock.seconds += time.perf_counter() - begun
 
+    def _profiled(self, profile: Profile) -> None:
+        """An update, of which the profile is told."""
+        before = self.feed.tokens_before(self.step), self.clock.data_wait
+        with profile.step():
+            self._update()
+        tokens = self.feed.tokens_before(self.step) - before[0]
+        flops = flops_per_token(self.shape) * tokens / self.world.size
+        if profile.add(flops, self.clock.data_wait - before[1], self.peak / self.world.size):
+            self.profile = None
+
     def _skip(self, entry: Entry) -> None:
         self.step += 1
         self.journal.skipped(self.step, entry.policy, entry.reason)
@@ -312,6 +333,7 @@ class _Run:
 
     def _evaluate(self) -> None:
         """Write held-out scores, if the shards hold anything out, and samples, if there are prompts."""
+        self._finite_losses()  # the device's work up to here is training's
         averaged: AbstractContextManager[None] = nullcontext() if self.average is None else self.average.in_place()
         with averaged:
             self.validation = evaluate(
@@ -354,12 +376,13 @@ class _Run:
 
     def _checkpoint(self) -> None:
         """Start writing a checkpoint, once the one before is written."""
+        window = self._finite_losses()
         begun = time.perf_counter()
         self._collect(wait=True)
         state = {
             "step": self.step,
             "tokens": self.feed.tokens_before(self.step),
-            "window": self._finite_losses(),
+            "window": window,
             "loss": self.loss,
             "gradient_norm": float(self.gradient_norm),
             "validation": self.validation,
@@ -390,9 +413,14 @@ class _Run:
             self.journal.observer.checkpointed(*done)
 
     def _finite_losses(self) -> list[float]:
-        """The losses since the last logged row. Raises TrainerError where these or the gradients are not finite."""
+        """The losses since the last logged row; waits for the device, which counts as training.
+
+        Raises TrainerError where these or the gradients are not finite.
+        """
+        begun = time.perf_counter()
         losses = [float(loss) for loss in self.window]
         norm = float(self.gradient_norm)
+        self.clock.seconds += time.perf_counter() - begun
         if not all(map(math.isfinite, [*losses, norm])):
             raise TrainerError(
                 f"training diverged at or before step {self.step}: losses {losses[-3:]}, gradient norm {norm}. "
@@ -424,76 +452,12 @@ class _Run:
         }
 
 
-class Feed:
-    """The micro-batches of a run's steps: this process's share, in the sampler's order, which has no state to save.
-
-    A thread reads the next step's samples while this step computes, so that storage is waited for only where it is
-    slower. Shards of a remote folder are fetched ahead as far as the cache allows.
-    """
-
-    def __init__(self, config: TrainConfig, shards: Shards, world: World, device: torch.device) -> None:
-        """Raises TrainerError where a step has less than a sequence or its sequences cannot be shared evenly."""
-        self.shards, self.world, self.device, self.steps = shards, world, device, config.steps
-        self.micro_batch = config.micro_batch
-        self.masked = config.document_mask and shards.has_documents
-        sequences = config.global_batch_tokens // shards.sequence_length
-        if not sequences:
-            raise TrainerError(
-                f"global_batch_tokens is {config.global_batch_tokens}, less than one sequence of "
-                f"{shards.sequence_length} tokens; a step needs at least one"
-            )
-        ramp = ramped_sizes(config.batch_ramp, sequences)
-        for size in {*ramp, sequences}:
-            if size % world.size:
-                raise TrainerError(
-                    f"a step's {size} sequences of {shards.sequence_length} tokens cannot be shared evenly by "
-                    f"{world.size} processes; change global_batch_tokens ({config.global_batch_tokens})"
-                )
-        self.step_tokens = sequences * shards.sequence_length
-        sizes = [stream.data.shard_sizes for stream in shards.train]
-        phases = shards.phases(config.steps)
-        self.sampler = Sampler(sizes, phases, sequences, config.seed, config.data.shuffle_block, ramp)
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self.ahead: tuple[int, Future[Samples]] | None = None  # the step that is being read
-        self.prefetcher = shards.prefetcher(self.sampler) if shards.remote else None
-
-    def start(self, step: int) -> None:
-        """Begin to fetch remote shards, from those of `step` on."""
-        if self.prefetcher is not None:
-            self.prefetcher.start(step)
-
-    def parts(self, step: int) -> list[Part]:
-        """The micro-batches of a step, on the device."""
-        if self.prefetcher is not None:
-            self.prefetcher.advance(step)
-        ahead, self.ahead = self.ahead, None
-        reading = ahead[1] if ahead and ahead[0] == step else self.thread.submit(self._read, step)
-        samples = reading.result()
-        if step + 1 < self.steps:
-            self.ahead = step + 1, self.thread.submit(self._read, step + 1)
-        starts = range(0, len(samples.tokens), self.micro_batch)
-        return [samples[start : start + self.micro_batch].tensors(self.device, self.masked) for start in starts]
-
-    def tokens_before(self, step: int) -> int:
-        """Number of tokens of all steps before this one, over all processes."""
-        return self.sampler.before(step) * self.shards.sequence_length
-
-    def close(self) -> None:
-        """Stop fetching, and wait for a read under way."""
-        if self.prefetcher is not None:
-            self.prefetcher.close()
-        self.thread.shutdown(cancel_futures=True)
-
-    def _read(self, step: int) -> Samples:
-        drawn = self.sampler.batch(step)
-        return self.shards.read(self.shards.train, drawn[self.world.rows(len(drawn))])
-
-
 class Stepper:
     """Turns micro-batches into an update of a model: forward and backward passes, clipping, optimizer.
 
     The gradient is that of the mean loss over all the step's targets, however many micro-batches and processes they
-    are divided into. Nothing here waits for the device: losses and norms are tensors.
+    are divided into. Nothing here waits for the device: losses and norms are tensors. Weights are cast to the compute
+    type once a step.
     """
 
     def __init__(
@@ -514,11 +478,12 @@ class Stepper:
         counts = [(targets >= 0).sum() for _, targets, _ in parts]
         targets = self.world.total(torch.stack(counts).sum().float()).clamp(min=1.0)
         scale = self.world.size / targets  # both kinds of parallelism average gradients
-        for number, part in enumerate(parts):
-            set_gradient_sync(self.losses, self.model, number == len(parts) - 1)
-            objective, losses = self.losses(*part, scale=scale, z_loss=z_loss)
-            objective.backward()  # type: ignore[no-untyped-call]
-            loss += losses.sum()
+        with self.model.cast_once():
+            for number, part in enumerate(parts):
+                set_gradient_sync(self.losses, self.model, number == len(parts) - 1)
+                objective, losses = self.losses(*part, scale=scale, z_loss=z_loss)
+                objective.backward()  # type: ignore[no-untyped-call]
+                loss += losses.sum()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         return self.world.total(loss) / targets, gathered(norm)
 

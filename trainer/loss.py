@@ -36,18 +36,20 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
     chunk: int | None = None,
     compiled: bool = False,
+    copy: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of `hidden @ weight.T` against `targets`.
 
     hidden: (rows, width), fp32 or bf16, also the type of the matrix products; weight: (vocabulary, width) fp32;
-    targets: (rows,) int64, IGNORE where there is nothing to predict; chunk: number of rows at once.
+    targets: (rows,) int64, IGNORE where there is nothing to predict; chunk: number of rows at once; copy: the weight in
+    the type of `hidden`, if it was cast before.
     Returns `scale * sum(loss + z_loss * logsumexp^2)`, an fp32 scalar to differentiate, and the losses in nats
     without z-loss, (rows,) fp32, 0 where ignored, without gradient.
     """
     elements = CHUNK_ELEMENTS_CUDA if hidden.is_cuda else CHUNK_ELEMENTS
     rows = chunk or max(256, elements // weight.shape[0])
     return _LinearCrossEntropy.apply(  # type: ignore[no-any-return]
-        hidden, weight, targets, scale, z_loss, rows, compiled, torch.is_grad_enabled()
+        hidden, weight, targets, scale, z_loss, rows, compiled, torch.is_grad_enabled(), copy
     )
 
 
@@ -99,8 +101,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk: int,
         compiled: bool,
         with_gradient: bool,
+        copy: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        head = weight.to(hidden.dtype)
+        head = weight.to(hidden.dtype) if copy is None else copy
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if with_gradient else None
@@ -123,4 +126,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         upstream = grads[0] * ctx.scale
-        return grad_hidden * upstream, grad_weight * upstream, None, None, None, None, None, None
+        return grad_hidden * upstream, grad_weight * upstream, *(None,) * 7

@@ -4,51 +4,32 @@ RMSNorm before attention and feed-forward, rotary positions (RoPE, the rotate-ha
 grouped-query attention (GQA), SwiGLU, no biases, tied or untied head. Exporting is renaming: in Hugging Face's layout
 every parameter but the head's is called `model.<its name here>`.
 
-Master weights are fp32; activations and matrix products run in `compute_dtype`, cast at each use. Nothing here
-draws from a global random generator: initial weights follow from the seed alone, and a forward pass is a pure
-function. With `zero_init` output projections start at zero, so each block begins as the identity (Fixup,
-arXiv:1901.09321). Parameters per layer: width * head_dim * (2 * heads + 2 * kv_heads) + 3 * width * ffn (+ norms).
-
-Attention is causal within documents. A `Mask`, made once per forward pass and shared by the layers, says what a query
-may see: None is plain causal attention; a bias (batch, 1, queries, keys) is added to the scores, on any device;
-`Bounds` lists where documents begin, for the variable-length kernels that only CUDA has. Kernels:
-
-    CPU, compiled, bf16   batched products around a fused softmax, by blocks of queries: forward and backward twice as
-                          fast at context 256 as the CPU's flash kernel, but it stores the probabilities; up to
-                          MATERIALIZED tokens
-    CUDA with documents   `varlen_attn` (flash or cuDNN), which costs only what the documents do
-    otherwise             `scaled_dot_product_attention` (SDPA): flash where there is no bias
+Master weights are fp32; activations and matrix products run in `compute_dtype`, into which weights are cast at each
+use, or once for all uses of a step (`Transformer.cast_once`). Nothing here draws from a global random generator:
+initial weights follow from the seed alone, and a forward pass is a pure function. With `zero_init` output projections
+start at zero, so each block begins as the identity (Fixup, arXiv:1901.09321). Parameters per layer: width * head_dim *
+(2 * heads + 2 * kv_heads) + 3 * width * ffn (+ norms).
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from trainer.attention import Documents, Mask, attend, past_bias, within
 from trainer.config import ModelConfig, RopeScaling
 from trainer.loss import IGNORE, linear_cross_entropy
 from trainer.tensors import take
 
-MATERIALIZED = 1024  # tokens up to which a CPU stores all probabilities of a layer
-BLOCK = 128  # queries at once there: at 256 tokens a quarter of the pairs is never computed
-
-
-class Bounds(NamedTuple):
-    """Documents of a flattened batch: int32 offsets of their beginnings, then its length; and the longest possible."""
-
-    offsets: Tensor
-    longest: int
-
-
-Mask = Tensor | Bounds | None
 Rotation = tuple[Tensor, Tensor]  # cos, sin: (batch or 1, 1, tokens, head_dim)
 
 
@@ -57,18 +38,46 @@ class Linear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
+        self.copy: Tensor | None = None  # see `Transformer.cast_once`
 
     def reset_parameters(self) -> None:
         """Keep the weight: `Transformer.initialize` sets it from a seed."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight.to(input.dtype))
+        return together(input, self)[0]
 
 
 def together(input: Tensor, *layers: Linear) -> tuple[Tensor, ...]:
     """Apply several `Linear` to one input in one matrix product over their joined weights."""
-    weights = [layer.weight.to(input.dtype) for layer in layers]
-    return torch.split(F.linear(input, torch.cat(weights)), [len(weight) for weight in weights], dim=-1)
+    weights = [layer.weight for layer in layers]
+    if layers[0].copy is not None:
+        product: Tensor = _Product.apply(input, layers[0].copy, *weights)
+    else:
+        product = F.linear(input, _joined(weights, input.dtype))
+    return torch.split(product, [len(weight) for weight in weights], dim=-1) if len(weights) > 1 else (product,)
+
+
+def _joined(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    cast = [weight.to(dtype) for weight in weights]
+    return torch.cat(cast) if len(cast) > 1 else cast[0]
+
+
+class _Product(torch.autograd.Function):
+    """`F.linear` with a copy of joined weights, whose gradients go to the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, copy: Tensor, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(input, copy)
+        ctx.weights = [(len(weight), weight.dtype) for weight in weights]
+        return F.linear(input, copy)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        input, copy = ctx.saved_tensors
+        (upstream,) = grads
+        joined = upstream.flatten(0, -2).t() @ input.flatten(0, -2)
+        parts = torch.split(joined, [rows for rows, _ in ctx.weights])
+        return upstream @ copy, None, *(part.to(kind) for part, (_, kind) in zip(parts, ctx.weights, strict=True))
 
 
 class Embedding(nn.Embedding):
@@ -220,6 +229,29 @@ class Transformer(nn.Module):
                     deviation = self.config.embedding_deviation or deviation
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
 
+    @contextmanager
+    def cast_once(self) -> Iterator[None]:
+        """Cast and join the weights of matrix products now instead of at each use, for a `with` block.
+
+        They must not change within it. Costs a copy of them in the compute type, which one backward pass needs anyway.
+        Without effect under FSDP2, which gathers them in the compute type.
+        """
+        groups: list[tuple[Linear, ...]] = [(self.lm_head,)]
+        for module in self.modules():
+            if isinstance(module, Attention):
+                groups += [(module.q_proj, module.k_proj, module.v_proj), (module.o_proj,)]
+            elif isinstance(module, FeedForward):
+                groups += [(module.gate_proj, module.up_proj), (module.down_proj,)]
+        if isinstance(self.lm_head.weight, DTensor):
+            groups = []
+        for layers in groups:
+            layers[0].copy = _joined([layer.weight.detach() for layer in layers], self.compute_dtype)
+        try:
+            yield
+        finally:
+            for layers in groups:
+                layers[0].copy = None
+
     @torch.no_grad()
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy weights from `tensors`. Raises KeyError where the names are not those of `named_parameters`."""
@@ -229,11 +261,11 @@ class Transformer(nn.Module):
         for name, parameter in parameters.items():
             parameter.copy_(take(tensors, name, parameter))
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: Documents = None) -> Tensor:
         """Logits (batch, tokens, vocabulary) fp32, or with `targets` the mean loss in nats, a scalar.
 
         tokens, targets: (batch, tokens) int64; target IGNORE (-100) where there is nothing to predict;
-        documents: (batch, tokens) integers, equal within a document; None for plain causal attention.
+        documents: (batch, tokens) integers, equal within a document, or their bounds; None for plain causal attention.
         """
         if targets is None:
             return self.logits(self.hidden(tokens, documents))
@@ -244,7 +276,7 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         targets: Tensor,
-        documents: Tensor | None = None,
+        documents: Documents = None,
         *,
         scale: float | Tensor,
         z_loss: float = 0.0,
@@ -255,11 +287,17 @@ class Transformer(nn.Module):
         """
         hidden = self.hidden(tokens, documents).flatten(0, 1)
         objective, losses = linear_cross_entropy(
-            hidden, self.lm_head.weight, targets.flatten(), scale=scale, z_loss=z_loss, compiled=self.compiled
+            hidden,
+            self.lm_head.weight,
+            targets.flatten(),
+            scale=scale,
+            z_loss=z_loss,
+            compiled=self.compiled,
+            copy=self.lm_head.copy,
         )
         return objective, losses.view_as(targets)
 
-    def hidden(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, documents: Documents = None) -> Tensor:
         """Normalized last hidden states, (batch, tokens, width) in the compute type."""
         mask = within(documents, tokens.shape[1], tokens.device, self.compute_dtype)
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
@@ -316,139 +354,3 @@ def rotate(input: Tensor, rotation: Rotation) -> Tensor:
     cos, sin = rotation
     first, second = input.chunk(2, dim=-1)
     return input * cos + torch.cat((-second, first), dim=-1) * sin
-
-
-def within(documents: Tensor | None, tokens: int, device: torch.device, dtype: torch.dtype) -> Mask:
-    """The mask of causal attention over `tokens` tokens, within `documents` where given.
-
-    documents: (batch, tokens) integers, equal within a document. On the CPU while the model is on CUDA, they become
-    bounds without waiting for the GPU.
-    """
-    if documents is None:
-        if device.type == "cpu" and dtype == torch.bfloat16:  # reading a table is faster than computing the mask
-            return _causal_bias(tokens, dtype)
-        return None
-    if device.type == "cuda" and dtype != torch.float32:
-        return document_bounds(documents, device)
-    return document_bias(documents.to(device), dtype)
-
-
-def document_bounds(documents: Tensor, device: torch.device) -> Bounds:
-    """Offsets of the documents in the flattened batch, filled up with empty ones to a power of two."""
-    batch, tokens = documents.shape
-    first = torch.ones_like(documents, dtype=torch.bool)
-    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    starts = first.flatten().nonzero()[:, 0]
-    slots = 1 << len(starts).bit_length()  # few lengths, so that few graphs are compiled
-    offsets = torch.full((slots + 1,), batch * tokens, dtype=torch.int32, device=documents.device)
-    offsets[: len(starts)] = starts
-    return Bounds(offsets.to(device, non_blocking=True), tokens)
-
-
-@functools.lru_cache(maxsize=8)
-def _causal_bias(tokens: int, dtype: torch.dtype) -> Tensor:
-    return document_bias(torch.zeros(1, tokens, dtype=torch.int32), dtype)
-
-
-def document_bias(documents: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive mask of causal attention within documents.
-
-    documents: (batch, tokens) integers, equal within a document. Returns (batch, 1, tokens, tokens): 0 where key
-    j <= i is in the document of query i, -inf elsewhere.
-    """
-    same = documents[:, :, None] == documents[:, None, :]
-    return _bias(same.tril(), dtype)
-
-
-def past_bias(positions: Tensor, keys: int, dtype: torch.dtype) -> Tensor:
-    """Additive mask of queries at `positions` (batch, queries) over a cache of `keys` slots, filled in order.
-
-    Returns (batch, 1, queries, keys): 0 where the slot is at or before the query's position, -inf elsewhere.
-    """
-    slots = torch.arange(keys, device=positions.device)
-    return _bias(slots <= positions[:, :, None], dtype)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
-    """Grouped-query attention: (batch, heads, queries, head_dim) over (batch, kv_heads, keys, head_dim)."""
-    if isinstance(mask, Bounds):
-        return _by_document(query, key, value, mask)
-    on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.compiler.is_compiling()
-    if on_cpu and mask is not None and query.shape[2] == key.shape[2] <= MATERIALIZED:
-        return materialized(query, key, value, mask)
-    grouped = query.shape[1] != key.shape[1]
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
-
-
-def materialized(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Causal attention that stores the probabilities, for a compiler that fuses the steps between the products.
-
-    Arguments as in `attend`, with as many keys as queries; the bias must hide the future. The softmax is fp32; scores
-    and probabilities are stored in the type of the inputs.
-    """
-    return _Materialized.apply(query, key, value, bias)  # type: ignore[no-any-return]
-
-
-class _Materialized(torch.autograd.Function):
-    """Blocks of queries, each over the keys up to its end; backward as in FlashAttention (arXiv:2205.14135)."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[3]
-        outputs, probabilities = [], []
-        for start, end in _query_blocks(query.shape[2]):
-            grouped = _group(query[:, :, start:end], kv_heads)
-            scores = _ungroup(grouped @ key[:, :, :end].mT, heads).float() * size**-0.5
-            weights = torch.softmax(scores + bias[:, :, start:end, :end], dim=-1).to(value.dtype)
-            probabilities.append(weights)
-            outputs.append(_ungroup(_group(weights, kv_heads) @ value[:, :, :end], heads))
-        output = torch.cat(outputs, dim=2)
-        ctx.save_for_backward(query, key, value, output, *probabilities)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, output, *probabilities = ctx.saved_tensors
-        (upstream,) = grads
-        heads, kv_heads, tokens, size = query.shape[1], key.shape[1], query.shape[2], query.shape[3]
-        inner = (upstream.float() * output.float()).sum(-1, keepdim=True)
-        grad_query = []
-        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
-        for (start, end), weights in zip(_query_blocks(tokens), probabilities, strict=True):
-            part = _group(upstream[:, :, start:end], kv_heads)
-            slope = _ungroup(part @ value[:, :, :end].mT, heads).float() - inner[:, :, start:end]
-            slope = _group((weights.float() * slope * size**-0.5).to(query.dtype), kv_heads)
-            grad_query.append(_ungroup(slope @ key[:, :, :end], heads))
-            unseen = (0, 0, 0, tokens - end)
-            grad_key = grad_key + F.pad(slope.mT @ _group(query[:, :, start:end], kv_heads), unseen)
-            grad_value = grad_value + F.pad(_group(weights, kv_heads).mT @ part, unseen)
-        return torch.cat(grad_query, dim=2), grad_key, grad_value, None
-
-
-def _query_blocks(tokens: int) -> list[tuple[int, int]]:
-    return [(start, min(start + BLOCK, tokens)) for start in range(0, tokens, BLOCK)]
-
-
-def _group(tensor: Tensor, kv_heads: int) -> Tensor:
-    """(batch, heads, rows, columns) as (batch, kv_heads, heads / kv_heads * rows, columns)."""
-    return tensor.reshape(tensor.shape[0], kv_heads, -1, tensor.shape[-1])
-
-
-def _ungroup(tensor: Tensor, heads: int) -> Tensor:
-    return tensor.view(tensor.shape[0], heads, -1, tensor.shape[-1])
-
-
-def _by_document(query: Tensor, key: Tensor, value: Tensor, bounds: Bounds) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    queries, keys, values = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
-    options: dict[str, Any] = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
-    offsets, longest = bounds
-    mixed: Any = varlen_attn(queries, keys, values, offsets, offsets, longest, longest, window_size=(-1, 0), **options)
-    output: Tensor = mixed.view(query.shape[0], query.shape[2], *mixed.shape[1:]).transpose(1, 2)
-    return output
-
-
-def _bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return bias.masked_fill_(~allowed, float("-inf"))[:, None]

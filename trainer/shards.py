@@ -73,11 +73,11 @@ class Samples:
     def __getitem__(self, rows: slice) -> Samples:
         return Samples(self.tokens[rows], self.targets[rows], None if self.documents is None else self.documents[rows])
 
-    def tensors(self, device: torch.device, document_mask: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tokens, targets and (where wanted and known) documents on a device."""
+    def tensors(self, document_mask: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens, targets and (where wanted and known) documents, in main memory."""
         documents = self.documents if document_mask else None
-        tokens, targets = (torch.from_numpy(array).to(device) for array in (self.tokens, self.targets))
-        return tokens, targets, None if documents is None else torch.from_numpy(documents).to(device)
+        tokens, targets = torch.from_numpy(self.tokens), torch.from_numpy(self.targets)
+        return tokens, targets, None if documents is None else torch.from_numpy(documents)
 
 
 @dataclass(frozen=True)

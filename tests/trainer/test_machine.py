@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,12 @@ import torch
 
 from common.errors import TrainerError
 from tests.trainer.conftest import Recorder, small_run
+from trainer.attention import Bounds, document_bounds
+from trainer.feed import Feed
 from trainer.loop import train
 from trainer.machine import deterministic, find_device, find_precision, peak_flops
+from trainer.parallel import ALONE
+from trainer.shards import open_shards
 
 
 def test_without_a_compiler_training_goes_on_and_says_so(
@@ -51,3 +56,37 @@ def test_precision_and_peak_of_this_machine() -> None:
     bf16 = capable.get("avx512_bf16") or capable.get("amx_bf16")
     assert find_precision("auto", cpu) == ("bf16" if bf16 else "fp32")
     assert 1e8 < peak_flops(cpu, torch.float32) < 1e14
+
+
+def test_a_gpus_batches_are_copied_ahead(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The feed with a stand-in for the GPU: each step's tensors are sent by the reading thread, then received once."""
+    events: list[str] = []
+
+    class Uploads:
+        def __init__(self, device: torch.device) -> None:
+            assert device.type == "cuda"
+
+        def send(self, tensor: torch.Tensor) -> torch.Tensor:
+            events.append("main" if threading.current_thread() is threading.main_thread() else "sent")
+            return tensor.clone()
+
+        def receive(self) -> None:
+            events.append("received")
+
+    monkeypatch.setattr("trainer.feed.Uploads", Uploads)
+    opened = open_shards(shards, tmp_path, 10**9)
+    config = small_run(precision="bf16")
+    on_gpu, on_cpu = (Feed(config, opened, ALONE, torch.device(kind)) for kind in ("cuda", "cpu"))
+    for step in range(3):
+        events.clear()
+        ours, plain = on_gpu.parts(step), on_cpu.parts(step)
+        on_gpu.thread.submit(int).result()  # the next step is read
+        for (tokens, targets, bounds), (same, equal, documents) in zip(ours, plain, strict=True):
+            assert torch.equal(tokens, same)
+            assert torch.equal(targets, equal)
+            assert isinstance(bounds, Bounds)
+            assert torch.equal(bounds.offsets, document_bounds(documents).offsets)
+        sends = ["sent"] * 3 * len(ours)
+        assert events == (sends if step == 0 else []) + ["received"] + sends
+    on_gpu.close()
+    on_cpu.close()

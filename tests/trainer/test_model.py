@@ -7,8 +7,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from tests.trainer.conftest import small_model
+from trainer.attention import document_bias, document_bounds, materialized
 from trainer.config import RopeScaling
-from trainer.model import Cache, Transformer, document_bias, document_bounds, materialized
+from trainer.model import Cache, Transformer
 
 
 def randomized(**fields) -> Transformer:
@@ -178,7 +179,7 @@ def test_bf16_computes_in_bf16_over_fp32_weights() -> None:
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_materialized_attention_is_attention(kv_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Output and gradients, with blocks that do not divide the context, two documents and grouped heads."""
-    monkeypatch.setattr("trainer.model.BLOCK", 7)
+    monkeypatch.setattr("trainer.attention.BLOCK", 7)
     generator = torch.Generator().manual_seed(4)
     query = torch.randn(2, 4, 16, 8, generator=generator, requires_grad=True)
     key, value = (torch.randn(2, kv_heads, 16, 8, generator=generator, requires_grad=True) for _ in range(2))
@@ -196,7 +197,7 @@ def test_materialized_attention_is_attention(kv_heads: int, monkeypatch: pytest.
 
 
 def test_bounds_list_the_documents_of_the_flattened_batch() -> None:
-    bounds = document_bounds(torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0], [3, 4, 4, 5]]), torch.device("cpu"))
+    bounds = document_bounds(torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0], [3, 4, 4, 5]]))
     assert bounds.offsets.dtype == torch.int32
     assert bounds.offsets.tolist() == [0, 2, 4, 8, 9, 11, 12, 12, 12]  # empty documents up to eight
     assert bounds.longest == 4

@@ -1,0 +1,187 @@
+"""Causal attention within documents: the masks, and the kernels that apply them.
+
+A `Mask`, made once per forward pass and shared by the layers, says what a query may see: None is plain causal
+attention; a bias (batch, 1, queries, keys) is added to the scores, on any device; `Bounds` lists where documents begin,
+for the variable-length kernels that only CUDA has. Kernels:
+
+    CPU, compiled, bf16   batched products around a fused softmax, by blocks of queries: forward and backward twice as
+                          fast at context 256 as the CPU's flash kernel, but it stores the probabilities; up to
+                          MATERIALIZED tokens
+    CUDA with documents   `varlen_attn` (flash or cuDNN), which costs only what the documents do
+    otherwise             `scaled_dot_product_attention` (SDPA): flash where there is no bias
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+
+MATERIALIZED = 1024  # tokens up to which a CPU stores all probabilities of a layer
+BLOCK = 128  # queries at once there: at 256 tokens a quarter of the pairs is never computed
+SHARES_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters  # not in torch 2.11
+
+
+class Bounds(NamedTuple):
+    """Documents of a flattened batch: int32 offsets of their beginnings, then its length; and the longest possible."""
+
+    offsets: Tensor
+    longest: int
+
+
+Mask = Tensor | Bounds | None
+Documents = Tensor | Bounds | None
+
+
+def within(documents: Documents, tokens: int, device: torch.device, dtype: torch.dtype) -> Mask:
+    """The mask of causal attention over `tokens` tokens, within `documents` where given.
+
+    documents: (batch, tokens) integers, equal within a document, or bounds, which stay as they are. Integers on the CPU
+    become bounds for a model on CUDA without waiting for the GPU.
+    """
+    if isinstance(documents, Bounds):
+        return documents
+    if documents is None:
+        if device.type == "cpu" and dtype == torch.bfloat16:  # reading a table is faster than computing the mask
+            return _causal_bias(tokens, dtype)
+        return None
+    if device.type == "cuda" and dtype != torch.float32:
+        bounds = document_bounds(documents)
+        return bounds._replace(offsets=bounds.offsets.to(device, non_blocking=True))
+    return document_bias(documents.to(device), dtype)
+
+
+def document_bounds(documents: Tensor) -> Bounds:
+    """Offsets of the documents in the flattened batch, filled up with empty ones to a power of two."""
+    batch, tokens = documents.shape
+    first = torch.ones_like(documents, dtype=torch.bool)
+    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    starts = first.flatten().nonzero()[:, 0]
+    slots = 1 << len(starts).bit_length()  # few lengths, so that few graphs are compiled
+    offsets = torch.full((slots + 1,), batch * tokens, dtype=torch.int32, device=documents.device)
+    offsets[: len(starts)] = starts
+    return Bounds(offsets, tokens)
+
+
+@functools.lru_cache(maxsize=8)
+def _causal_bias(tokens: int, dtype: torch.dtype) -> Tensor:
+    return document_bias(torch.zeros(1, tokens, dtype=torch.int32), dtype)
+
+
+def document_bias(documents: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive mask of causal attention within documents.
+
+    documents: (batch, tokens) integers, equal within a document. Returns (batch, 1, tokens, tokens): 0 where key
+    j <= i is in the document of query i, -inf elsewhere.
+    """
+    same = documents[:, :, None] == documents[:, None, :]
+    return _bias(same.tril(), dtype)
+
+
+def past_bias(positions: Tensor, keys: int, dtype: torch.dtype) -> Tensor:
+    """Additive mask of queries at `positions` (batch, queries) over a cache of `keys` slots, filled in order.
+
+    Returns (batch, 1, queries, keys): 0 where the slot is at or before the query's position, -inf elsewhere.
+    """
+    slots = torch.arange(keys, device=positions.device)
+    return _bias(slots <= positions[:, :, None], dtype)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
+    """Grouped-query attention: (batch, heads, queries, head_dim) over (batch, kv_heads, keys, head_dim)."""
+    if isinstance(mask, Bounds):
+        return _by_document(query, key, value, mask)
+    on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.compiler.is_compiling()
+    if on_cpu and mask is not None and query.shape[2] == key.shape[2] <= MATERIALIZED:
+        return materialized(query, key, value, mask)
+    grouped = query.shape[1] != key.shape[1]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
+
+
+def materialized(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Causal attention that stores the probabilities, for a compiler that fuses the steps between the products.
+
+    Arguments as in `attend`, with as many keys as queries; the bias must hide the future. The softmax is fp32; scores
+    and probabilities are stored in the type of the inputs.
+    """
+    return _Materialized.apply(query, key, value, bias)  # type: ignore[no-any-return]
+
+
+class _Materialized(torch.autograd.Function):
+    """Blocks of queries, each over the keys up to its end; backward as in FlashAttention (arXiv:2205.14135)."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[3]
+        outputs, probabilities = [], []
+        for start, end in _query_blocks(query.shape[2]):
+            grouped = _group(query[:, :, start:end], kv_heads)
+            scores = _ungroup(grouped @ key[:, :, :end].mT, heads).float() * size**-0.5
+            weights = torch.softmax(scores + bias[:, :, start:end, :end], dim=-1).to(value.dtype)
+            probabilities.append(weights)
+            outputs.append(_ungroup(_group(weights, kv_heads) @ value[:, :, :end], heads))
+        output = torch.cat(outputs, dim=2)
+        ctx.save_for_backward(query, key, value, output, *probabilities)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, output, *probabilities = ctx.saved_tensors
+        (upstream,) = grads
+        heads, kv_heads, tokens, size = query.shape[1], key.shape[1], query.shape[2], query.shape[3]
+        inner = (upstream.float() * output.float()).sum(-1, keepdim=True)
+        grad_query: list[Tensor] = []
+        grad_key: list[Tensor] = []  # of each block of keys, summed over the blocks of queries that see it
+        grad_value: list[Tensor] = []
+        for (start, end), weights in zip(_query_blocks(tokens), probabilities, strict=True):
+            part = _group(upstream[:, :, start:end], kv_heads)
+            slope = _ungroup(part @ value[:, :, :end].mT, heads).float() - inner[:, :, start:end]
+            slope = _group((weights.float() * slope * size**-0.5).to(query.dtype), kv_heads)
+            grad_query.append(_ungroup(slope @ key[:, :, :end], heads))
+            _add_blocks(grad_key, slope.mT @ _group(query[:, :, start:end], kv_heads))
+            _add_blocks(grad_value, _group(weights, kv_heads).mT @ part)
+        return torch.cat(grad_query, dim=2), torch.cat(grad_key, dim=2), torch.cat(grad_value, dim=2), None
+
+
+def _add_blocks(sums: list[Tensor], gradient: Tensor) -> None:
+    """Add a gradient (batch, kv_heads, keys, head_dim) to those of its blocks of keys, the last of which is new.
+
+    Not padded and added: what torch 2.15 compiles for two or three padded blocks gave NaN on a CPU with AMX.
+    """
+    *parts, new = torch.split(gradient, BLOCK, dim=2)
+    sums[:] = [total + part for total, part in zip(sums, parts, strict=True)] + [new]
+
+
+def _query_blocks(tokens: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BLOCK, tokens)) for start in range(0, tokens, BLOCK)]
+
+
+def _group(tensor: Tensor, kv_heads: int) -> Tensor:
+    """(batch, heads, rows, columns) as (batch, kv_heads, heads / kv_heads * rows, columns)."""
+    return tensor.reshape(tensor.shape[0], kv_heads, -1, tensor.shape[-1])
+
+
+def _ungroup(tensor: Tensor, heads: int) -> Tensor:
+    return tensor.view(tensor.shape[0], heads, -1, tensor.shape[-1])
+
+
+def _by_document(query: Tensor, key: Tensor, value: Tensor, bounds: Bounds) -> Tensor:
+    groups = query.shape[1] // key.shape[1]
+    options: dict[str, Any] = {"enable_gqa": True} if groups > 1 and SHARES_HEADS else {}
+    if groups > 1 and not SHARES_HEADS:
+        key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+    queries, keys, values = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
+    offsets, longest = bounds
+    mixed: Any = varlen_attn(queries, keys, values, offsets, offsets, longest, longest, window_size=(-1, 0), **options)
+    output: Tensor = mixed.view(query.shape[0], query.shape[2], *mixed.shape[1:]).transpose(1, 2)
+    return output
+
+
+def _bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return bias.masked_fill_(~allowed, float("-inf"))[:, None]
