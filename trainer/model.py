@@ -242,7 +242,7 @@ class Transformer(nn.Module):
                 groups += [(module.q_proj, module.k_proj, module.v_proj), (module.o_proj,)]
             elif isinstance(module, FeedForward):
                 groups += [(module.gate_proj, module.up_proj), (module.down_proj,)]
-        if isinstance(self.lm_head.weight, DTensor):
+        if any(isinstance(parameter, DTensor) for parameter in self.parameters()):
             groups = []
         for layers in groups:
             layers[0].copy = _joined([layer.weight.detach() for layer in layers], self.compute_dtype)

@@ -11,6 +11,7 @@ import torch
 from common.errors import TrainerError
 from tests.trainer.conftest import Recorder, small_run
 from trainer.attention import Bounds, document_bounds
+from trainer.config import DataConfig
 from trainer.feed import Feed
 from trainer.loop import train
 from trainer.machine import deterministic, find_device, find_precision, peak_flops
@@ -74,7 +75,7 @@ def test_a_gpus_batches_are_copied_ahead(shards: Path, tmp_path: Path, monkeypat
             events.append("received")
 
     monkeypatch.setattr("trainer.feed.Uploads", Uploads)
-    opened = open_shards(shards, tmp_path, 10**9)
+    opened = open_shards(shards, tmp_path, DataConfig())
     config = small_run(precision="bf16")
     on_gpu, on_cpu = (Feed(config, opened, ALONE, torch.device(kind)) for kind in ("cuda", "cpu"))
     for step in range(3):

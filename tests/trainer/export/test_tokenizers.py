@@ -89,7 +89,7 @@ def padded_vocabulary() -> Kind:
 
 
 def sentencepiece() -> Kind:
-    """Llama 2's: the class adds BOS, and the decoder strips the first space."""
+    """Llama 2's: BOS first, also by the class in transformers 4, and a decoder that strips the first space."""
     words = Tokenizer(models.BPE(unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Metaspace()
     names = ["<unk>", "<s>", "</s>"]
@@ -105,7 +105,7 @@ def sentencepiece() -> Kind:
     spec["model"] |= {"vocab": vocabulary, "merges": old["model"]["merges"]}
     spec["added_tokens"] = old["added_tokens"]
     names = {"tokenizer_class": "LlamaTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return Tokenizer.from_str(json.dumps(spec)), {"bos": 1, "eos": 2, "tokenizer": names}
+    return begun(Tokenizer.from_str(json.dumps(spec)), "<s>"), {"bos": 1, "eos": 2, "tokenizer": names}
 
 
 def unigram() -> Kind:
