@@ -1,10 +1,10 @@
 """Hashes of everything that a small run of the sample corpus writes, to hold a change of the code against.
 
 `python -m tests.golden RUN` prints them for a finished run of tests/golden.yaml. Those of tests/golden.json were
-recorded at commit 8618134, before the packages were rearranged, but for the tables of kept and dropped documents,
-which have a column more since (`charset_from`) and a few hidden notices less, and losses and weights, which are of the
-learning rates that came after. Tables are hashed by their values, not by parquet's bytes, which follow pyarrow's version. Weights are exact on
-one kind of processor only; losses hold on all to four digits.
+recorded at commit 8618134, before the packages were rearranged, but for the tables of documents, which have a column
+more since (`charset_from`) and a few hidden notices less, and losses and weights, which are of the learning rates that
+came after. Tables are hashed by their values, not by parquet's bytes, which follow pyarrow's version. Weights are exact
+on one kind of processor only; losses hold on all to four digits.
 """
 
 from __future__ import annotations

@@ -142,6 +142,7 @@ def test_training_in_a_pipe_shows_loss_rate_and_time_left():
     assert screen.file.getvalue().splitlines() == [
         "train: 7.3 M parameters, 300 steps of 2,048 tokens, muon, fp32 on cpu",
         "train: trains on web (9 samples, 900 tokens)",
+        "train: holds out nothing",
         "train: resumes after step 100",
         "train: step 200 of 300  loss 4.500  lr 3.0e-03  2,048 tokens/s  1 min 40 s left",
         "train: step 200  validation loss 5.250, 1.500 bits per byte",
