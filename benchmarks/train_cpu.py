@@ -35,7 +35,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from bars import at_least, finish, finite, options, show_machine, table
-from torch import Tensor, nn
+from peers import PlainGPT, litgpt_model
+from torch import Tensor
 
 from trainer.config import ModelConfig, OptimizerConfig, Rates, flops_per_token
 from trainer.loop import Stepper
@@ -43,66 +44,23 @@ from trainer.machine import DTYPES, compile_model, find_precision, keep_memory
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
 
-LAYERS, WIDTH, HEADS, VOCABULARY, CONTEXT, BATCH, THREADS = 6, 384, 6, 4096, 256, 16, 2
+VOCABULARY, CONTEXT, BATCH, THREADS = 4096, 256, 16, 2
 SHAPE = ModelConfig(
-    vocab_size=VOCABULARY,
-    layers=LAYERS,
-    width=WIDTH,
-    heads=HEADS,
-    kv_heads=HEADS,
-    head_dim=WIDTH // HEADS,
-    ffn=1024,
-    context=CONTEXT,
-    tied=True,
+    vocab_size=VOCABULARY, layers=6, width=384, heads=6, kv_heads=6, head_dim=64, ffn=1024, context=CONTEXT, tied=True
 )
 BARS = {"bf16": {"plain fp32": 3.5, "plain bf16": 1.35, "litgpt": 1.3}, "fp32": {"plain fp32": 1.3, "litgpt": 1.3}}
 Step = Callable[[Tensor, Tensor], Tensor]  # returns the loss
 
 
-class PlainBlock(nn.Module):
-    """GPT-2's block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, _ = x.shape
-        q, k, v = (
-            part.view(batch, tokens, HEADS, -1).transpose(1, 2) for part in self.qkv(self.norm1(x)).split(WIDTH, dim=2)
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).reshape(batch, tokens, WIDTH))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
-
-
-class PlainGPT(nn.Module):
-    """GPT-2: learned positions, tied head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tokens, self.positions = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(CONTEXT, WIDTH)
-        self.blocks = nn.Sequential(*(PlainBlock() for _ in range(LAYERS)))
-        self.norm = nn.LayerNorm(WIDTH)
-        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
-        self.head.weight = self.tokens.weight
-
-    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
-        return F.cross_entropy(self.head(self.norm(self.blocks(x))).flatten(0, 1), targets.flatten())
-
-
 def plain(precision: str) -> Step:
     """One step of the loop that everybody writes."""
     torch.manual_seed(1)
-    model = PlainGPT()
+    model = PlainGPT(SHAPE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
 
     def step(tokens: Tensor, targets: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss = model(tokens, targets)
+            loss = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -115,29 +73,10 @@ def plain(precision: str) -> Step:
 def litgpt(precision: str) -> Step:
     """litgpt's model and step, as `litgpt pretrain` has them (Fabric, torch.compile, chunked cross-entropy)."""
     import lightning
-    from litgpt.config import Config
-    from litgpt.model import GPT
     from litgpt.utils import chunked_cross_entropy
 
     fabric = lightning.Fabric(accelerator="cpu", devices=1, precision=precision)
-    config = Config(
-        block_size=CONTEXT,
-        n_layer=LAYERS,
-        n_embd=WIDTH,
-        n_head=HEADS,
-        vocab_size=VOCABULARY,
-        padded_vocab_size=VOCABULARY,
-        rotary_percentage=1.0,
-        parallel_residual=False,
-        bias=False,
-        norm_class_name="RMSNorm",
-        mlp_class_name="LLaMAMLP",
-        intermediate_size=1024,
-    )
-    torch.manual_seed(1)
-    with fabric.init_module():
-        model = GPT(config)
-    model = fabric.setup(torch.compile(model))
+    model = fabric.setup(torch.compile(litgpt_model(fabric, SHAPE, seed=1)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=False)
     optimizer = fabric.setup_optimizers(optimizer)
 
@@ -179,7 +118,7 @@ def product_rate(dtype: torch.dtype, seconds: float) -> float:
     """FLOP/s of the best matrix product among the model's own shapes and large squares."""
     rows = BATCH * CONTEXT
     best = 0.0
-    for m, k, n in ((rows, WIDTH, 1024), (rows, 1024, WIDTH), (2048, 2048, 2048), (4096, 4096, 4096)):
+    for m, k, n in ((rows, 384, 1024), (rows, 1024, 384), (2048, 2048, 2048), (4096, 4096, 4096)):
         left, right = torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype)
         left @ right
         times = []
@@ -222,7 +161,7 @@ def serve(connection: Connection, contender: Callable[[str], Step], argument: st
     while connection.recv():
         begun = time.perf_counter()
         loss = step(*batch)
-        connection.send((time.perf_counter() - begun, float(loss)))
+        connection.send((time.perf_counter() - begun, float(loss.detach())))
 
 
 def main() -> int:
