@@ -123,28 +123,36 @@ class Optimizer:
             parameter.grad = None
 
     def _muon(self, shape: torch.Size, parameters: list[Tensor], lr: float) -> None:
-        gradient = torch.stack([local_part(p.grad) for p in parameters if p.grad is not None])
-        momentum = self.momentum[shape].lerp_(gradient, 1 - self.config.momentum)
-        update = gradient.lerp_(momentum, self.config.momentum)
-        directions = self._equalize(self._directions(update.to(self.dtype)).to(torch.float32), self.second[shape])
-        scale = UPDATE_RMS * math.sqrt(max(shape))
-        weights = [local_part(parameter) for parameter in parameters]
-        torch._foreach_mul_(weights, 1 - lr * self.config.weight_decay)
-        torch._foreach_add_(weights, list(directions.unbind()), alpha=-lr * scale)
+        """Few passes over memory, which cost as much as the products where the batch is small: the gradients become
+        the updates in place, and the rows' factors enter as these are added to the weights."""
+        config, weights = self.config, [local_part(parameter) for parameter in parameters]
+        gradients = [local_part(p.grad) for p in parameters if p.grad is not None]
+        momentum = list(self.momentum[shape].unbind())
+        torch._foreach_lerp_(momentum, gradients, 1 - config.momentum)
+        torch._foreach_lerp_(gradients, momentum, config.momentum)
+        updates = self.momentum[shape].new_empty(self.momentum[shape].shape, dtype=self.dtype)
+        torch._foreach_copy_(list(updates.unbind()), gradients)
+        directions = self._directions(updates)
+        factors = self._equalize(directions, self.second[shape]) * (UPDATE_RMS * math.sqrt(max(shape)))
+        torch._foreach_mul_(weights, 1 - lr * config.weight_decay)
+        for weight, direction, factor in zip(weights, directions, factors, strict=True):
+            weight.addcmul_(direction, factor, value=-lr)
 
     def _equalize(self, directions: Tensor, second: Tensor) -> Tensor:
-        """Divide rows by the root of their second moment, which `second` averages, and keep the Frobenius norms.
+        """Factors (n, rows, 1) fp32 that divide rows by the root of their second moment, which `second` averages, and
+        keep the Frobenius norms.
 
         Rows of orthogonalized updates differ in size for long (NorMuon, arXiv:2510.05491). The average's bias towards
         zero at the start is the same for all rows and falls out with the norms.
         """
-        squares = directions.square().mean(-1, keepdim=True)
+        norms = torch.linalg.vector_norm(directions, dim=-1, keepdim=True, dtype=torch.float32)
+        squares = norms.square() / directions.shape[-1]
         second.lerp_(squares, 1 - SECOND_MOMENT)
-        scaled = directions * (second + 1e-12).rsqrt()
-        norms = torch.cat([squares.sum(1), scaled.square().mean(-1, keepdim=True).sum(1)], dim=1)
+        inverse = 1 / (second + 1e-12)
+        sums = torch.cat([squares.sum(1), (squares * inverse).sum(1)], dim=1)
         if self.sharded:
-            dist.all_reduce(norms)
-        return scaled * (norms[:, 0] / (norms[:, 1] + 1e-12)).sqrt()[:, None, None]
+            dist.all_reduce(sums)
+        return (inverse * (sums[:, 0] / (sums[:, 1] + 1e-12))[:, None, None]).sqrt()
 
     def _directions(self, update: Tensor) -> Tensor:
         """Orthogonalize updates (n, this process's rows, columns); each process computes its share of the n."""
@@ -199,7 +207,8 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
-    x = x / (torch.linalg.matrix_norm(x.float(), keepdim=True) * SAFETY + 1e-7).to(x.dtype)
+    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float32)
+    x = x / (norm * SAFETY + 1e-7).to(x.dtype)
     for a, b, c in POLAR_EXPRESS:
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
