@@ -18,7 +18,6 @@ three steps of 124m and holds it to no bar. Without a GPU it says so and ends wi
 
 from __future__ import annotations
 
-import math
 import statistics
 import sys
 import time
@@ -32,7 +31,7 @@ from trainer.attention import Documents, document_bounds
 from trainer.config import PRESETS, ModelConfig, OptimizerConfig, flops_per_token
 from trainer.feed import Part
 from trainer.loop import Stepper
-from trainer.machine import compile_model, deterministic, find_device
+from trainer.machine import compile_model, deterministic, find_device, memory_in_use
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
 
@@ -132,7 +131,7 @@ def measure(
     return {
         "tokens_per_second": rate,
         "share": rate * flops_per_token(config) / PEAK,
-        "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if on_gpu else math.nan,
+        "memory_gb": memory_in_use(device) / 1e9,
         "optimizer_seconds": updating,
         "loss": float(loss),
     }

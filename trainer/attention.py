@@ -1,14 +1,17 @@
 """Causal attention within documents: the masks, and the kernels that apply them.
 
 A `Mask`, made once per forward pass and shared by the layers, says what a query may see: None is plain causal
-attention; a bias (batch, 1, queries, keys) is added to the scores, on any device; `Bounds` lists where documents begin,
-for the variable-length kernels that only CUDA has. Kernels:
+attention; a bias (batch, 1, queries, keys) is added to the scores, on any device; `Blocks` is a bias for the kernel by
+blocks; `Bounds` lists where documents begin, for the variable-length kernels that only CUDA has. Kernels:
 
-    CPU, compiled, bf16   batched products around a fused softmax, by blocks of queries: forward and backward twice as
-                          fast at context 256 as the CPU's flash kernel, but it stores the probabilities; up to
-                          MATERIALIZED tokens
-    CUDA with documents   `varlen_attn` (flash or cuDNN), which costs only what the documents do
-    otherwise             `scaled_dot_product_attention` (SDPA): flash where there is no bias
+    blocks   on a CPU, compiled: batched products around a fused softmax, by blocks of queries. It stores the
+             probabilities, half of (tokens, tokens) for each head
+    varlen   on CUDA with documents: `varlen_attn` (flash or cuDNN), which costs only what the documents do
+    sdpa     otherwise: `scaled_dot_product_attention`, flash where there is no bias
+
+Which one a CPU takes is read from FASTEST, a table of what `benchmarks/attention_cpu.py` measured, and not measured at
+the start: two starts of one recipe would choose differently on a busy machine and end in different bits. A checkpoint
+holds the choice (`trainer.resume`).
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-MATERIALIZED = 1024  # tokens up to which a CPU stores all probabilities of a layer
+# By the compute type of a compiled model on a CPU: the longest context, in tokens, at which blocks are faster than SDPA
+# and their memory is small beside the logits'.
+FASTEST = {torch.bfloat16: 1024, torch.float32: 0}
 BLOCK = 128  # queries at once there: at 256 tokens a quarter of the pairs is never computed
 SHARES_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters  # not in torch 2.11
 
@@ -34,21 +39,32 @@ class Bounds(NamedTuple):
     longest: int
 
 
-Mask = Tensor | Bounds | None
+class Blocks(NamedTuple):
+    """A bias, and that it is for the kernel by blocks."""
+
+    bias: Tensor
+
+
+Mask = Tensor | Bounds | Blocks | None
 Documents = Tensor | Bounds | None
 
 
-def within(documents: Documents, tokens: int, device: torch.device, dtype: torch.dtype) -> Mask:
-    """The mask of causal attention over `tokens` tokens, within `documents` where given.
+def choose(device: torch.device, dtype: torch.dtype, tokens: int) -> str:
+    """The faster of `blocks` and `sdpa` for a compiled model of this context and compute type."""
+    return "blocks" if device.type == "cpu" and tokens <= FASTEST[dtype] else "sdpa"
+
+
+def within(documents: Documents, tokens: int, device: torch.device, dtype: torch.dtype, kernel: str = "sdpa") -> Mask:
+    """The mask of causal attention over `tokens` tokens, within `documents` where given, for a kernel of `choose`.
 
     documents: (batch, tokens) integers, equal within a document, or bounds, which stay as they are. Integers on the CPU
     become bounds for a model on CUDA without waiting for the GPU.
     """
     if isinstance(documents, Bounds):
         return documents
+    if kernel == "blocks":  # reading a table is faster than computing the mask
+        return Blocks(_causal_bias(tokens, dtype) if documents is None else document_bias(documents.to(device), dtype))
     if documents is None:
-        if device.type == "cpu" and dtype == torch.bfloat16:  # reading a table is faster than computing the mask
-            return _causal_bias(tokens, dtype)
         return None
     if device.type == "cuda" and dtype != torch.float32:
         bounds = document_bounds(documents)
@@ -96,9 +112,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     """Grouped-query attention: (batch, heads, queries, head_dim) over (batch, kv_heads, keys, head_dim)."""
     if isinstance(mask, Bounds):
         return _by_document(query, key, value, mask)
-    on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.compiler.is_compiling()
-    if on_cpu and mask is not None and query.shape[2] == key.shape[2] <= MATERIALIZED:
-        return materialized(query, key, value, mask)
+    if isinstance(mask, Blocks):
+        return materialized(query, key, value, mask.bias)
     grouped = query.shape[1] != key.shape[1]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
 

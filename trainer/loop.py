@@ -39,6 +39,7 @@ from common.files import to_json, write_atomically
 from common.observe import Observer, TrainResult
 from trainer import resume
 from trainer.anomalies import Entry, Ledger, RolledBack, Watch, parse_steps
+from trainer.attention import choose
 from trainer.checkpoint import Retention, checkpoint_path
 from trainer.config import TrainConfig, flops_per_token, learning_rates, resolve_model
 from trainer.feed import Feed, Part
@@ -148,7 +149,8 @@ class _Run:
         self.identity = resume.identity(
             config, self.shape, shards=shards.fingerprint, tokenizer=shards.tokenizer_sha256, initial=initial_sha256
         )
-        self.settings = resume.settings(config, environment(device))
+        attention = choose(device, DTYPES[config.precision], self.shape.context) if config.compile else "sdpa"
+        self.settings = resume.settings(config, environment(device) | {"attention": attention})
         self.feed = Feed(config, shards, world, device)
         self.model = Transformer(self.shape, seed=config.seed, compute_dtype=DTYPES[config.precision]).to(device)
         if initial is not None:
@@ -233,6 +235,7 @@ class _Run:
         torch.manual_seed(self.config.seed)
         saved, warnings = self.keeper.find(self.ledger.knows)
         if saved is not None:
+            self.settings = resume.keep_attention(saved, self.settings)
             warnings += resume.check(saved, self.identity, self.settings, self.config.checkpoint.accept)
         self.keeper.restore(saved)
         kept: int | None = 0
@@ -266,7 +269,7 @@ class _Run:
         self.codec = load_codec(self.shards.tokenizer) if self.prompts and self.shards.tokenizer else None
         if self.codec is not None:  # a prompt that is too long fails here rather than at the first evaluation
             encode_prompts(self.prompts, self.codec, self.special, self.shape.context)
-        if self.config.compile and (problem := compile_model(self.model)):
+        if self.config.compile and (problem := compile_model(self.model, self.settings[resume.ATTENTION])):
             self._warn(problem)
         self.peak = peak_flops(self.device, DTYPES[self.config.precision]) * self.world.size
         self.journal.track(self.config.track if self.world.main else [], self.config.model_dump(mode="json"), self.step)

@@ -23,6 +23,7 @@ import torch
 import torch.utils.deterministic
 
 from common.errors import TrainerError
+from trainer.attention import choose
 from trainer.model import Transformer
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
@@ -115,8 +116,11 @@ def keep_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def compile_model(model: Transformer) -> str | None:
-    """Compile every block and the loss in place; where that fails, return a warning and leave the model eager."""
+def compile_model(model: Transformer, attention: str | None = None) -> str | None:
+    """Compile every block and the loss in place; where that fails, return a warning and leave the model eager.
+
+    attention: the kernel, by default the one that `trainer.attention.choose` names.
+    """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its note on machines without a GPU
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=model.embed_tokens.weight.device))
@@ -132,6 +136,7 @@ def compile_model(model: Transformer) -> str | None:
     for block in model.layers:
         block.compile(dynamic=False)
     model.compiled = True
+    model.attention = attention or choose(model.cos.device, model.compute_dtype, model.config.context)
     return None
 
 

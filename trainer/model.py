@@ -202,6 +202,7 @@ class Transformer(nn.Module):
         self.compute_dtype = compute_dtype
         self.recompute = False  # whether the backward pass recomputes the activations of blocks
         self.compiled = False  # whether the loss is compiled; `trainer.machine.compile_model` does so with the blocks
+        self.attention = "sdpa"  # the kernel, as `trainer.attention.choose` names it
         self.embed_tokens = Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
@@ -299,7 +300,7 @@ class Transformer(nn.Module):
 
     def hidden(self, tokens: Tensor, documents: Documents = None) -> Tensor:
         """Normalized last hidden states, (batch, tokens, width) in the compute type."""
-        mask = within(documents, tokens.shape[1], tokens.device, self.compute_dtype)
+        mask = within(documents, tokens.shape[1], tokens.device, self.compute_dtype, self.attention)
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         return self._blocks(tokens, positions, mask, None)
 

@@ -40,6 +40,7 @@ CONSEQUENCES = {
     "data.shuffle_block": ORDER,
     "initial": "the run started from other weights, and these would not be used",
 }
+ATTENTION = "environment.attention"
 UNFIT = "the checkpoint's tensors do not fit"
 
 
@@ -138,6 +139,13 @@ def identity(
 def settings(config: TrainConfig, environment: Fields) -> Fields:
     """The fields whose change is only warned of, flat; environment: torch's version, device, threads."""
     return _flat(config.model_dump(mode="json", include=set(SETTINGS)), "") | _flat(environment, "environment.")
+
+
+def keep_attention(saved: Checkpoint, settings: Fields) -> Fields:
+    """The settings with the checkpoint's attention kernel where nothing else differs, so that the bits stay the same
+    when a later version's table names another."""
+    then = saved.state["settings"]
+    return then if _changed(then, settings) == [ATTENTION] and ATTENTION in then else settings
 
 
 def check(saved: Checkpoint, identity: Fields, settings: Fields, accepted: Sequence[str]) -> list[str]:
