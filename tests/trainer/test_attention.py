@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from trainer import attention as module
-from trainer.attention import Bounds, attend, document_bias, document_bounds
+from trainer import resume
+from trainer.attention import FASTEST, Blocks, Bounds, attend, choose, document_bias, document_bounds, within
+from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig
 from trainer.machine import DTYPES, compile_model, find_device, find_precision
 from trainer.model import Transformer
@@ -105,3 +109,31 @@ def test_heads_are_repeated_where_the_kernel_cannot_share_them(shares: bool, mon
     monkeypatch.setattr(module, "SHARES_HEADS", not shares)
     attend(query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), bounds)
     assert calls[1] == {}  # as many heads: nothing to share
+
+
+def test_the_kernel_of_a_cpu_is_the_tables() -> None:
+    cpu, longest = torch.device("cpu"), FASTEST[torch.bfloat16]
+    assert choose(cpu, torch.bfloat16, longest) == "blocks"
+    assert choose(cpu, torch.bfloat16, longest + 1) == "sdpa"
+    assert choose(torch.device("cuda"), torch.bfloat16, longest) == "sdpa"
+    documents = torch.tensor([[0, 0, 1]])
+    for given in (None, documents):
+        mask = within(given, 3, cpu, torch.bfloat16, "blocks")
+        assert isinstance(mask, Blocks)
+        expected = document_bias(torch.zeros_like(documents) if given is None else given, torch.bfloat16)
+        assert torch.equal(mask.bias, expected)
+    assert within(None, 3, cpu, torch.bfloat16, "sdpa") is None
+
+
+def test_a_resumed_run_keeps_its_attention_unless_its_bits_change_anyway() -> None:
+    """A later version's table may choose another kernel for the same recipe on the same machine."""
+    before: dict[str, Any] = {"steps": 8, "environment.torch": "2.15.0", resume.ATTENTION: "blocks"}
+    saved = Checkpoint(Path("step-00000004"), 4, {}, {}, {"identity": {}, "settings": before})  # type: ignore[arg-type]
+    now = before | {resume.ATTENTION: "sdpa"}
+    kept = resume.keep_attention(saved, now)
+    assert kept == before
+    assert resume.check(saved, {}, kept, []) == []
+    other = now | {"environment.torch": "2.16.0"}
+    assert resume.keep_attention(saved, other) == other
+    del before[resume.ATTENTION]  # of a version that did not save it
+    assert resume.keep_attention(saved, now) == now
