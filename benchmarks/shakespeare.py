@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from bars import DATA, at_most, finish, options, show_machine
 
-from trainer.config import ModelConfig, OptimizerConfig, Rates, ScheduleConfig, parameter_count
+from trainer.config import PRESETS, ModelConfig, OptimizerConfig, Rates, ScheduleConfig, parameter_count
 from trainer.loop import Stepper
 from trainer.machine import DTYPES, compile_model, find_precision
 from trainer.model import Transformer
-from trainer.optimizer import Optimizer, rate
+from trainer.optimizer import Optimizer
 
 TEXT = DATA / "corpora/tinyshakespeare/data/tinyshakespeare/input.txt"
 STEPS, BATCH, CONTEXT, BAR = 2000, 12, 64, 1.60
@@ -43,8 +43,7 @@ class Variant:
     shape: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
-    lr: float = 3e-3
-    muon_lr: float = 1e-2
+    rates: float = 1.0
     z_loss: float = 0.0
 
 
@@ -60,14 +59,15 @@ ABLATIONS = {
     "no weight decay": replace(OURS, optimizer={"weight_decay": 0.0}),
     "no clipping": replace(OURS, optimizer={"clip": 0.0}),
     "z-loss 1e-4": replace(OURS, z_loss=1e-4),
-    "half the learning rates": replace(OURS, lr=1.5e-3, muon_lr=5e-3),
-    "twice the learning rates": replace(OURS, lr=6e-3, muon_lr=2e-2),
+    "half the learning rates": replace(OURS, rates=0.5),
+    "twice the learning rates": replace(OURS, rates=2.0),
 }
 
 
 def model_config(variant: Variant, vocabulary: int) -> ModelConfig:
     """0.80M parameters."""
-    shape = {"layers": 4, "width": 128, "heads": 4, "kv_heads": 4, "head_dim": 32, "ffn": 336} | variant.shape
+    shape = {"layers": 4, "width": 128, "heads": 4, "kv_heads": 4, "head_dim": 32, "ffn": 336}
+    shape |= {"embedding_deviation": 0.8} | variant.shape
     return ModelConfig(vocab_size=vocabulary, context=CONTEXT, **shape)
 
 
@@ -76,8 +76,9 @@ def train(variant: Variant, text: torch.Tensor, vocabulary: int, seed: int, step
     cut = int(0.9 * len(text))
     model = Transformer(model_config(variant, vocabulary), seed=seed, compute_dtype=DTYPES[PRECISION])
     config = OptimizerConfig(**variant.optimizer)
-    schedule = ScheduleConfig(**{"warmup": 100, "decay": 0.5, "floor": 0.0} | variant.schedule)
-    optimizer = Optimizer(model, config, Rates(variant.lr, variant.lr, variant.lr, variant.muon_lr))
+    schedule = ScheduleConfig(**variant.schedule)
+    peaks = PRESETS["tiny"].rates if config.name == "muon" else [PRESETS["tiny"].adamw] * 4
+    optimizer = Optimizer(model, config, Rates(*(variant.rates * peak for peak in peaks)))
     if problem := compile_model(model):
         print(problem)
     stepper = Stepper(model, optimizer)
@@ -86,7 +87,7 @@ def train(variant: Variant, text: torch.Tensor, vocabulary: int, seed: int, step
         starts = torch.from_numpy(draw.integers(0, cut - CONTEXT, BATCH))
         samples = text[starts[:, None] + torch.arange(CONTEXT + 1)]
         part = samples[:, :-1], samples[:, 1:], None
-        optimizer.rate = rate(schedule, step, steps)
+        optimizer.schedule(schedule, step, steps)
         _, norm = stepper.gradients([part], variant.z_loss)
         stepper.apply(norm)
     return held_out_loss(model, text[cut:])

@@ -118,8 +118,14 @@ class OptimizerConfig(Model):
     embedding: GroupConfig = Field(GroupConfig(), description="the input embedding (with `tied`, also the head)")
     head: GroupConfig = GroupConfig()
     norms: GroupConfig = GroupConfig()
-    betas: tuple[Decay, Decay] = (0.9, 0.95)
-    momentum: Decay = Field(0.95, description="Muon's Nesterov momentum")
+    betas: tuple[Decay, Decay] | None = Field(
+        None,
+        description="AdamW's, of every group without its own; default: 0.9, 0.95, and beside Muon 0.8, 0.995 for the"
+        " embedding and 0.8, 0.96 for the head",
+    )
+    momentum: Decay = Field(
+        0.95, description="Muon's Nesterov momentum; rises to it from 0.85, if that is less, over the first 300 steps"
+    )
     weight_decay: NonNegative = 0.1
     ema: Decay | None = Field(
         None,
@@ -138,7 +144,7 @@ class ScheduleConfig(Model):
     decay: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.65, description="wsd: share of the steps, at the end, in which the rate decays"
     )
-    floor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.05, description="last rate, as a share of the peak")
+    floor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.0, description="last rate, as a share of the peak")
 
 
 class DataConfig(Model):

@@ -59,7 +59,7 @@ from trainer.machine import (
     uncompiled,
 )
 from trainer.model import Transformer
-from trainer.optimizer import Average, Optimizer, rate
+from trainer.optimizer import Average, Optimizer
 from trainer.parallel import ALONE, Losses, World, distribute, own_folder, set_gradient_sync
 from trainer.profile import STEPS, WARMUP, Profile
 from trainer.score import evaluate
@@ -280,7 +280,7 @@ class _Run:
 
     def _update(self) -> None:
         """Take one optimizer step, or skip it where the ledger or the anomaly policy says so."""
-        self.optimizer.rate = rate(self.config.schedule, self.step, self.config.steps)
+        self.optimizer.schedule(self.config.schedule, self.step, self.config.steps)
         if (entry := self.ledger.covering(self.step + 1)) is not None:
             self._skip(entry)
             return

@@ -11,7 +11,7 @@ arXiv:2501.00656). State: one fp32 buffer per Muon weight and a number per row, 
 Newton-Schulz on (r, c), r <= c: 5 * (4 r^2 c + 2 r^3) FLOPs per matrix and step, whatever the batch. Several processes
 share the matrices of a shape among them and exchange the results, in the model's compute type.
 
-Learning rate and batch size are functions of the step, so that no schedule has state to save.
+Learning rates, momentum and batch size are functions of the step, so that no schedule has state to save.
 
 The average (exponential moving average of the weights) costs one fp32 copy of them and one pass over them a step. A
 checkpoint's model.safetensors then holds the average, for evaluation, generation and export, and its
@@ -49,13 +49,19 @@ POLAR_EXPRESS = (
 SAFETY = 1.02  # keeps singular values below 1 in bf16, as these coefficients need
 SECOND_MOMENT = 0.95  # decay of NorMuon's second moments
 UPDATE_RMS = 0.2  # AdamW's usual update RMS, measured in arXiv:2502.16982
+BETAS = (0.9, 0.95)
+# nanochat's, beside Muon: a row of the embedding has gradients seldom. Of 250 steps they take 0.04 bits per byte
+# (docs/log.md, 2026-11-26, with momentum's rise).
+EMBEDDING_BETAS, HEAD_BETAS = (0.8, 0.995), (0.8, 0.96)
+FIRST_MOMENTUM = 0.85  # gradients of the first steps are soon out of date (modded-nanogpt, nanochat)
+MOMENTUM_STEPS = 300  # in which Muon's momentum rises to `optimizer.momentum`
 WARMUP = 40  # steps; Muon needs few, since the first updates have their full size in every direction
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 PREFIX = "weights."  # of the weights in optimizer.safetensors, where there is an average
 
 
 class Optimizer:
-    """Updates a model's parameters in place. `rate`, 1 at first, is the factor on all peak learning rates."""
+    """Updates a model's parameters in place, as `schedule` says of each step."""
 
     def __init__(self, model: Transformer, config: OptimizerConfig, peaks: Rates, world: World = ALONE) -> None:
         """peaks: peak learning rates. Newton-Schulz runs in the model's compute type.
@@ -63,7 +69,8 @@ class Optimizer:
         Raises TrainerError where Muon's matrices are sharded and the number of processes does not divide their rows.
         """
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        self.peaks, self.rate, self.config = peaks, 1.0, config
+        self.peaks, self.rate, self.config = peaks, 1.0, config  # `rate` is the factor on all peaks
+        self.beta = config.momentum
         self.dtype, self.world = model.compute_dtype, world
         matrices = [p for p in model.layers.parameters() if p.ndim == 2] if config.name == "muon" else []
         self.shapes: dict[torch.Size, list[Tensor]] = {}
@@ -82,23 +89,24 @@ class Optimizer:
     def _groups(self, model: Transformer) -> list[dict[str, Any]]:
         """AdamW's groups: embedding, head unless tied, norms, and with `adamw` the matrices."""
         config, peaks = self.config, self.peaks
+        of_embedding, of_head = (BETAS, BETAS) if config.name == "adamw" else (EMBEDDING_BETAS, HEAD_BETAS)
         embedding, head = model.embed_tokens.weight, model.lm_head.weight
         norms = [p for p in self.names if p.ndim < 2]
         matrices = [] if self.shapes else [p for p in model.layers.parameters() if p.ndim == 2]
         parts = [
-            ([embedding], config.embedding, peaks.embedding, 0.0),
-            ([] if head is embedding else [head], config.head, peaks.head, config.weight_decay),
-            (norms, config.norms, peaks.norms, 0.0),
-            (matrices, GroupConfig(), peaks.matrices, config.weight_decay),
+            ([embedding], config.embedding, peaks.embedding, of_embedding, 0.0),
+            ([] if head is embedding else [head], config.head, peaks.head, of_head, config.weight_decay),
+            (norms, config.norms, peaks.norms, BETAS, 0.0),
+            (matrices, GroupConfig(), peaks.matrices, BETAS, config.weight_decay),
         ]
         return [
             {
                 "params": params,
                 "peak": peak,
-                "betas": group.betas or config.betas,
+                "betas": group.betas or config.betas or betas,
                 "weight_decay": decay if group.weight_decay is None else group.weight_decay,
             }
-            for params, group, peak, decay in parts
+            for params, group, peak, betas, decay in parts
             if params
         ]
 
@@ -106,6 +114,10 @@ class Optimizer:
     def learning_rate(self) -> float:
         """Learning rate of the blocks' matrices at the present `rate`."""
         return self.peaks.matrices * self.rate
+
+    def schedule(self, config: ScheduleConfig, step: int, steps: int) -> None:
+        """Set learning rates and Muon's momentum for update `step` (0-based) out of `steps`."""
+        self.rate, self.beta = rate(config, step, steps), momentum(self.config, step)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -128,8 +140,8 @@ class Optimizer:
         config, weights = self.config, [local_part(parameter) for parameter in parameters]
         gradients = [local_part(p.grad) for p in parameters if p.grad is not None]
         momentum = list(self.momentum[shape].unbind())
-        torch._foreach_lerp_(momentum, gradients, 1 - config.momentum)
-        torch._foreach_lerp_(gradients, momentum, config.momentum)
+        torch._foreach_lerp_(momentum, gradients, 1 - self.beta)
+        torch._foreach_lerp_(gradients, momentum, self.beta)
         updates = self.momentum[shape].new_empty(self.momentum[shape].shape, dtype=self.dtype)
         torch._foreach_copy_(list(updates.unbind()), gradients)
         directions = self._directions(updates)
@@ -214,6 +226,12 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
     return x.mT if tall else x
+
+
+def momentum(config: OptimizerConfig, step: int) -> float:
+    """Muon's momentum at update `step` (0-based)."""
+    first = min(FIRST_MOMENTUM, config.momentum)
+    return first + (config.momentum - first) * min(1.0, (step + 1) / MOMENTUM_STEPS)
 
 
 def rate(config: ScheduleConfig, step: int, steps: int) -> float:

@@ -11,7 +11,7 @@ import torch
 from tests.trainer.conftest import small_model
 from trainer.config import OptimizerConfig, Rates, ScheduleConfig
 from trainer.model import Transformer
-from trainer.optimizer import SECOND_MOMENT, UPDATE_RMS, Optimizer, orthogonalize, ramped_sizes, rate
+from trainer.optimizer import SECOND_MOMENT, UPDATE_RMS, Optimizer, momentum, orthogonalize, ramped_sizes, rate
 
 
 def even(lr: float, matrices: float) -> Rates:
@@ -179,3 +179,19 @@ def test_the_batch_grows_by_eighths() -> None:
     assert ramped_sizes(16, 64) == [8, 8, 16, 16, 24, 24, 32, 32, 40, 40, 48, 48, 56, 56, 64, 64]
     assert ramped_sizes(0, 64) == []
     assert ramped_sizes(2, 4) == [1, 2]
+
+
+def test_momentum_rises_to_the_given_one() -> None:
+    given = OptimizerConfig(momentum=0.95)
+    assert [momentum(given, step) for step in (149, 299, 10_000)] == pytest.approx([0.9, 0.95, 0.95])
+    assert momentum(OptimizerConfig(momentum=0.5), 0) == 0.5
+
+
+def test_groups_have_betas_of_their_own_beside_muon() -> None:
+    def betas(**given: object) -> list[tuple[float, float]]:
+        optimizer = Optimizer(model_with_gradients(), OptimizerConfig.model_validate(given), even(1e-2, 1e-2))
+        return [group["betas"] for group in optimizer.adamw.param_groups]
+
+    assert betas() == [(0.8, 0.995), (0.8, 0.96), (0.9, 0.95)]
+    assert betas(name="adamw") == [(0.9, 0.95)] * 4
+    assert betas(betas=(0.7, 0.9), head={"betas": (0.6, 0.9)}) == [(0.7, 0.9), (0.6, 0.9), (0.7, 0.9)]
