@@ -170,6 +170,10 @@ def _build_corpus(
             f"a corpus is built by one process: build it with `pretrain corpus {path}`, then start "
             f"`torchrun --nproc-per-node N --no-python pretrain train {path}`"
         )
+    if loaded.recipe.executor.type == "local" and loaded.recipe.executor.workers != 1:
+        from pipeline.workers import start_server
+
+        start_server()  # it gets ready while this process imports and plans
     from pipeline.build import build_corpus
     from recipes.mirror import pushing
 
