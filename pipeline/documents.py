@@ -249,7 +249,10 @@ def parquet_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table],
 
     A table's columns are brought into the file's order and types.
     """
-    with atomic_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd", compression_level=3) as writer:
+    with (
+        atomic_file(path, durable=False) as file,
+        pq.ParquetWriter(file, schema, compression="zstd", compression_level=3) as writer,
+    ):
 
         def write(table: pa.Table) -> None:
             if table.num_rows:

@@ -135,7 +135,7 @@ class MeasurePass(FilesPass):
         path = _columns_file(self.workdir, rank)
         measurer = self.measurement.open(rank)
         schema = pa.schema([(name, pa.float64()) for name in self.measurement.names])
-        with atomic_file(path) as file, pq.ParquetWriter(file, schema) as writer:
+        with atomic_file(path, durable=False) as file, pq.ParquetWriter(file, schema) as writer:
             for table in self.read(rank, task):
                 writer.write_table(pa.table(measurer.columns(table), schema))
         return TaskReport(files=[path])
