@@ -85,6 +85,7 @@ def sample_groups(folder: Path, limit: int = ROW_GROUPS) -> tuple[list[tuple[Pat
 def read_group(path: Path, number: int, columns: list[str], rows: list[int] | None = None) -> pa.Table:
     """One row group, or some rows of it, with those of `columns` that exist, and texts that the file leaves out."""
     import numpy as np
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from pipeline.documents import Texts
@@ -94,7 +95,8 @@ def read_group(path: Path, number: int, columns: list[str], rows: list[int] | No
         texts = Texts.of(path) if "text" in present else None
         table = file.read_row_group(number, columns=[*present, "id"] if texts and "id" not in present else present)
     if rows is not None:
-        table = table.take(np.array(rows, np.int64))  # of a list pyarrow would import pandas
+        numbers = pa.py_buffer(np.array(rows, np.int64))  # given a list or an array, pyarrow would import pandas
+        table = table.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, numbers]))
     return texts.fill(table).select(present) if texts else table
 
 

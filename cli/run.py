@@ -52,7 +52,7 @@ def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, la
                 messages().print(f"train: starts over; the earlier training run is kept in {kept}", soft_wrap=True)
             start_over = f"pretrain run {recipe} --from train"
             _train(training_config(loaded), folder.shards, folder.train, start_over=start_over, mirror=mirror)
-    return _finish(loaded.run, mirror)
+    return _finish(loaded.run, mirror, forked=_has_workers(loaded))
 
 
 def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None) -> Result | None:
@@ -67,7 +67,7 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
     mirror = _mirror(loaded)
     with _annotated(loaded.run, first):
         _build_corpus(loaded, recipe, mirror, first, last)
-    return _finish(loaded.run, mirror)
+    return _finish(loaded.run, mirror, forked=_has_workers(loaded))
 
 
 def train(
@@ -170,7 +170,7 @@ def _build_corpus(
             f"a corpus is built by one process: build it with `pretrain corpus {path}`, then start "
             f"`torchrun --nproc-per-node N --no-python pretrain train {path}`"
         )
-    if loaded.recipe.executor.type == "local" and loaded.recipe.executor.workers != 1:
+    if _has_workers(loaded):
         from pipeline.workers import start_server
 
         start_server()  # it gets ready while this process imports and plans
@@ -194,6 +194,11 @@ def _build_corpus(
         from data.truth import score
 
         show(truth_table(score(loaded.run, loaded.base / loaded.recipe.truth)))
+
+
+def _has_workers(loaded: Loaded[Recipe]) -> bool:
+    """Whether the corpus is built by processes of this machine besides this one."""
+    return loaded.recipe.executor.type == "local" and loaded.recipe.executor.workers != 1
 
 
 def _keep_recipe(loaded: Loaded[Recipe], path: Path) -> None:
@@ -234,19 +239,35 @@ def _train(
         show(training_summary(result))
 
 
-def _finish(run: Path, mirror: Mirror | None = None) -> Result | None:
-    """Write the report of a run folder or a training folder; None in torchrun's other processes."""
+def _finish(run: Path, mirror: Mirror | None = None, *, forked: bool = False) -> Result | None:
+    """Write the report of a run folder or a training folder; None in torchrun's other processes.
+
+    forked: in a worker, which has the libraries and kernels that this process would have to load first.
+    """
     if os.environ.get("RANK", "0") != "0":
         return None
     from importlib.util import find_spec
 
     parts = []
     if find_spec("plotly") and find_spec("jinja2"):
-        from cli.report.write import write_report
+        if forked:
+            from concurrent.futures import ProcessPoolExecutor
 
-        parts.append(f"report: {write_report([run])}")
+            from pipeline.workers import start_server
+
+            with ProcessPoolExecutor(1, start_server()) as pool:
+                report = pool.submit(_write_report, run).result()
+        else:
+            report = _write_report(run)
+        parts.append(f"report: {report}")
     else:
         messages().print("report: not written; it needs the extra `report` (jinja2, plotly)", soft_wrap=True)
     if mirror:
         mirror.push()
     return Result(RunFolder(run).summary(), *parts)
+
+
+def _write_report(run: Path) -> Path:
+    from cli.report.write import write_report
+
+    return write_report([run])

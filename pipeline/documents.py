@@ -177,7 +177,7 @@ class Texts:
         self.path, self._count = path, count
         self._file = pq.ParquetFile(path)
         self._groups = iter(range(self._file.metadata.num_row_groups))
-        self._held = pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())})
+        self._held = pa.table({name: pa.nulls(0, pa.string()) for name in ("id", "text")})
 
     @classmethod
     def of(cls, path: Path, count: Callable[[int], None] = lambda size: None) -> Texts | None:

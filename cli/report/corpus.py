@@ -213,7 +213,7 @@ def _length_counts(stage: Stage) -> Counter[int]:
     counts: Counter[int] = Counter()
     groups, total = sample_groups(stage.data)
     for path, number in groups:
-        sizes = _sizes(path, number)[0].to_numpy()
+        sizes = np.array(_sizes(path, number)[0].to_pylist())
         counts.update(np.log2(np.maximum(sizes, 1)).astype(int).tolist())
     scale = total / max(sum(counts.values()), 1)
     return Counter({power: round(count * scale) for power, count in counts.items()})

@@ -87,7 +87,7 @@ def _nearest(stage: Stage, rules: list[str]) -> dict[str, Text]:
         for rule in rules:
             signal, _, threshold = _RULES[rule]
             if signal in table.column_names and table.num_rows > table[signal].null_count:
-                distances = np.abs(table[signal].to_numpy() - threshold)
+                distances = np.abs(np.array(table[signal].to_pylist(), np.float64) - threshold)
                 index = int(np.nanargmin(distances))
                 if rule not in best or distances[index] < best[rule][0]:
                     best[rule] = (float(distances[index]), path, number, index)
@@ -204,7 +204,7 @@ def _spread_rows(groups: list[Any], columns: list[str], wanted: int = 40) -> lis
     for path, number in groups[:: max(1, len(groups) // 8)]:
         table = read_group(path, number, columns)
         step = max(1, table.num_rows * 8 // wanted)
-        rows += table.take(np.arange(0, table.num_rows, step)).to_pylist()
+        rows += [table.slice(row, 1).to_pylist()[0] for row in range(0, table.num_rows, step)]
     return rows
 
 
