@@ -195,21 +195,26 @@ class StageRun:
         inputs = _tables(self.before)
         texts = () if self.complete else tuple(text_source(path) or path for path in inputs)
         build = replace(self.build, inputs=inputs, texts=texts, workdir=workdir, fingerprint=mark)
-        has_texts = bool(manifest) and (not self.complete or manifest.get("complete"))
-        is_current = bool(manifest) and manifest.get("content") == content and _has_its_files(published, manifest)
-        if forced or not manifest or not is_current or not has_texts:
+        if forced or not manifest or not self._is_current(manifest, content):
             self._adopt(workdir)
             manifest = replace(self, build=build)._rebuild(published, marks)
         else:
             if manifest["fingerprint"] != mark:  # the files are up to date, their description is not
                 fields = stage.manifest(replace(build, workdir=published)) | marks | {"complete": manifest["complete"]}
                 write_json(published / MANIFEST, fields | {"files": manifest["files"]})
+            shutil.rmtree(self._folder(self.plan, "-ahead"), ignore_errors=True)
             self.observer.stage_skipped(stage.name, read_json(published / "stats.json"))
         stats = read_json(published / "stats.json")
         self._check_counts(stats)
         # Not the hashes of its tables: whether they are complete changes nothing for the next stage.
         left_out = manifest["files"].get("dropped/crashed.parquet", {}).get("xxh3")
         return {"fingerprint": mark, "counts": stats, "left_out": left_out}
+
+    def _is_current(self, manifest: dict[str, Any], content: str) -> bool:
+        """Whether the published stage, with this manifest, is the one wanted."""
+        assert self.build.published is not None
+        has_texts = bool(manifest.get("complete")) or not self.complete
+        return manifest.get("content") == content and has_texts and _has_its_files(self.build.published, manifest)
 
     def _folder(self, mark: str, ending: str = "") -> Path:
         """Hidden folder in which the stage is built."""
@@ -247,7 +252,7 @@ class StageRun:
                 return (pass_, *after._ahead(tasks, pass_.output_schema(schema), texts or files))
         return ()
 
-    def _rebuild(self, published: Path, marks: dict[str, str]) -> dict[str, Any]:
+    def _rebuild(self, published: Path, marks: dict[str, Any]) -> dict[str, Any]:
         """Run the stage's passes, check the ledger and publish. Returns the manifest."""
         started, name, workdir = time.monotonic(), self.stage.name, self.build.workdir
         for leftover in published.parent.glob(f".{published.name}.*"):
