@@ -21,10 +21,10 @@ MINE = """
 import os
 
 def calm(document):
-    document["text"] = document["text"].replace("fox", "vixen")
+    document["text"] = document["text"].replace("sourdough", "leaven")
 
 def deadly(document):
-    if "fox" in document["text"]:
+    if "sourdough" in document["text"]:
         os._exit(1)
 """
 STAGES = ["extract", "language", {"use": "mine.py:calm"}, "dedup", "quality", "tokenize"]
@@ -55,7 +55,7 @@ def test_only_the_first_and_the_last_stage_write_all_texts(built: Path) -> None:
     assert 0 < sum(text is not None for text in texts(corpus / "03-calm/data")) < len(texts(corpus / "03-calm/data"))
     assert all(texts(corpus / "05-quality/data"))
     assert all(text for stage in corpus.iterdir() for text in texts(stage / "dropped") if stage.name[:2] != "01")
-    assert any("vixen" in str(text) for text in texts(corpus / "05-quality/data"))
+    assert any("leaven" in str(text) for text in texts(corpus / "05-quality/data"))
 
 
 def test_readers_put_the_texts_back(built: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_crash_is_charged_to_the_stage_that_crashed(tmp_path: Path) -> None:
     build(tmp_path, config)
     stats = [json.loads(path.read_text()) for path in sorted((tmp_path / "run/corpus").glob("*/stats.json"))]
     assert [stage["dropped"] for stage in stats] == [{}, {"crashed": 1}]
-    assert "fox" in str(texts(tmp_path / "run/corpus/02-deadly/dropped"))
+    assert "sourdough" in str(texts(tmp_path / "run/corpus/02-deadly/dropped"))
 
 
 def table(numbers: range, *, with_text: bool = True) -> pa.Table:
