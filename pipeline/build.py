@@ -192,12 +192,10 @@ class StageRun:
         if read_manifest(workdir):  # finished, but the last rename never happened
             swap_in(workdir, published)
         manifest = read_manifest(published)
-        inputs = _tables(self.before)
-        texts = () if self.complete else tuple(text_source(path) or path for path in inputs)
-        build = replace(self.build, inputs=inputs, texts=texts, workdir=workdir, fingerprint=mark)
+        build = replace(self.build, inputs=_tables(self.before), workdir=workdir, fingerprint=mark)
         if forced or not manifest or not self._is_current(manifest, content):
             self._adopt(workdir)
-            manifest = replace(self, build=build)._rebuild(published, marks)
+            manifest = replace(self, build=replace(build, texts=self._texts(build.inputs)))._rebuild(published, marks)
         else:
             if manifest["fingerprint"] != mark:  # the files are up to date, their description is not
                 fields = stage.manifest(replace(build, workdir=published)) | marks | {"complete": manifest["complete"]}
@@ -221,6 +219,26 @@ class StageRun:
         assert self.build.published is not None
         name = fingerprint({"mark": mark, "complete": self.complete})[:16]
         return building_folder(self.build.published, name + ending)
+
+    def _texts(self, inputs: tuple[Path, ...]) -> tuple[Path, ...]:
+        """For each input the file that has its texts, where this stage shall leave them out.
+
+        Raises PipelineError where a file that the stage reads is damaged.
+        """
+        self._check_files({self.before} if self.before else set())
+        sources = tuple(text_source(path) or path for path in inputs)
+        self._check_files({path.parents[1] for path in sources})
+        return () if self.complete else sources
+
+    def _check_files(self, folders: set[Path]) -> None:
+        """Compare published folders with their manifests, each once in a run."""
+        for folder in folders - self.checked:
+            if damaged := changed_files(folder, _manifest(folder)):
+                raise PipelineError(
+                    f"{folder / damaged[0]}: the file is missing or differs from its manifest;"
+                    f" delete {folder} to rebuild it"
+                )
+            self.checked.add(folder)
 
     def _adopt(self, workdir: Path) -> None:
         """Take over the tasks that ran inside those of the stage before, as far as its files are what they wrote."""
@@ -258,13 +276,6 @@ class StageRun:
         for leftover in published.parent.glob(f".{published.name}.*"):
             if leftover != workdir:
                 shutil.rmtree(leftover)
-        for folder in {path.parents[1] for path in (*self.build.inputs, *self.build.texts)} - self.checked:
-            if damaged := changed_files(folder, _manifest(folder)):
-                raise PipelineError(
-                    f"{folder / damaged[0]}: the file is missing or differs from its manifest;"
-                    f" delete {folder} to rebuild it"
-                )
-            self.checked.add(folder)
         workdir.mkdir(parents=True, exist_ok=True)
         counts, effort = self.run_passes()
         stats = {"stage": name, **_NO_COUNTS, "dropped": {}, "sources": {}, **counts}
