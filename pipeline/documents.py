@@ -88,6 +88,11 @@ def text_bytes(table: pa.Table) -> int:
     return int(pc.sum(text_sizes(table)).as_py() or 0)
 
 
+def present_bytes(table: pa.Table) -> int:
+    """UTF-8 bytes of the texts that are not left out."""
+    return int(pc.sum(pc.binary_length(table["text"])).as_py() or 0)
+
+
 def count_documents(side: str, table: pa.Table) -> Counts:
     """Counts of one table for `side` (in, kept): documents, text bytes, and documents by source."""
     by_source = Counter(table["source"].to_pylist())
@@ -143,7 +148,7 @@ def read_batches(
         )
         for table in regroup(groups, rows):
             if has_text:
-                count(int(pc.sum(pc.binary_length(table["text"])).as_py() or 0))
+                count(present_bytes(table))
             if texts:
                 filled = texts.fill(table)
                 yield filled if wanted == columns else filled.drop_columns(["id"])
@@ -199,7 +204,7 @@ class Texts:
             with _readable(self.path):
                 if pc.any(pc.is_in(self._file.read_row_group(number, ["id"])["id"], value_set=ids)).as_py():
                     more = self._file.read_row_group(number, ["text", "id"]).select(["id", "text"])
-                    self._count(text_bytes(more))
+                    self._count(present_bytes(more))
                     self._held = pa.concat_tables([self._held, more])
         found = self._held["text"].take(rows)
         self._held = self._held.slice(max(rows.to_pylist(), default=-1) + 1)

@@ -41,6 +41,7 @@ from pipeline.documents import (
     append_columns,
     count_documents,
     parquet_file,
+    present_bytes,
     read_batches,
     read_rows,
     read_schema,
@@ -51,6 +52,7 @@ from pipeline.documents import (
 )
 
 HEARTBEAT_SECONDS = 0.5
+_CHANGED = "text written again"  # a column in memory; no stage has one of this name
 
 
 @dataclass
@@ -237,9 +239,6 @@ class Verdict(NamedTuple):
 Verdicts = Sequence[Verdict | None]  # of a table's documents in order, None for those kept
 
 
-_CHANGED = "text written again"  # a column in memory; no stage has one of this name
-
-
 @dataclass
 class VerdictWriter:
     """Writes kept and dropped documents of one task, in input order, and counts them."""
@@ -288,7 +287,7 @@ class VerdictWriter:
 
     def _write(self, write: Callable[[pa.Table], None], table: pa.Table) -> None:
         write(table)
-        self.text_written += int(pc.sum(pc.binary_length(table["text"])).as_py() or 0)
+        self.text_written += present_bytes(table)
 
     def report(self, more: TaskReport, seconds: float = 0.0) -> TaskReport:
         """The task's report, with another's added."""
