@@ -7,7 +7,8 @@ folder, and leave the work to `pipeline` and `trainer`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,7 +53,7 @@ def run(recipe: RecipeFile, overrides: Overrides = None, first: First = None, la
                 messages().print(f"train: starts over; the earlier training run is kept in {kept}", soft_wrap=True)
             start_over = f"pretrain run {recipe} --from train"
             _train(training_config(loaded), folder.shards, folder.train, start_over=start_over, mirror=mirror)
-    return _finish(loaded.run, mirror, forked=_has_workers(loaded))
+    return _finish(loaded.run, mirror)
 
 
 def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None, last: Last = None) -> Result | None:
@@ -65,9 +66,10 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
     loaded = load_recipe(recipe, overrides or ())
     _check_stages(loaded.recipe.stage_names, first, last)
     mirror = _mirror(loaded)
-    with _annotated(loaded.run, first):
-        _build_corpus(loaded, recipe, mirror, first, last)
-    return _finish(loaded.run, mirror, forked=_has_workers(loaded))
+    with _reporter(loaded) as write_report:
+        with _annotated(loaded.run, first):
+            _build_corpus(loaded, recipe, mirror, first, last)
+        return _finish(loaded.run, mirror, write_report)
 
 
 def train(
@@ -239,35 +241,49 @@ def _train(
         show(training_summary(result))
 
 
-def _finish(run: Path, mirror: Mirror | None = None, *, forked: bool = False) -> Result | None:
-    """Write the report of a run folder or a training folder; None in torchrun's other processes.
+@contextmanager
+def _reporter(loaded: Loaded[Recipe]) -> Iterator[Callable[[Path], Path]]:
+    """What writes the report: where there are workers, one that gets ready for it while the corpus is built."""
+    if not _has_workers(loaded):
+        yield _write_report
+        return
+    from pipeline.workers import start_worker
 
-    forked: in a worker, which has the libraries and kernels that this process would have to load first.
-    """
-    if os.environ.get("RANK", "0") != "0":
-        return None
-    from importlib.util import find_spec
+    with start_worker(_load_report) as worker:
+        worker.submit(int)  # begin now
+        yield lambda run: worker.submit(_write_report, run).result()
 
-    parts = []
-    if find_spec("plotly") and find_spec("jinja2"):
-        if forked:
-            from concurrent.futures import ProcessPoolExecutor
 
-            from pipeline.workers import start_server
+def _load_report() -> None:
+    """Import the report and load its kernels, behind the tasks of the corpus."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself answers Ctrl-C
+    os.nice(10)
+    with suppress(ImportError):  # the extra `report`
+        import cli.report.write  # noqa: F401
+        from pipeline.quality.spans import offending
 
-            with ProcessPoolExecutor(1, start_server()) as pool:
-                report = pool.submit(_write_report, run).result()
-        else:
-            report = _write_report(run)
-        parts.append(f"report: {report}")
-    else:
-        messages().print("report: not written; it needs the extra `report` (jinja2, plotly)", soft_wrap=True)
-    if mirror:
-        mirror.push()
-    return Result(RunFolder(run).summary(), *parts)
+        offending("one two three, one two three", "top_2gram")
 
 
 def _write_report(run: Path) -> Path:
     from cli.report.write import write_report
 
     return write_report([run])
+
+
+def _finish(
+    run: Path, mirror: Mirror | None = None, write_report: Callable[[Path], Path] = _write_report
+) -> Result | None:
+    """Write the report of a run folder or a training folder; None in torchrun's other processes."""
+    if os.environ.get("RANK", "0") != "0":
+        return None
+    from importlib.util import find_spec
+
+    parts = []
+    if find_spec("plotly") and find_spec("jinja2"):
+        parts.append(f"report: {write_report(run)}")
+    else:
+        messages().print("report: not written; it needs the extra `report` (jinja2, plotly)", soft_wrap=True)
+    if mirror:
+        mirror.push()
+    return Result(RunFolder(run).summary(), *parts)

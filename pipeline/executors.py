@@ -17,11 +17,9 @@ submits each pass once the one before it is complete.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import multiprocessing
 import resource
-import signal
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -41,13 +39,12 @@ from common.errors import PipelineError, PretrainError
 from pipeline.config import ExecutorConfig
 from pipeline.crashes import Position, is_final, recorded, recording
 from pipeline.task import Pass, Task
-from pipeline.workers import start_server
+from pipeline.workers import start_worker
 
 # datatrove logs every task to the terminal; what matters reaches the observer and the run's own log.
 logger.disable("datatrove")
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Unfinished(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
@@ -281,7 +278,7 @@ class LocalPool:
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
-                    worker = self._idle.pop() if self._idle and not apart else _start_worker()
+                    worker = self._idle.pop() if self._idle and not apart else start_worker()
                     running[worker.submit(_run_rank, tasks, waiting.pop(0))] = worker
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     worker = running.pop(done)
@@ -303,14 +300,3 @@ class LocalPool:
         for worker in (*working, *self._idle):
             worker.shutdown(cancel_futures=True)
         self._idle.clear()
-
-
-def _start_worker() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, start_server(), initializer=_die_with_parent)
-
-
-def _die_with_parent() -> None:
-    """Where the kernel can: end this process when the fork server ends, which it does when its parent is gone."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
