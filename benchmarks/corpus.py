@@ -3,9 +3,14 @@
 datatrove: WarcReader, Trafilatura, Gopher repetition and quality, C4 (without the terminal-punctuation rule),
 FineWeb's rules, the four MinHash stages, then tokenization of what is left with the same tokenizer. Its LanguageFilter
 needs another fastText distribution and a download and is left out, so the peer does less. Ours: extract, language,
-quality, dedup, tokenize, every response accounted for.
+quality, dedup, tokenize, every response accounted for; the run's own log says when the first task began after the
+command, how much text was read and written, and the command ends with the report.
 
-    python benchmarks/corpus.py [--quick] [--workers N] [--files GLOB] [--extractor fast|trafilatura] [--skip-peer]
+--pages N: N different pages made by benchmarks/scale.py, 40 kB each; the peer takes the first 1,000 of them for each
+worker, and rates are compared.
+
+    python benchmarks/corpus.py [--quick] [--workers N] [--files GLOB | --pages N] [--extractor fast|trafilatura]
+        [--skip-peer]
 """
 
 from __future__ import annotations
@@ -18,9 +23,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from bars import DATA, ROOT, at_least, finish, options, show_machine, table
+from bars import DATA, ROOT, at_least, at_most, finish, options, show_machine, table
+from scale import write_pages
 
-BARS = {"fast": 10.0, "trafilatura": 1.5}
+BARS = {"fast": 8.0, "trafilatura": 1.5}
+PAGES_BAR, PAGES_PER_SECOND = 12.0, 600.0  # with --pages
 
 
 def archives(pattern, quick, folder):
@@ -35,7 +42,7 @@ def archives(pattern, quick, folder):
 
 
 def ours(files, folder, extractor, workers, tokenizer):
-    """Run our chain in a process of its own. Returns (seconds, stats by stage)."""
+    """Run our chain in a process of its own. Returns (seconds, stats by stage, log entries of the stages)."""
     recipe = {
         "name": extractor,
         "runs": str(folder / "runs"),
@@ -48,12 +55,15 @@ def ours(files, folder, extractor, workers, tokenizer):
     path = folder / f"{extractor}.yaml"
     path.write_text(json.dumps(recipe), "utf-8")
     command = [str(Path(sys.executable).parent / "pretrain"), "corpus", str(path)]
-    start = time.perf_counter()
+    start = time.time()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    seconds = time.perf_counter() - start
+    seconds = time.time() - start
     run = folder / "runs" / extractor
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+    log[0]["first_task"] -= start
+    log[-1]["after"] = start + seconds - log[-1]["time"]
     paths = [*sorted(run.glob("corpus/*/stats.json")), run / "shards/stats.json"]
-    return seconds, {stats["stage"]: stats for stats in (json.loads(path.read_bytes()) for path in paths)}
+    return seconds, {stats["stage"]: stats for stats in (json.loads(path.read_bytes()) for path in paths)}, log
 
 
 PEER = """
@@ -118,6 +128,7 @@ def main():
     parser = options(__doc__, "one file")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--files", default="*.warc.gz", help="files of ../shared/data/web")
+    parser.add_argument("--pages", type=int, help="make so many pages instead")
     parser.add_argument("--extractor", choices=BARS, action="append")
     parser.add_argument("--skip-peer", action="store_true", help="time ours alone; no bar can hold then")
     arguments = parser.parse_args()
@@ -128,6 +139,9 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         files = archives(arguments.files, arguments.quick, folder)
+        if arguments.pages:
+            write_pages(folder / "pages", arguments.pages, arguments.workers)
+            files = sorted((folder / "pages").glob("*.warc.gz"))
         records = sum(1 for path in files for _ in read_records(str(path)))
         tokenizer = folder / "tokenizer.json"
         train([(ROOT / "LICENSE").read_text("utf-8")], 2000, "gpt2").save(str(tokenizer))
@@ -136,16 +150,33 @@ def main():
         bars = {}
         theirs = float("inf")
         if not arguments.skip_peer:
-            theirs, read, left = peer(files, folder, arguments.workers, tokenizer)
-            row("datatrove", theirs, records / theirs, read, "", left)
+            # Made pages are all alike: a file of them for each worker gives the rate.
+            sample = files[: arguments.workers] if arguments.pages else files
+            theirs, read, left = peer(sample, folder, arguments.workers, tokenizer)
+            part = records * len(sample) / len(files)
+            row("datatrove", theirs, part / theirs, read, "", left)
+            theirs *= records / part
         for extractor in arguments.extractor or BARS:
-            seconds, stats = ours(files, folder, extractor, arguments.workers, tokenizer)
+            seconds, stats, log = ours(files, folder, extractor, arguments.workers, tokenizer)
             read = stats["extract"]["documents_in"]
             dropped = sum(stat["documents_dropped"] for stat in stats.values())
             left = list(stats.values())[-1]["documents_kept"]
             row(f"ours, {extractor}", seconds, records / seconds, read, dropped, left)
             ratio = 0.0 if arguments.skip_peer else theirs / seconds
-            bars[f"times datatrove's pages/s, {extractor}"] = at_least(ratio, BARS[extractor])
+            least = PAGES_BAR if arguments.pages and extractor == "fast" else BARS[extractor]
+            bars[f"times datatrove's pages/s, {extractor}"] = at_least(ratio, least)
+            text = stats["extract"]["bytes_in"]
+            volumes = {name: sum(entry[f"text_{name}"] for entry in log) / text for name in ("written", "read")}
+            print(
+                f"  first task {log[0]['first_task']:.2f} s after the command, its end {log[-1]['after']:.2f} s after"
+                f" the last stage; text written {volumes['written']:.2f} times, read {volumes['read']:.2f} times"
+            )
+            bars[f"text written, {extractor}"] = at_most(volumes["written"], 2)
+            bars[f"text read, {extractor}"] = at_most(volumes["read"], 4)
+            bars[f"seconds to the first task, {extractor}"] = at_most(log[0]["first_task"], 1.5)
+            bars[f"seconds of the report and the end, {extractor}"] = at_most(log[-1]["after"], 1)
+            if arguments.pages and extractor == "fast":
+                bars["pages/s"] = at_least(records / seconds, PAGES_PER_SECOND)
             bars[f"responses accounted for, {extractor}"] = at_least(read == records == dropped + left, 1)
     return finish("corpus", bars)
 

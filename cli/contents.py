@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -82,16 +82,25 @@ def sample_groups(folder: Path, limit: int = ROW_GROUPS) -> tuple[list[tuple[Pat
     return groups, total
 
 
-def read_group(path: Path, number: int, columns: list[str]) -> pa.Table:
-    """One row group, with those of `columns` that exist."""
+def read_group(path: Path, number: int, columns: list[str], rows: list[int] | None = None) -> pa.Table:
+    """One row group, or some rows of it, with those of `columns` that exist, and texts that the file leaves out."""
+    import numpy as np
+    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from pipeline.documents import Texts
 
     with pq.ParquetFile(path) as file:
         present = [name for name in columns if name in file.schema_arrow.names]
-        return file.read_row_group(number, columns=present)
+        texts = Texts.of(path) if "text" in present else None
+        table = file.read_row_group(number, columns=[*present, "id"] if texts and "id" not in present else present)
+    if rows is not None:
+        numbers = pa.py_buffer(np.array(rows, np.int64))  # given a list or an array, pyarrow would import pandas
+        table = table.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, numbers]))
+    return texts.fill(table).select(present) if texts else table
 
 
-def find_rows(folder: Path, column: str, wanted: set[str], columns: list[str], limit: int) -> list[Row]:
+def find_rows(folder: Path, column: str, wanted: Iterable[str], columns: list[str], limit: int) -> list[Row]:
     """Sampled rows whose `column` is among `wanted`, at most `limit` of each; texts are read group by group."""
     left = dict.fromkeys(wanted, limit)
     rows: list[Row] = []
@@ -107,7 +116,7 @@ def find_rows(folder: Path, column: str, wanted: set[str], columns: list[str], l
                 left[value] -= 1
                 chosen.append(index)
         if chosen:
-            rows += read_group(path, number, columns).take(chosen).to_pylist()
+            rows += read_group(path, number, columns, chosen).to_pylist()
     return rows
 
 

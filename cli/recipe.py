@@ -172,10 +172,13 @@ def _training_lines(plan: TrainingPlan, hardware: str) -> Iterator[str]:
 
 def _corpus_lines(plan: CorpusPlan, training: TrainingPlan | None) -> Iterator[str]:
     yield f"corpus: {plan.scale:,.2f} times the measured run's input; deduplication may keep less"
+    text = max(plan.text, 1.0)
     for stage in plan.stages:
         yield (
             f"  {stage.stage:<10}{stage.documents:14,.0f} documents {stage.bytes / 1e6:12,.1f} MB"
-            f" {stage.core_seconds / 3600:10,.3g} core-hours"
+            f" {stage.core_seconds / 3600:10,.3g} core-hours, text read {stage.text_read / 1e6:,.1f} MB"
+            f" ({stage.text_read / text:.2f} times the input's), written {stage.text_written / 1e6:,.1f} MB"
+            f" ({stage.text_written / text:.2f})"
         )
     if plan.tokens:
         yield f"  {plan.tokens:,.0f} tokens in {plan.shard_bytes / 1e6:,.1f} MB of shards"

@@ -7,7 +7,8 @@ folder, and leave the work to `pipeline` and `trainer`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,9 +66,10 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
     loaded = load_recipe(recipe, overrides or ())
     _check_stages(loaded.recipe.stage_names, first, last)
     mirror = _mirror(loaded)
-    with _annotated(loaded.run, first):
-        _build_corpus(loaded, recipe, mirror, first, last)
-    return _finish(loaded.run, mirror)
+    with _reporter(loaded) as write_report:
+        with _annotated(loaded.run, first):
+            _build_corpus(loaded, recipe, mirror, first, last)
+        return _finish(loaded.run, mirror, write_report)
 
 
 def train(
@@ -170,6 +172,10 @@ def _build_corpus(
             f"a corpus is built by one process: build it with `pretrain corpus {path}`, then start "
             f"`torchrun --nproc-per-node N --no-python pretrain train {path}`"
         )
+    if _has_workers(loaded):
+        from pipeline.workers import start_server
+
+        start_server()  # it gets ready while this process imports and plans
     from pipeline.build import build_corpus
     from recipes.mirror import pushing
 
@@ -190,6 +196,11 @@ def _build_corpus(
         from data.truth import score
 
         show(truth_table(score(loaded.run, loaded.base / loaded.recipe.truth)))
+
+
+def _has_workers(loaded: Loaded[Recipe]) -> bool:
+    """Whether the corpus is built by processes of this machine besides this one."""
+    return loaded.recipe.executor.type == "local" and loaded.recipe.executor.workers != 1
 
 
 def _keep_recipe(loaded: Loaded[Recipe], path: Path) -> None:
@@ -230,7 +241,39 @@ def _train(
         show(training_summary(result))
 
 
-def _finish(run: Path, mirror: Mirror | None = None) -> Result | None:
+@contextmanager
+def _reporter(loaded: Loaded[Recipe]) -> Iterator[Callable[[Path], Path]]:
+    """What writes the report: where there are workers, one that gets ready for it while the corpus is built."""
+    if not _has_workers(loaded):
+        yield _write_report
+        return
+    from pipeline.workers import start_worker
+
+    with start_worker(_load_report) as worker:
+        worker.submit(int)  # begin now
+        yield lambda run: worker.submit(_write_report, run).result()
+
+
+def _load_report() -> None:
+    """Import the report and load its kernels, behind the tasks of the corpus."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself answers Ctrl-C
+    os.nice(10)
+    with suppress(ImportError):  # the extra `report`
+        import cli.report.write  # noqa: F401
+        from pipeline.quality.spans import offending
+
+        offending("one two three, one two three", "top_2gram")
+
+
+def _write_report(run: Path) -> Path:
+    from cli.report.write import write_report
+
+    return write_report([run])
+
+
+def _finish(
+    run: Path, mirror: Mirror | None = None, write_report: Callable[[Path], Path] = _write_report
+) -> Result | None:
     """Write the report of a run folder or a training folder; None in torchrun's other processes."""
     if os.environ.get("RANK", "0") != "0":
         return None
@@ -238,9 +281,7 @@ def _finish(run: Path, mirror: Mirror | None = None) -> Result | None:
 
     parts = []
     if find_spec("plotly") and find_spec("jinja2"):
-        from cli.report.write import write_report
-
-        parts.append(f"report: {write_report([run])}")
+        parts.append(f"report: {write_report(run)}")
     else:
         messages().print("report: not written; it needs the extra `report` (jinja2, plotly)", soft_wrap=True)
     if mirror:

@@ -39,27 +39,30 @@ def to_json(value: Any) -> bytes:
 
 
 @contextmanager
-def replacing(path: Path, mark: str = "partial") -> Iterator[Path]:
+def replacing(path: Path, mark: str = "partial", *, durable: bool = True) -> Iterator[Path]:
     """A hidden path to fill with a file or a folder, which replaces `path` at the end of the `with` block.
 
-    An error or a crash leaves the old file or folder as it was.
+    An error or a crash leaves the old file or folder as it was; so does a machine that loses power, if `durable`.
     """
     building = path.with_name(f".{path.name}.{mark}")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove(building)
     try:
         yield building
-        for part in [building, *building.rglob("*")]:
+        for part in [building, *building.rglob("*")] if durable else ():
             sync(part)
-        swap_in(building, path)
+        swap_in(building, path, durable=durable)
     finally:
         _remove(building)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at `path` complete and flushed to the disk, or not at all."""
-    with replacing(path, f"{os.getpid()}.tmp") as building, building.open("wb") as file:
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A binary file that appears at `path` complete, or not at all.
+
+    durable: flushed to the disk; needless for a task's files, which its receipt's hashes and `publish_folder` protect.
+    """
+    with replacing(path, f"{os.getpid()}.tmp", durable=durable) as building, building.open("wb") as file:
         yield file
 
 
@@ -142,7 +145,7 @@ def publish_folder(building: Path, published: Path, manifest: dict[str, Any]) ->
     swap_in(building, published)
 
 
-def swap_in(building: Path, published: Path) -> None:
+def swap_in(building: Path, published: Path, *, durable: bool = True) -> None:
     """Rename a finished file or folder to its published name; an earlier one of that name is removed."""
     published.parent.mkdir(parents=True, exist_ok=True)
     if published.is_dir():
@@ -153,7 +156,8 @@ def swap_in(building: Path, published: Path) -> None:
         _remove(old)
     else:
         building.replace(published)
-    sync(published.parent)
+    if durable:
+        sync(published.parent)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -99,6 +99,11 @@ class RunFolder:
         """Rows of log.jsonl: times, hosts and events, which may differ between equal runs."""
         return list(_rows(self.path / "log.jsonl"))
 
+    @cached_property
+    def built(self) -> dict[str, Row]:
+        """The newest log entry of each stage's building."""
+        return {row["stage"]: row for row in self.log if row.get("event") == "stage"}
+
     @property
     def trained(self) -> Path:
         """The training folder: `train`, or the folder itself where it is one."""

@@ -9,6 +9,11 @@ folder with its manifest by renaming it.
     runs/<name>/shards/...                                  (stage `tokenize`)
     runs/<name>/log.jsonl                                   (times, hosts, versions: everything that may differ)
 
+Texts are written by the first stage, and again in full by the last one before `tokenize` or the one that the command
+ends with (a stage that is built so is `complete`); stages between leave out those that they did not change. Where the
+next stages look at one document at a time, their tasks run inside those that write it (`pipeline.task`), in a hidden
+folder `.<NN-stage>.<fingerprint>-ahead`, which becomes their building folder when their turn comes.
+
 While a pass runs, a thread adds up the progress files of its tasks (`pipeline.task.Task`) twice a second, weighted by
 the size of each task's input; that works the same for processes and machines. Where a document crashes its process on
 every attempt, the stage is tried again without it, for at most `max_failures` documents (`pipeline.crashes`).
@@ -23,9 +28,11 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from common.errors import PipelineError
 from common.files import (
@@ -44,12 +51,13 @@ from common.runfolder import building_folder, stage_folder
 from pipeline import crashes
 from pipeline.config import CorpusConfig
 from pipeline.crashes import Position
-from pipeline.documents import Counts, add_counts, document_id
+from pipeline.documents import Counts, add_counts, document_id, text_source
+from pipeline.effort import Effort
 from pipeline.executors import Executor, LocalPool
 from pipeline.fingerprint import code_version, fingerprint, library_versions
 from pipeline.read import input_hashes, list_inputs
 from pipeline.stage import Build, Stage, load_stage
-from pipeline.task import HEARTBEAT_SECONDS, Pass
+from pipeline.task import HEARTBEAT_SECONDS, DocumentPass, Pass
 
 _NO_COUNTS = {"documents_in": 0, "documents_kept": 0, "documents_dropped": 0, "bytes_in": 0, "bytes_kept": 0}
 
@@ -85,25 +93,47 @@ def build_corpus(
             named = ", ".join(sorted(unread)[:5]) + (", ..." if len(unread) > 5 else "")
             observer.warning(f"{len(unread)} files of other kinds than their source's type are not read: {named}")
         upstream: dict[str, Any] = {"inputs": input_hashes(inputs, run / "inputs.json")}
-        before, forced = None, False
-        executor = Executor(config.executor, pool)
-        for chosen, name, published in zip(config.stages, names, folders, strict=True):
-            forced = forced or name == first
-            stage = load_stage(chosen)
+        wanted = names[: names.index(last) + 1] if last else names
+        texts_end = [name for name in wanted if name != "tokenize"][-1:]
+        stages: list[StageRun] = []
+        before, plan = None, fingerprint(upstream)
+        executor, checked = Executor(config.executor, pool), set[Path]()
+        for chosen, name, published in zip(config.stages, wanted, folders, strict=False):
+            stage, settings = load_stage(chosen), config.settings(name)
+            decides = _decides(stage, settings, base, config)
+            plan = fingerprint(decides | {"after": plan})
             build = Build(
-                settings=config.settings(name),
+                settings=settings,
                 sources=tuple(config.sources),
                 seed=config.seed,
                 base=base,
-                inputs=_tables(before),
+                inputs=(),  # this, `workdir` and `fingerprint` are known when the stage's turn comes
                 workdir=published,
-                fingerprint="",  # until `bring_up_to_date` knows it
+                fingerprint="",
                 published=published,
             )
-            stage_run = StageRun(stage, build, before, executor, run, observer or Observer())
-            upstream, before = stage_run.bring_up_to_date(config, upstream, forced=forced), published
-            if name == last:
-                return
+            complete = before is None or name in (*texts_end, "tokenize")
+            stages.append(
+                StageRun(stage, build, before, executor, run, observer or Observer(), decides, plan, complete, checked)
+            )
+            if len(stages) > 1:
+                stages[-2].following.append(stages[-1])
+            before = published
+        forced = False
+        for stage_run in stages:
+            forced = forced or stage_run.stage.name == first
+            upstream = stage_run.bring_up_to_date(upstream, forced=forced)
+
+
+def _decides(stage: Stage[Any], settings: Any, base: Path, config: CorpusConfig) -> dict[str, Any]:
+    """What decides a stage's output, but for the stage before it."""
+    return {
+        "stage": stage.name,
+        "settings": settings.model_dump(mode="json") | stage.decided_by(config),
+        "files": [hash_file(path) for path in stage.files(settings, base)],
+        "code": code_version(stage.module),
+        "libraries": library_versions(stage.libraries),
+    }
 
 
 def stage_stats(config: CorpusConfig, run: Path) -> dict[str, dict[str, Any]]:
@@ -129,7 +159,13 @@ def _remove_stale_folders(run: Path, wanted: list[Path]) -> None:
 
 @dataclass(frozen=True)
 class StageRun:
-    """One stage of a run. before: the published stage that it reads; run: the run folder."""
+    """One stage of a run.
+
+    before: the published stage that it reads; run: the run folder; decides: what decides its output, but for the stage
+    before it; plan: fingerprint of what decides its output and that of all before it; complete: whether it writes all
+    texts; checked: published folders whose files were found to be those of their manifests; following: the next stage,
+    if one is wanted.
+    """
 
     stage: Stage[Any]
     build: Build[Any]
@@ -137,51 +173,111 @@ class StageRun:
     executor: Executor
     run: Path
     observer: Observer
+    decides: dict[str, Any] = field(default_factory=dict)
+    plan: str = ""
+    complete: bool = True
+    checked: set[Path] = field(default_factory=set)
+    following: list[StageRun] = field(default_factory=list)
 
-    def bring_up_to_date(self, config: CorpusConfig, upstream: dict[str, Any], *, forced: bool) -> dict[str, Any]:
+    def bring_up_to_date(self, upstream: dict[str, Any], *, forced: bool) -> dict[str, Any]:
         """Build the stage unless its published folder is up to date. Returns what the next stage depends on."""
         stage, published = self.stage, self.build.published
         assert published is not None
-        settings = self.build.settings.model_dump(mode="json") | stage.decided_by(config)
-        decides: dict[str, Any] = {
-            "stage": stage.name,
-            "settings": settings,
-            "files": [hash_file(path) for path in stage.files(self.build.settings, self.build.base)],
-            "code": code_version(stage.module),
-            "libraries": library_versions(stage.libraries),
-            "upstream": upstream,
-        }
+        decides = self.decides | {"upstream": upstream}
         mark = fingerprint(decides)
-        content = fingerprint(decides | {"settings": settings | dict.fromkeys(stage.manifest_only)})
-        marks = {"stage": stage.name, "fingerprint": mark, "content": content}
-        workdir = building_folder(published, content[:16])
+        settings = decides["settings"] | dict.fromkeys(stage.manifest_only)
+        content = fingerprint(decides | {"settings": settings})
+        marks = {"stage": stage.name, "fingerprint": mark, "content": content, "complete": self.complete}
+        workdir = self._folder(content)
         if read_manifest(workdir):  # finished, but the last rename never happened
             swap_in(workdir, published)
         manifest = read_manifest(published)
-        build = replace(self.build, workdir=workdir, fingerprint=mark)
-        if forced or not manifest or manifest.get("content") != content or not _has_its_files(published, manifest):
-            manifest = replace(self, build=build)._rebuild(published, marks)
+        build = replace(self.build, inputs=_tables(self.before), workdir=workdir, fingerprint=mark)
+        if forced or not manifest or not self._is_current(manifest, content):
+            self._adopt(workdir)
+            manifest = replace(self, build=replace(build, texts=self._texts(build.inputs)))._rebuild(published, marks)
         else:
             if manifest["fingerprint"] != mark:  # the files are up to date, their description is not
-                fields = stage.manifest(replace(build, workdir=published)) | marks
+                fields = stage.manifest(replace(build, workdir=published)) | marks | {"complete": manifest["complete"]}
                 write_json(published / MANIFEST, fields | {"files": manifest["files"]})
+            shutil.rmtree(self._folder(self.plan, "-ahead"), ignore_errors=True)
             self.observer.stage_skipped(stage.name, read_json(published / "stats.json"))
-        self._check_counts(read_json(published / "stats.json"))
-        return {"fingerprint": mark, "files": {key: entry["xxh3"] for key, entry in manifest["files"].items()}}
+        stats = read_json(published / "stats.json")
+        self._check_counts(stats)
+        # Not the hashes of its tables: whether they are complete changes nothing for the next stage.
+        left_out = manifest["files"].get("dropped/crashed.parquet", {}).get("xxh3")
+        return {"fingerprint": mark, "counts": stats, "left_out": left_out}
 
-    def _rebuild(self, published: Path, marks: dict[str, str]) -> dict[str, Any]:
+    def _is_current(self, manifest: dict[str, Any], content: str) -> bool:
+        """Whether the published stage, with this manifest, is the one wanted."""
+        assert self.build.published is not None
+        has_texts = bool(manifest.get("complete")) or not self.complete
+        return manifest.get("content") == content and has_texts and _has_its_files(self.build.published, manifest)
+
+    def _folder(self, mark: str, ending: str = "") -> Path:
+        """Hidden folder in which the stage is built."""
+        assert self.build.published is not None
+        name = fingerprint({"mark": mark, "complete": self.complete})[:16]
+        return building_folder(self.build.published, name + ending)
+
+    def _texts(self, inputs: tuple[Path, ...]) -> tuple[Path, ...]:
+        """For each input the file that has its texts, where this stage shall leave them out.
+
+        Raises PipelineError where a file that the stage reads is damaged.
+        """
+        self._check_files({self.before} if self.before else set())
+        sources = tuple(text_source(path) or path for path in inputs)
+        self._check_files({path.parents[1] for path in sources})
+        return () if self.complete else sources
+
+    def _check_files(self, folders: set[Path]) -> None:
+        """Compare published folders with their manifests, each once in a run."""
+        for folder in folders - self.checked:
+            if damaged := changed_files(folder, _manifest(folder)):
+                raise PipelineError(
+                    f"{folder / damaged[0]}: the file is missing or differs from its manifest;"
+                    f" delete {folder} to rebuild it"
+                )
+            self.checked.add(folder)
+
+    def _adopt(self, workdir: Path) -> None:
+        """Take over the tasks that ran inside those of the stage before, as far as its files are what they wrote."""
+        ahead = self._folder(self.plan, "-ahead")
+        if self.before is None or workdir.exists() or not ahead.is_dir():
+            return
+        files = _manifest(self.before)["files"]
+        for path in ahead.glob(".receipts/*.json"):
+            read = read_json(path)["input"]
+            if files.get(read["name"], {}).get("xxh3") != read["xxh3"]:
+                path.unlink()
+        ahead.rename(workdir)
+
+    def _ahead(self, tasks: int, schema: pa.Schema, texts: tuple[Path, ...]) -> tuple[DocumentPass, ...]:
+        """The passes of the next stages that can run inside this one's tasks, whose documents have columns `schema`."""
+        assert self.build.published is not None
+        files = tuple(self.build.published / f"data/{rank:05d}.parquet" for rank in range(tasks))
+        for after in self.following:
+            build = replace(
+                after.build,
+                inputs=files,
+                texts=() if after.complete else texts or files,
+                schema=schema,
+                workdir=after._folder(after.plan, "-ahead"),
+                published=None,  # an earlier result of other documents
+            )
+            pass_ = after.stage.single(build)
+            if pass_:
+                return (pass_, *after._ahead(tasks, pass_.output_schema(schema), texts or files))
+        return ()
+
+    def _rebuild(self, published: Path, marks: dict[str, Any]) -> dict[str, Any]:
         """Run the stage's passes, check the ledger and publish. Returns the manifest."""
         started, name, workdir = time.monotonic(), self.stage.name, self.build.workdir
         for leftover in published.parent.glob(f".{published.name}.*"):
             if leftover != workdir:
                 shutil.rmtree(leftover)
-        if self.before and (damaged := changed_files(self.before, _manifest(self.before))):
-            raise PipelineError(
-                f"{self.before / damaged[0]}: the file is missing or differs from its manifest;"
-                f" delete {self.before} to rebuild it"
-            )
         workdir.mkdir(parents=True, exist_ok=True)
-        counts, tasks = self.run_passes()
+        counts, effort = self.run_passes()
         stats = {"stage": name, **_NO_COUNTS, "dropped": {}, "sources": {}, **counts}
         self._check_ledger(stats)
         write_json(workdir / "stats.json", stats)
@@ -189,19 +285,20 @@ class StageRun:
             shutil.rmtree(scratch)
         publish_folder(workdir, published, self.stage.manifest(self.build) | marks)
         seconds = time.monotonic() - started
-        entry = {"event": "stage", "stage": name, "seconds": round(seconds, 3), "tasks": tasks}
+        entry = {"event": "stage", "stage": name, "seconds": round(seconds, 3), **effort.fields()}
         with (self.run / "log.jsonl").open("a", encoding="utf-8") as log:
             machine = {"time": time.time(), "host": platform.node()}
             log.write(json.dumps(machine | entry | {"workers": self.executor.pool.workers}) + "\n")
+        self.checked.add(published)
         self.observer.stage_finished(name, stats, seconds)
         return _manifest(published)
 
-    def run_passes(self) -> tuple[Counts, int]:
-        """Run the stage's passes. Returns the sum of their counts, and the number of tasks.
+    def run_passes(self) -> tuple[Counts, Effort]:
+        """Run the stage's passes. Returns the sum of their counts, and what they took.
 
         Raises PipelineError where more than `max_failures` documents crash, and what `Executor.run` raises.
         """
-        build, started, tasks = self.build, time.monotonic(), 0
+        build, started, effort = self.build, time.monotonic(), Effort(time.time())
         while True:
             positions = crashes.read_positions(build.workdir)
             if len(positions) > self.executor.config.max_failures:  # an earlier run was allowed more
@@ -209,20 +306,24 @@ class StageRun:
             inputs = crashes.without(build.inputs, positions, build.workdir)
             counts, is_first = Counts(), True
             for pass_ in self.stage.passes(replace(build, inputs=inputs, crashed=positions)):
-                if not tasks:
+                if not effort.tasks:
                     self.observer.stage_started(self.stage.name, pass_.tasks)
-                tasks += pass_.tasks
+                effort.tasks += pass_.tasks
+                if self.following and (schema := pass_.kept_schema()) is not None:
+                    pass_.ahead = self._ahead(pass_.tasks, schema, build.texts)
                 if crashed := self._run_pass(pass_, started):
                     # Other tasks of a stage's first pass do not depend on these documents and are kept.
                     self._leave_out(positions, crashed, afresh=not is_first)
                     break
                 is_first = False
                 add_counts(counts, pass_.total("counts"))
+                for receipt in pass_.receipts():
+                    effort.add(receipt)
             else:
                 for leftover in build.workdir.rglob(".*.tmp"):  # of processes that died
                     leftover.unlink()
                 add_counts(counts, crashes.write_left_out(build.workdir, self.stage.name, build.inputs, positions))
-                return counts, tasks
+                return counts, effort
 
     def _run_pass(self, pass_: Pass, started: float) -> dict[Position, str]:
         """Run all tasks that have no receipt yet, reporting progress. Returns and raises what `Executor.run` does."""

@@ -21,8 +21,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import PretrainError
-from common.files import MANIFEST, atomic_file, hash_file, read_json, write_json
-from pipeline.documents import DROP_FIELDS, Counts, count_documents, parquet_file, read_schema
+from common.files import MANIFEST, atomic_file, hash_file, read_json, read_manifest, write_json
+from pipeline.documents import (
+    DROP_FIELDS,
+    TEXTS,
+    Counts,
+    Texts,
+    count_documents,
+    parquet_file,
+    read_schema,
+    text_source,
+)
 
 RULE = "crashed"
 DETAIL = "crashed its worker process on every attempt"
@@ -111,15 +120,16 @@ def without(inputs: tuple[Path, ...], positions: tuple[Position, ...], workdir: 
         rows = {position.offset for position in positions if position.file == path.name}
         paths.append(folder / "data" / path.name)
         if rows:
-            table = pq.read_table(path)
-            kept = pa.array([row not in rows for row in range(table.num_rows)])
+            table, source = pq.read_table(path), text_source(path)
+            kept = table.filter(pa.array([row not in rows for row in range(table.num_rows)]))
             with atomic_file(paths[-1]) as file:
-                pq.write_table(table.filter(kept), file)
+                pq.write_table(kept.replace_schema_metadata({TEXTS: str(source)} if source else None), file)
         else:
-            os.link(path, paths[-1])
-    # pipeline.quality identifies its input by the hashes in this manifest.
+            paths[-1].symlink_to(path.resolve())
+    # pipeline.quality identifies its input by this manifest.
     files = {f"data/{path.name}": {"bytes": path.stat().st_size, "xxh3": hash_file(path)} for path in paths}
-    write_json(folder / MANIFEST, {"files": files})
+    before = read_manifest(inputs[0].parents[1]) or {}
+    write_json(folder / MANIFEST, {"fingerprint": before.get("fingerprint"), "files": files})
     return tuple(paths)
 
 
@@ -136,7 +146,8 @@ def left_out(inputs: Sequence[Path], positions: tuple[Position, ...]) -> Iterato
     for path in inputs:
         rows = [position.offset for position in sorted(positions) if position.file == path.name]
         if rows:
-            yield pq.read_table(path).take(rows)
+            table, texts = pq.read_table(path).take(rows), Texts.of(path)
+            yield (texts.fill(table) if texts else table).replace_schema_metadata(None)
 
 
 def write_left_out(workdir: Path, stage: str, inputs: Sequence[Path], positions: tuple[Position, ...]) -> Counts:

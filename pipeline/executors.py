@@ -5,10 +5,10 @@ tasks without a receipt, wait until none of them runs, and submit the rest again
 run twice more to find the documents on which it fails (`pipeline.crashes`). Tasks are named by their rank in the pass,
 never by the machine that ran them: the same recipe gives the same bytes.
 
-Every pass is a datatrove `PipelineStep`, so datatrove's executors can run it. Slurm jobs are datatrove's own. Two of
-its executors are replaced here, by their public parts alone (`PipelineStep.run`), because they wait without end for a
-process that was killed (by the kernel when memory runs out, say): the local one, which also starts a new pool and a
-manager for each pass, and Ray's, which starts an actor per task and waits for its address.
+Every pass is a datatrove `PipelineStep`, so datatrove's executors can run it. Slurm jobs are datatrove's own
+(`pipeline.slurm`). Two of its executors are replaced here, by their public parts alone (`PipelineStep.run`), because
+they wait without end for a process that was killed (by the kernel when memory runs out, say): the local one, which also
+starts a new pool and a manager for each pass, and Ray's, which starts an actor per task and waits for its address.
 
 Slurm and Ray need a run folder and a checkout that every node sees under the same path. The process that runs
 `pretrain corpus` stays as the controller (a login node, or a small job of its own: docs/slurm/corpus.sbatch): it
@@ -17,15 +17,9 @@ submits each pass once the one before it is complete.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import multiprocessing
 import resource
-import shlex
-import signal
-import subprocess
-import sys
-import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -38,23 +32,19 @@ from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
-from datatrove.executor import SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 
 from common.errors import PipelineError, PretrainError
-from pipeline.config import ExecutorConfig, SlurmConfig
+from pipeline.config import ExecutorConfig
 from pipeline.crashes import Position, is_final, recorded, recording
-from pipeline.stage import MODULES
 from pipeline.task import Pass, Task
+from pipeline.workers import start_worker
 
 # datatrove logs every task to the terminal; what matters reaches the observer and the run's own log.
 logger.disable("datatrove")
 
-_POLL_SECONDS = 2.0
 _CHECKOUT = Path(__file__).resolve().parent.parent
-_PRELOAD = ["pipeline.executors", *MODULES.values()]  # imported once by the fork server instead of by each worker
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Unfinished(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
@@ -167,6 +157,7 @@ class Executor:
             ranks = self._attempt(pass_, ranks, logs / f"attempt-{attempt}")
             if not ranks:
                 return {}
+            pass_.ahead = ()  # one of them may be to blame: each stage alone finds its own documents
         if crashed := self._search(pass_, ranks, logs):
             return crashed
         ranks = self._attempt(pass_, ranks, logs / "attempt-last")
@@ -235,59 +226,14 @@ class Executor:
 
     def _run_on_slurm(self, tasks: Unfinished) -> None:
         """Submit one array job and wait until Slurm holds none of it any more."""
-        config = self.config.slurm
-        assert config is not None  # the recipe's own check
-        executor = ArrayJob(
-            pipeline=[tasks],
-            tasks=len(tasks.ranks),
-            time=config.time,
-            partition=config.partition,
-            cpus_per_task=config.cpus,
-            mem_per_cpu_gb=max(1, round(config.memory_gb / config.cpus)),
-            workers=self.config.workers or -1,
-            job_name=f"pretrain-{tasks.name}",
-            qos=config.qos or "",
-            env_command="; ".join(f"export {key}={shlex.quote(value)}" for key, value in _environment(config).items()),
-            sbatch_args={"account": config.account} if config.account else None,
-            max_array_size=config.array_size,
-            logging_dir=str(tasks.logs),  # absolute: jobs start in their own folder
-            skip_completed=False,
-        )
-        try:
-            executor.run()
-        except FileNotFoundError as error:
-            raise PipelineError("executor.type is slurm, but `sbatch` is missing; run on a submit node") from error
-        except subprocess.CalledProcessError as error:
-            raise PipelineError(f"sbatch refused pass `{tasks.name}` (see its message above): {error}") from error
-        _wait_for_slurm(executor.job_id)
+        from pipeline.slurm import run_array
+
+        assert self.config.slurm is not None  # the recipe's own check
+        run_array(tasks, len(tasks.ranks), self.config.slurm, self.config.workers, tasks.logs)
 
 
 def _run_rank(tasks: Unfinished, rank: int) -> None:
     tasks.run(rank=rank)
-
-
-class ArrayJob(SlurmPipelineExecutor):  # type: ignore[misc]  # datatrove is untyped
-    """datatrove's array job without its closing job, which would wait without end where a task was cancelled."""
-
-    def launch_merge_stats(self) -> None:
-        """Nothing: counts are in the receipts."""
-
-
-def _environment(config: SlurmConfig) -> dict[str, str]:
-    """Variables of a Slurm job: this interpreter's programs and this checkout first, then the recipe's."""
-    here = {"PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": str(_CHECKOUT)}
-    return here | config.env
-
-
-def _wait_for_slurm(job: str) -> None:
-    """Return once Slurm holds no task of the job; a cancelled or failed task simply leaves no receipt."""
-    query = ["squeue", "--noheader", "--format=%T", "--jobs", job]
-    while True:
-        answer = subprocess.run(query, capture_output=True, text=True, check=False)
-        # Slurm forgets a job some minutes after its end; any other error (a controller that restarts) passes.
-        if "Invalid job id" in answer.stderr or (answer.returncode == 0 and not answer.stdout.strip()):
-            return
-        time.sleep(_POLL_SECONDS)
 
 
 class LocalPool:
@@ -295,8 +241,8 @@ class LocalPool:
 
     Each worker is a pool of one process: a death costs the task in hand and nothing else, and the worker is replaced.
     They import libraries and load compiled kernels once, and die with the process that started them, so that none
-    writes into a folder in which the next run works. A worker is forked from a server that has imported the stages:
-    some 20 ms, and a second or two once for the server.
+    writes into a folder in which the next run works. A worker is forked from a server that has imported the stages
+    (`pipeline.workers`): some 20 ms.
     """
 
     def __init__(self, workers: int) -> None:
@@ -332,7 +278,7 @@ class LocalPool:
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
-                    worker = self._idle.pop() if self._idle and not apart else _start_worker()
+                    worker = self._idle.pop() if self._idle and not apart else start_worker()
                     running[worker.submit(_run_rank, tasks, waiting.pop(0))] = worker
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     worker = running.pop(done)
@@ -354,16 +300,3 @@ class LocalPool:
         for worker in (*working, *self._idle):
             worker.shutdown(cancel_futures=True)
         self._idle.clear()
-
-
-def _start_worker() -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
-    return ProcessPoolExecutor(1, context, initializer=_die_with_parent)
-
-
-def _die_with_parent() -> None:
-    """Where the kernel can: end this process when the fork server ends, which it does when its parent is gone."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

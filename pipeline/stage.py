@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+import pyarrow as pa
+
 from pipeline.config import STAGES, CorpusConfig, Model, OwnStage, Source, StageName
 from pipeline.crashes import Position
-from pipeline.documents import Counts
-from pipeline.task import Pass
+from pipeline.documents import Counts, read_schema
+from pipeline.task import DocumentPass, Pass
 
 Settings = TypeVar("Settings", bound=Model)
 MODULES = {name: f"pipeline.{name}.stage" for name in STAGES}
@@ -29,7 +31,8 @@ class Build(Generic[Settings]):
     base: folder against which relative paths are meant; inputs: parquet files of the stage before, in order (none for
     `extract`, which reads `sources`); workdir: the folder to fill, in which hidden names are scratch; published: the
     folder that it becomes, with an earlier result where there is one; crashed: documents of the sources to leave out
-    (`extract`; in other stages `inputs` no longer holds them).
+    (`extract`; in other stages `inputs` no longer holds them); texts: for each input the file that has its texts, where
+    the stage shall leave them out; schema: columns of the inputs, where they are not written yet.
     """
 
     settings: Settings
@@ -41,6 +44,14 @@ class Build(Generic[Settings]):
     fingerprint: str
     published: Path | None = None
     crashed: tuple[Position, ...] = ()
+    texts: tuple[Path, ...] = ()
+    schema: pa.Schema | None = None
+
+    def input_schema(self) -> pa.Schema:
+        """Columns of the inputs."""
+        if self.schema is not None:
+            return self.schema
+        return read_schema(self.inputs[0]) if self.inputs else pa.schema([])
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,8 @@ class Stage(Generic[Settings]):
     one before it wrote; files: outside the run that decide the output (a model, a list), hashed by content; manifest:
     fields that it adds to its manifest; decided_by: what else of the recipe decides its output, merged over its own
     settings; manifest_only: settings that decide its manifest alone; check: raises PipelineError for counts that hide
-    a mistake.
+    a mistake; single: its one pass, where it looks at one document at a time: it may then run while the stage before it
+    writes those documents (`pipeline.task`). None where its settings ask for other passes, too.
     """
 
     name: str
@@ -64,6 +76,7 @@ class Stage(Generic[Settings]):
     decided_by: Callable[[CorpusConfig], dict[str, Any]] = lambda config: {}
     manifest_only: tuple[str, ...] = ()
     check: Callable[[Build[Settings], Counts], None] = lambda build, counts: None
+    single: Callable[[Build[Settings]], DocumentPass | None] = lambda build: None
 
 
 def load_stage(chosen: StageName | OwnStage) -> Stage[Any]:

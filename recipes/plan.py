@@ -43,22 +43,25 @@ LOGIT_ROWS_ELEMENTS = 1 << 22  # trainer.loss.CHUNK_ELEMENTS, which cannot be im
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Expected kept documents of a stage, bytes of their text, and the stage's core-seconds."""
+    """Expected kept documents of a stage, bytes of their text, its core-seconds, bytes of text read and written."""
 
     stage: str
     documents: float
     bytes: float
     core_seconds: float
+    text_read: float
+    text_written: float
 
 
 @dataclass(frozen=True)
 class CorpusPlan:
     """Stages in order; tokens and bytes of the shards, 0 where the measured run made none.
 
-    scale: planned input bytes over measured ones.
+    text: bytes of text that the first stage extracts or reads; scale: planned input bytes over measured ones.
     """
 
     scale: float
+    text: float
     stages: list[StagePlan]
     tokens: float
     shard_bytes: float
@@ -66,28 +69,30 @@ class CorpusPlan:
 
 def plan_corpus(config: CorpusConfig, measured: RunFolder, scale: float) -> CorpusPlan:
     """Plan `config` from a measured run of the same stages, on `scale` times that run's input."""
-    seconds = core_seconds(measured)
+    seconds, built = core_seconds(measured), measured.built
     stages = [
         StagePlan(
             name,
             documents=stage.stats["documents_kept"] * scale,
             bytes=stage.stats["bytes_kept"] * scale,
             core_seconds=seconds.get(name, 0.0) * scale,
+            text_read=built.get(name, {}).get("text_read", 0) * scale,
+            text_written=built.get(name, {}).get("text_written", 0) * scale,
         )
         for name, stage in measured.stages.items()
         if name in config.stages
     ]
+    text = next(iter(measured.stages.values())).stats["bytes_in"] * scale if measured.stages else 0.0
     shards = measured.stages.get("tokenize")
     if shards is None:
-        return CorpusPlan(scale, stages, tokens=0, shard_bytes=0)
+        return CorpusPlan(scale, text, stages, tokens=0, shard_bytes=0)
     size = sum(entry["bytes"] for entry in shards.manifest["files"].values())
-    return CorpusPlan(scale, stages, tokens=shards.stats.get("tokens", 0) * scale, shard_bytes=size * scale)
+    return CorpusPlan(scale, text, stages, tokens=shards.stats.get("tokens", 0) * scale, shard_bytes=size * scale)
 
 
 def core_seconds(run: RunFolder) -> dict[str, float]:
-    """Seconds times workers of each stage the last time it was built, from the run's log."""
-    built = (entry for entry in run.log if entry.get("event") == "stage")
-    return {entry["stage"]: entry["seconds"] * min(entry["workers"], entry["tasks"]) for entry in built}
+    """Seconds of work of each stage's tasks the last time it was built."""
+    return {name: entry["core_seconds"] for name, entry in run.built.items() if "core_seconds" in entry}
 
 
 def mixture(shards: Path, tokens: int) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ SLOW = (
     "pipeline/test_crashes.py",
     "pipeline/test_executors.py",
     "pipeline/test_own_stage.py",
+    "pipeline/test_texts_once.py",
     "pipeline/tokenize/test_pack.py",
     "recipes/test_plan.py",
     "scale",

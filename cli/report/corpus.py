@@ -6,9 +6,11 @@ Counts by stage are exact (stats.json); all others come from bounded samples, sc
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cli.contents import read_group, read_sample, sample_groups
@@ -211,10 +213,18 @@ def _length_counts(stage: Stage) -> Counter[int]:
     counts: Counter[int] = Counter()
     groups, total = sample_groups(stage.data)
     for path, number in groups:
-        sizes = pc.binary_length(read_group(path, number, ["text"])["text"]).to_numpy()
+        sizes = np.array(_sizes(path, number)[0].to_pylist())
         counts.update(np.log2(np.maximum(sizes, 1)).astype(int).tolist())
     scale = total / max(sum(counts.values()), 1)
     return Counter({power: round(count * scale) for power, count in counts.items()})
+
+
+def _sizes(path: Path, number: int, *more: str) -> tuple[pa.ChunkedArray, pa.Table]:
+    """Bytes of the texts of a row group, and the columns `more`."""
+    table = read_group(path, number, ["bytes", *more])
+    if "bytes" in table.column_names:
+        return table["bytes"], table
+    return pc.binary_length(read_group(path, number, ["text"])["text"]), table
 
 
 def _size_label(power: int) -> str:
@@ -265,10 +275,9 @@ def _bytes_per_word(run: RunFolder) -> dict[str, float]:
     sizes: Counter[str] = Counter()
     words: Counter[str] = Counter()
     for path, number in sample_groups(run.stages["quality"].data)[0]:
-        table = read_group(path, number, ["text", "words", "language"])
+        lengths, table = _sizes(path, number, "words", "language")
         if not {"words", "language"}.issubset(table.column_names):
             return {}
-        lengths = pc.binary_length(table["text"])
         for language, size, count in zip(
             *(column.to_pylist() for column in (table["language"], lengths, table["words"])), strict=True
         ):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cli.contents import read_recipe, read_sample
+from cli.contents import Sample, read_recipe, read_sample
 from cli.report.page import Block, Figure, Table, axis, sampled
 from common.runfolder import RunFolder, Stage
 from pipeline.config import QualityConfig
@@ -25,11 +25,18 @@ def signal_histograms(run: RunFolder) -> list[Block]:
     figures: list[Block] = []
     if language := run.stages.get("language"):
         threshold = float(read_recipe(run).get("language", {}).get("threshold", 0.65))
-        figures += _histogram(language, "language_score", [(threshold, f"language.threshold ≥ {threshold:g}")])
+        lines = [(threshold, f"language.threshold ≥ {threshold:g}")]
+        figures += _histogram(_sides(language, ["language_score"]), "language_score", lines)
     if quality := run.stages.get("quality"):
-        for signal, lines in _thresholds(run).items():
-            figures += _histogram(quality, signal, lines)
+        thresholds = _thresholds(run)
+        sides = _sides(quality, list(thresholds))
+        for signal, lines in thresholds.items():
+            figures += _histogram(sides, signal, lines)
     return figures
+
+
+def _sides(stage: Stage, columns: list[str]) -> dict[str, Sample]:
+    return {"kept": read_sample(stage.data, columns), "dropped": read_sample(stage.dropped, columns)}
 
 
 def _thresholds(run: RunFolder) -> dict[str, list[tuple[float, str]]]:
@@ -48,8 +55,7 @@ def _thresholds(run: RunFolder) -> dict[str, list[tuple[float, str]]]:
     return dict(sorted(thresholds.items(), key=lambda item: -drops[item[0]]))
 
 
-def _histogram(stage: Stage, signal: str, lines: Sequence[tuple[float, str]]) -> list[Block]:
-    sides = {"kept": read_sample(stage.data, [signal]), "dropped": read_sample(stage.dropped, [signal])}
+def _histogram(sides: dict[str, Sample], signal: str, lines: Sequence[tuple[float, str]]) -> list[Block]:
     values = {
         side: np.array([value for value in sample.column(signal) if value is not None], np.float64)
         for side, sample in sides.items()

@@ -148,21 +148,17 @@ class Prices:
     gpu: float | None = None
 
 
-def stage_times(run: RunFolder) -> dict[str, Row]:
-    """The newest log entry of each stage."""
-    return {row["stage"]: row for row in run.log if row.get("event") == "stage"}
-
-
 def stage_times_and_cost(run: RunFolder, prices: Prices) -> list[Block]:
     """Time, workers, worker-hours and cost of each stage, by document and by billion tokens of the result."""
     tokens = next((stage.stats.get("tokens") for stage in run.stages.values() if stage.stats.get("tokens")), None)
     rows: list[list[Any]] = []
-    for name, entry in stage_times(run).items():
+    for name, entry in run.built.items():
         stage = run.stages.get(name)
         seconds, workers = entry["seconds"], entry.get("workers", 1)
         cores = seconds * workers / 3600
         read = stage.stats.get("documents_in") if stage else None
-        rate = read / (seconds * workers) if read and seconds else None
+        busy = entry.get("core_seconds", seconds * workers)
+        rate = read / busy if read and busy else None
         per_tokens = cores / tokens * 1e9 if tokens else None
         rows.append([name, duration(seconds), entry.get("tasks"), workers, cores, rate, per_tokens])
     trained = run.records("train")

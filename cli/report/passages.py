@@ -49,12 +49,18 @@ def dropped_samples(run: RunFolder) -> list[Block]:
         (count, name, stage) for stage in run.stages.values() for name, count in stage.stats.get("dropped", {}).items()
     ]
     drops.sort(key=lambda drop: (-drop[0], drop[1]))
+    del drops[RULES:]
+    found: dict[tuple[str, str], list[Row]] = {}
+    nearest: dict[str, Text] = {}
+    for stage in {stage.name: stage for *_, stage in drops}.values():
+        rules = [name for _, name, of in drops if of is stage]
+        for row in find_rows(stage.dropped, "rule", rules, DROPPED_COLUMNS, PER_RULE):
+            found.setdefault((stage.name, row["rule"]), []).append(row)
+        nearest |= _nearest(stage, [name for name in rules if name in _RULES])
     blocks: list[Block] = []
-    for number, (count, name, stage) in enumerate(drops[:RULES]):
-        rows = find_rows(stage.dropped, "rule", {name}, DROPPED_COLUMNS, PER_RULE)
-        items = [_dropped_text(row, name) for row in rows]
-        if (near := _nearest(stage, name)) is not None:
-            items.append(near)
+    for number, (count, name, stage) in enumerate(drops):
+        items = [_dropped_text(row, name) for row in found.get((stage.name, name), [])]
+        items += [nearest[name]] if name in nearest else []
         blocks.append(Texts(f"{name}: {count:,} dropped by {stage.name}", items, opened=number == 0))
     return blocks
 
@@ -73,24 +79,25 @@ def _passage(row: Row, facts: str, label: str, signal: str) -> Text:
     return Text(clean(row["url"] or row["path"], 120), facts, [column] if text.strip() else [])
 
 
-def _nearest(stage: Stage, rule: str) -> Text | None:
-    """The kept document whose value is nearest to the rule's published threshold."""
-    if rule not in _RULES:
-        return None
-    signal, _, threshold = _RULES[rule]
-    best: tuple[float, Any, int, int] | None = None
+def _nearest(stage: Stage, rules: list[str]) -> dict[str, Text]:
+    """For each rule the kept document whose value is nearest to its published threshold."""
+    best: dict[str, tuple[float, Any, int, int]] = {}
     for path, number in sample_groups(stage.data)[0]:
-        table = read_group(path, number, [signal])
-        if not table.num_columns:
-            return None
-        for index, value in enumerate(table[signal].to_pylist()):
-            if value is not None and (best is None or abs(value - threshold) < best[0]):
-                best = (abs(value - threshold), path, number, index)
-    if best is None:
-        return None
-    row = read_group(best[1], best[2], [*COLUMNS, signal]).take([best[3]]).to_pylist()[0]
-    facts = f"value {row[signal]:.4g}, published threshold {threshold:g}"
-    return _passage(row, facts, "kept, the nearest to the threshold", signal)
+        table = read_group(path, number, list(dict.fromkeys(_RULES[rule].signal for rule in rules)))
+        for rule in rules:
+            signal, _, threshold = _RULES[rule]
+            if signal in table.column_names and table.num_rows > table[signal].null_count:
+                distances = np.abs(np.array(table[signal].to_pylist(), np.float64) - threshold)
+                index = int(np.nanargmin(distances))
+                if rule not in best or distances[index] < best[rule][0]:
+                    best[rule] = (float(distances[index]), path, number, index)
+    texts = {}
+    for rule, (_, path, number, index) in best.items():
+        signal, _, threshold = _RULES[rule]
+        row = read_group(path, number, [*COLUMNS, signal], [index]).to_pylist()[0]
+        facts = f"value {row[signal]:.4g}, published threshold {threshold:g}"
+        texts[rule] = _passage(row, facts, "kept, the nearest to the threshold", signal)
+    return texts
 
 
 def fragments(text: str, marked: Iterable[tuple[int, int]], limit: int, context: int = 200) -> list[Fragment]:
@@ -197,7 +204,7 @@ def _spread_rows(groups: list[Any], columns: list[str], wanted: int = 40) -> lis
     for path, number in groups[:: max(1, len(groups) // 8)]:
         table = read_group(path, number, columns)
         step = max(1, table.num_rows * 8 // wanted)
-        rows += table.take(list(range(0, table.num_rows, step))).to_pylist()
+        rows += [table.slice(row, 1).to_pylist()[0] for row in range(0, table.num_rows, step)]
     return rows
 
 

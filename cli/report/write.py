@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cli.contents import read_recipe
-from cli.report import corpus, learning, passages
+from cli.report import corpus, learning, passages, workload
 from cli.report.histograms import signal_histograms
-from cli.report.learning import Prices, stage_times
+from cli.report.learning import Prices
 from cli.report.page import Block, Figure, Section, Table, averaged, axis, lines, render
 from cli.terminal import duration, megabytes
 from common.files import write_atomically
@@ -63,7 +63,7 @@ def sections(run: RunFolder, prices: Prices = NO_PRICES) -> list[Section]:
         section("completions", "Samples by checkpoint", completions, learning.prompt_completions),
         section("ledger", "Ledger", "Faults, skips, resumptions and warnings.", learning.events),
         section("environment", "Environment and recipe", "", learning.environment, learning.recipe_text),
-        section("times", "Times and cost", "", times),
+        section("times", "Times and cost", "", times, workload.busy_workers, workload.text_volumes),
     ]
 
 
@@ -89,7 +89,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         pairs.append(("validation loss", f"{evaluations[-1]['loss']:.3f}"))
         if "bits_per_byte" in evaluations[-1]:
             pairs.append(("bits per byte", f"{evaluations[-1]['bits_per_byte']:.3f}"))
-    if times := stage_times(run):
+    if times := run.built:
         pairs.append(("corpus took", duration(sum(row["seconds"] for row in times.values()))))
     return pairs
 
@@ -134,7 +134,7 @@ def compared_stages(runs: Sequence[RunFolder]) -> list[Block]:
     if not stages:
         return []
     names = unique_names(runs)
-    times = [stage_times(run) for run in runs]
+    times = [run.built for run in runs]
     rows: list[list[Any]] = []
     for stage in stages:
         kept = [run.stages[stage].stats["documents_kept"] if stage in run.stages else None for run in runs]

@@ -135,7 +135,7 @@ def _write_segment(folder: Path, pieces: Iterator[Columns], hasher: MinHasher, s
     with ExitStack() as stack:
         if settings.verify_by == "exact":
             files = [folder / "shingles.bin"]
-            shingles = stack.enter_context(atomic_file(files[0]))
+            shingles = stack.enter_context(atomic_file(files[0], durable=False))
         for piece in pieces:
             if files:
                 shingles.write(piece.pop("shingles").tobytes())
@@ -256,7 +256,7 @@ def open_indexes(settings: DedupConfig, base: Path, made_with: dict[str, Any]) -
 
 def write_index(path: Path, parts: Iterator[dict[str, Any]]) -> Path:
     """Write an index file from parts with the columns id, url, exact, scope, signature and perhaps shingles."""
-    with atomic_file(path) as file:
+    with atomic_file(path, durable=False) as file:
         writer = None
         for part in parts:
             table = pa.table(

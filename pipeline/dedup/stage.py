@@ -105,7 +105,7 @@ class DedupPass(DocumentPass):
     """Keeps each cluster's survivor, cuts recurring lines, and writes the index of what is kept."""
 
     def __init__(self, build: Build[DedupConfig], table: Table, line_tasks: int) -> None:
-        super().__init__("dedup", build.workdir, build.inputs, ADDED)
+        super().__init__("dedup", build.workdir, build.inputs, ADDED, build.texts)
         self.build, self.table, self.line_tasks = build, table, line_tasks
 
     def open(self, rank: int) -> DedupJudge:

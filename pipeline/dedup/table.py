@@ -113,14 +113,14 @@ def partition_slice(keys: U64, number: int, partitions: int) -> tuple[slice, Any
 
 def save_array(path: Path, array: Array) -> Path:
     """Write a .npy file atomically; returns its path."""
-    with atomic_file(path) as file:
+    with atomic_file(path, durable=False) as file:
         np.save(file, array)
     return path
 
 
 def save_strings(path: Path, columns: dict[str, list[str]]) -> Path:
     """Write text columns as parquet, atomically; returns the path."""
-    with atomic_file(path) as file:
+    with atomic_file(path, durable=False) as file:
         pq.write_table(pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}), file)
     return path
 

@@ -31,7 +31,7 @@ from pipeline.extract.urls import domain_of, list_files, read_rules
 from pipeline.kernels.html.fast import WEIGHTS
 from pipeline.read import Input, RawDocument, list_inputs, plan_tasks, read_documents
 from pipeline.stage import Build, Stage
-from pipeline.task import Pass, Task, TaskReport, Verdict, VerdictWriter
+from pipeline.task import Pass, Task, TaskReport, Verdict, VerdictWriter, follow
 
 MAX_NAMED = 1000  # files in stats.json that no reader takes
 _READY = {"text/plain", "text/markdown"}
@@ -159,25 +159,38 @@ class ExtractPass(SourcePass):
         self.unread = unread
 
     def process(self, rank: int, task: Task) -> TaskReport:
-        settings, total, done = self.settings, self.weight(rank), 0.0
+        settings = self.settings
         seconds = settings.isolate_seconds
         isolation = nullcontext() if seconds is None else IsolatedExtractor(settings.extractor, seconds)
         skipped: Counter[str] = Counter()
         with VerdictWriter.open(self.workdir, "extract", rank, BASE_SCHEMA) as writer, isolation as isolated:
             extraction = _Extraction(settings, self._domains_before(rank), isolated)
-            batch = _Batch(writer)
-            for item in self.inputs[rank]:
-                for raw in self.read(item, task, skipped):
-                    batch.add(*extraction.extract(item, raw, self.refuse(raw)))
-                    if batch.is_full():
-                        within = min(raw.offset, item.size) if item.source.type == "warc" else 0
-                        task.beat(*batch.write(), (done + within) / total)
-                done += item.size
-            task.beat(*batch.write(), 1.0)
+            ahead = follow(
+                self.ahead, rank, BASE_SCHEMA, self._written(rank, task, extraction, _Batch(writer), skipped)
+            )
         counts = {"extracted_by": extraction.ways, "skipped_records": skipped}
         if rank == 0:
             counts["skipped_files"] = Counter(self.unread)
-        return TaskReport(writer.counts | {name: dict(sorted(of.items())) for name, of in counts.items()}, writer.files)
+        report = writer.report(TaskReport({name: dict(sorted(of.items())) for name, of in counts.items()}))
+        report.ahead = ahead
+        return report
+
+    def kept_schema(self) -> pa.Schema:
+        return BASE_SCHEMA
+
+    def _written(
+        self, rank: int, task: Task, extraction: _Extraction, batch: _Batch, skipped: Counter[str]
+    ) -> Iterator[pa.Table]:
+        """Extract and write the documents of a task; yields those kept."""
+        total, done = self.weight(rank), 0.0
+        for item in self.inputs[rank]:
+            for raw in self.read(item, task, skipped):
+                batch.add(*extraction.extract(item, raw, self.refuse(raw)))
+                if batch.is_full():
+                    within = min(raw.offset, item.size) if item.source.type == "warc" else 0
+                    yield batch.write(task, (done + within) / total)
+            done += item.size
+        yield batch.write(task, 1.0)
 
     def _domains_before(self, rank: int) -> Counter[str]:
         domains: Counter[str] = Counter()
@@ -216,6 +229,7 @@ class _Extraction:
             "media_type": raw.media_type,
             "charset": charset,
             "charset_from": basis,
+            "bytes": None,  # entered with the text
             "metadata": storable(json.dumps(raw.metadata, sort_keys=True, ensure_ascii=False, default=str)),
         }
         return row, verdict
@@ -265,14 +279,13 @@ class _Batch:
     def is_full(self) -> bool:
         return len(self.rows) == BATCH_ROWS or self.characters > BATCH_BYTES
 
-    def write(self) -> tuple[int, int]:
-        """Write the documents and forget them. Returns their number and their bytes of text."""
-        if not self.rows:
-            return 0, 0
+    def write(self, task: Task, fraction: float) -> pa.Table:
+        """Write the documents and forget them. Returns those kept. fraction: of the task that is then done."""
         table = pa.Table.from_pylist(self.rows, schema=BASE_SCHEMA)
-        self.writer.write(table, self.verdicts)
+        kept = self.writer.write(table, self.verdicts)
         self.rows, self.verdicts, self.characters = [], [], 0
-        return table.num_rows, text_bytes(table)
+        task.beat(table.num_rows, text_bytes(table), fraction)
+        return kept
 
 
 _LIBRARIES = ("resiliparse", "fastwarc", "warcio", "trafilatura", "pyarrow")

@@ -28,7 +28,12 @@ ADDED = (
 
 def passes(build: Build[LanguageConfig]) -> Iterator[Pass]:
     """One pass, a task for each input file."""
-    yield LanguagePass(build)
+    yield single(build)
+
+
+def single(build: Build[LanguageConfig]) -> LanguagePass:
+    """The one pass."""
+    return LanguagePass(build)
 
 
 def files(settings: LanguageConfig, base: Path) -> list[Path]:
@@ -40,7 +45,7 @@ class LanguagePass(DocumentPass):
     """Identifies and filters."""
 
     def __init__(self, build: Build[LanguageConfig]) -> None:
-        super().__init__("language", build.workdir, build.inputs, ADDED)
+        super().__init__("language", build.workdir, build.inputs, ADDED, build.texts)
         self.settings = build.settings
         self.model = str(files(build.settings, build.base)[0])
 
@@ -81,4 +86,4 @@ class LanguageJudge(Judge):
         return None
 
 
-STAGE = Stage("language", __name__, ("numba", "pyarrow"), passes, files)
+STAGE = Stage("language", __name__, ("numba", "pyarrow"), passes, files, single=single)

@@ -43,7 +43,12 @@ from pipeline.task import DocumentPass, Judge, Pass, Verdict, Verdicts
 
 def passes(build: Build[OwnStage]) -> Iterator[Pass]:
     """One pass, a task for each input file."""
-    yield OwnPass(build)
+    yield single(build)
+
+
+def single(build: Build[OwnStage]) -> OwnPass:
+    """The one pass."""
+    return OwnPass(build)
 
 
 def files(settings: OwnStage, base: Path) -> list[Path]:
@@ -57,7 +62,7 @@ class OwnPass(DocumentPass):
     """Runs the user's code, loaded anew in each task so that no state of other tasks decides anything."""
 
     def __init__(self, build: Build[OwnStage]) -> None:
-        super().__init__(build.settings.name, build.workdir, build.inputs)
+        super().__init__(build.settings.name, build.workdir, build.inputs, texts=build.texts)
         self.file = files(build.settings, build.base)[0].resolve()
 
     def open(self, rank: int) -> Judge:
@@ -155,4 +160,4 @@ def _take_text(texts: list[str], i: int, text: Any, name: str) -> Verdict | None
     return None
 
 
-STAGE = Stage("own", __name__, ("datatrove", "pyarrow"), passes, files)
+STAGE = Stage("own", __name__, ("datatrove", "pyarrow"), passes, files, single=single)

@@ -61,7 +61,8 @@ def _repeated(text: str, parts: Iterable[re.Match[str]]) -> Span:
 def _ngram(text: str, n: int, *, most: bool) -> Span:
     """The most frequent n-gram, or the first that occurred before."""
     starts, lengths, _, hashes, _ = tokenize(*code_points([text]))
-    grams = [tuple(hashes[i : i + n].tolist()) for i in range(len(hashes) - n + 1)]
+    values = hashes.tolist()
+    grams = list(zip(*(values[i:] for i in range(n)), strict=False))
     counts = Counter(grams)
     wanted = counts.most_common(1)[0][0] if most and grams else None
     seen: set[tuple[int, ...]] = set()

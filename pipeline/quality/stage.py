@@ -1,11 +1,11 @@
 """Stage `quality`: signals and scores of every document, then rules, masking and decontamination.
 
-The first pass measures; it takes its columns over from the published stage where nothing that decides them changed, so
-a changed threshold recomputes no signal. Where a classifier keeps a share of the documents, a pass of one task finds
-the lowest score kept. The last pass decides. Adds a float column per signal, `<name>_score` (and `<name>_bin`) per
-classifier, `failed_rules` and `masked`. A drop names the first failing rule with its value and threshold; `detail`
-lists all failing rules with theirs. Signals describe the text as it came in; C4's line edits and masking change the
-text of kept documents afterwards.
+One pass measures and decides. It takes its columns over from the published stage where nothing that decides them
+changed, so a changed threshold recomputes no signal. Where a classifier keeps a share of the documents, a pass before
+it measures, and one of a single task finds the lowest score kept. Adds a float column per signal, `<name>_score` (and
+`<name>_bin`) per classifier, `failed_rules` and `masked`. A drop names the first failing rule with its value and
+threshold; `detail` lists all failing rules with theirs. Signals describe the text as it came in; C4's line edits and
+masking change the text of kept documents afterwards.
 """
 
 from __future__ import annotations
@@ -36,13 +36,23 @@ _LANGUAGE_SCORE = "language_score"
 
 
 def passes(build: Build[QualityConfig]) -> Iterator[Pass]:
-    """Measure, then decide; a task for each input file."""
+    """Measure and decide, a task for each input file; where scores are cut, measure and find the cuts first."""
+    if one := single(build):
+        yield one
+        return
     _check_own_rules(build)
     yield MeasurePass(build)
     cut = CutPass(build)
-    if cut.shares:
-        yield cut
-    yield DecidePass(build, cut.total("notes") if cut.shares else {})
+    yield cut
+    yield DecidePass(build, cut.total("notes"))
+
+
+def single(build: Build[QualityConfig]) -> DecidePass | None:
+    """The one pass, where no share of the documents is kept by score."""
+    if any(model.keep is not None for model in build.settings.models.values()):
+        return None
+    _check_own_rules(build)
+    return DecidePass(build, None)
 
 
 def files(settings: QualityConfig, base: Path) -> list[Path]:
@@ -70,37 +80,17 @@ def languages_of(table: pa.Table) -> list[str]:
     return table["language"].to_pylist() if "language" in table.column_names else ["en"] * table.num_rows
 
 
-class MeasurePass(FilesPass):
-    """Writes the signals and scores of one input file, without the texts: .columns/NNNNN.parquet."""
+class Measurement:
+    """How a build measures documents. names: of the columns; earlier: the published stage that has them already."""
 
     def __init__(self, build: Build[QualityConfig]) -> None:
-        super().__init__("measure", build.workdir, [[path] for path in build.inputs])
         self.settings, self.base = build.settings, build.base
         self.names = _names(build)
         self.earlier = _earlier(build)
 
-    def process(self, rank: int, task: Task) -> TaskReport:
-        path = _columns_file(self.workdir, rank)
-        known = self._known(rank)
-        models = [Classifier(self.base / m.path, m.label) for m in self.settings.models.values()] if not known else []
-        schema = pa.schema([(name, pa.float64()) for name in self.names])
-        with atomic_file(path) as file, pq.ParquetWriter(file, schema) as writer:
-            for table in self.read(rank, task):
-                if known:
-                    rows = [known[document] for document in table["id"].to_pylist()]
-                    columns = dict(zip(self.names, np.array(rows, np.float64).T, strict=True))
-                else:
-                    columns = self._measure(table, models)
-                writer.write_table(pa.table(columns, schema))
-        return TaskReport(files=[path])
-
-    def _measure(self, table: pa.Table, models: list[Classifier]) -> dict[str, Any]:
-        texts = table["text"].to_pylist()
-        # The kernels take CR for a character, as the reference does; here CRLF ends a line, too.
-        columns = signals([text.replace("\r\n", "\n") for text in texts], language=languages_of(table))
-        scores = {f"{name}_score": model.score(texts) for name, model in zip(self.settings.models, models, strict=True)}
-        given = {name: table[name].to_numpy() for name in {_LANGUAGE_SCORE} & set(self.names)}
-        return columns | scores | given
+    def open(self, rank: int) -> Measurer:
+        """For the documents of input file `rank`."""
+        return Measurer(self, self._known(rank))
 
     def _known(self, rank: int) -> dict[str, list[float]]:
         """{document id: columns} from the published stage, empty where they must be computed."""
@@ -112,6 +102,54 @@ class MeasurePass(FilesPass):
             values = zip(*(table[name].to_pylist() for name in self.names), strict=True)
             known |= dict(zip(table["id"].to_pylist(), values, strict=True))
         return known
+
+
+class Measurer:
+    """Signals and scores of documents; known: those that need no measuring."""
+
+    def __init__(self, of: Measurement, known: dict[str, list[float]]) -> None:
+        self.names, self.known = of.names, known
+        chosen = of.settings.models if not known else {}
+        self.models = {name: Classifier(of.base / model.path, model.label) for name, model in chosen.items()}
+
+    def columns(self, table: pa.Table) -> dict[str, Any]:
+        if self.known:
+            rows = [self.known[document] for document in table["id"].to_pylist()]
+            return dict(zip(self.names, np.array(rows, np.float64).T, strict=True))
+        texts = table["text"].to_pylist()
+        # The kernels take CR for a character, as the reference does; here CRLF ends a line, too.
+        columns = signals([text.replace("\r\n", "\n") for text in texts], language=languages_of(table))
+        scores = {f"{name}_score": model.score(texts) for name, model in self.models.items()}
+        given = {name: table[name].to_numpy() for name in {_LANGUAGE_SCORE} & set(self.names)}
+        return columns | scores | given
+
+
+class MeasurePass(FilesPass):
+    """Writes the signals and scores of one input file, without the texts: .columns/NNNNN.parquet."""
+
+    def __init__(self, build: Build[QualityConfig]) -> None:
+        super().__init__("measure", build.workdir, [[path] for path in build.inputs])
+        self.measurement = Measurement(build)
+
+    def process(self, rank: int, task: Task) -> TaskReport:
+        path = _columns_file(self.workdir, rank)
+        measurer = self.measurement.open(rank)
+        schema = pa.schema([(name, pa.float64()) for name in self.measurement.names])
+        with atomic_file(path, durable=False) as file, pq.ParquetWriter(file, schema) as writer:
+            for table in self.read(rank, task):
+                writer.write_table(pa.table(measurer.columns(table), schema))
+        return TaskReport(files=[path])
+
+
+class MeasuredColumns:
+    """The columns that `MeasurePass` wrote for one input file, in its order."""
+
+    def __init__(self, columns: Signals) -> None:
+        self._columns, self._row = columns, 0
+
+    def columns(self, table: pa.Table) -> dict[str, Any]:
+        start, self._row = self._row, self._row + table.num_rows
+        return {name: values[start : self._row] for name, values in self._columns.items()}
 
 
 class CutPass(Pass):
@@ -140,34 +178,35 @@ class CutPass(Pass):
 
 
 class DecidePass(DocumentPass):
-    """Applies rules, cuts by score, decontaminates, edits and masks."""
+    """Applies rules, cuts by score, decontaminates, edits and masks; without `cuts` it measures first."""
 
-    def __init__(self, build: Build[QualityConfig], cuts: dict[str, float]) -> None:
+    def __init__(self, build: Build[QualityConfig], cuts: dict[str, float] | None) -> None:
         self.settings = settings = build.settings
         scores = [pa.field(name, pa.float64()) for name in (*SIGNALS, *score_columns(settings))]
         bins = [pa.field(f"{name}_bin", pa.int64()) for name, model in settings.models.items() if model.bins]
         others = [pa.field("failed_rules", pa.string()), pa.field("masked", pa.int64())]
-        super().__init__("quality", build.workdir, build.inputs, [*scores, *bins, *others])
-        self.cuts, self.base = cuts, build.base
+        super().__init__("quality", build.workdir, build.inputs, [*scores, *bins, *others], build.texts)
+        self.cuts, self.base = cuts or {}, build.base
+        self.measurement = Measurement(build) if cuts is None else None
 
     def open(self, rank: int) -> DecideJudge:
-        return DecideJudge(self, _read_columns(self.workdir, rank))
+        if self.measurement:
+            return DecideJudge(self, self.measurement.open(rank))
+        return DecideJudge(self, MeasuredColumns(_read_columns(self.workdir, rank)))
 
 
 class DecideJudge(Judge):
     """Decides on the documents of one file, in order, by their measured columns."""
 
-    def __init__(self, of: DecidePass, columns: Signals) -> None:
+    def __init__(self, of: DecidePass, measured: Measurer | MeasuredColumns) -> None:
         self.settings, self.cuts, self.added = of.settings, of.cuts, of.added
-        self.columns = columns
-        self.row = 0
+        self.measured = measured
         self.masked: Counts = {}
         paths = [of.base / path for path in of.settings.decontaminate.files]
         self.evaluations = Contamination(read_evaluations(paths), of.settings.decontaminate.ngram) if paths else None
 
     def judge(self, table: pa.Table) -> tuple[pa.Table, Verdicts]:
-        start, self.row = self.row, self.row + table.num_rows
-        columns: dict[str, Any] = {name: values[start : self.row] for name, values in self.columns.items()}
+        columns = self.measured.columns(table)
         texts = table["text"].to_pylist()
         failed = failures(self.settings, columns, languages_of(table))
         self._cut_by_score(columns, failed)
@@ -219,7 +258,7 @@ class DecideJudge(Judge):
 
 def _names(build: Build[QualityConfig]) -> list[str]:
     """Columns for rules: signals, classifiers' scores, and the language stage's score where it ran."""
-    given = read_schema(build.inputs[0]).names if build.inputs else []
+    given = build.input_schema().names
     return [*SIGNALS, *score_columns(build.settings), *({_LANGUAGE_SCORE} & set(given))]
 
 
@@ -246,7 +285,7 @@ def _measured(build: Build[QualityConfig]) -> str:
     before = read_manifest(build.inputs[0].parents[1]) if build.inputs else None
     return fingerprint(
         {
-            "inputs": before["files"] if before else None,
+            "inputs": {name: before.get(name) for name in ("fingerprint", "files")} if before else None,
             "code": [code_version("pipeline.kernels.signals.measure"), code_version("pipeline.quality.classifier")],
             "models": {
                 name: [hash_file(build.base / model.path), model.label] for name, model in build.settings.models.items()
@@ -261,4 +300,4 @@ def _earlier(build: Build[QualityConfig]) -> Path | None:
     return build.published if manifest and manifest.get("measured") == _measured(build) else None
 
 
-STAGE = Stage("quality", __name__, ("numba", "pyarrow"), passes, files, manifest)
+STAGE = Stage("quality", __name__, ("numba", "pyarrow"), passes, files, manifest, single=single)

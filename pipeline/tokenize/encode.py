@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from common.errors import PipelineError
 from common.files import atomic_file, hash_file
 from pipeline.config import TokenizeConfig, TokenizerConfig
-from pipeline.documents import Counts, add_counts, count_documents, parquet_file
+from pipeline.documents import Counts, add_counts, count_documents, parquet_file, sizes_known, text_sizes
 from pipeline.stage import Build
 from pipeline.task import FilesPass, Task, TaskReport
 from pipeline.tokenize.tokenizer import Encoder, load, train
@@ -111,8 +111,9 @@ class MeasurePass(FilesPass):
     def process(self, rank: int, task: Task) -> TaskReport:
         streams: Counter[str] = Counter()
         languages: Counter[str] = Counter()
-        for table in self.read(rank, task, ["source", "text", "language", "cluster_size"]):
-            sizes = pc.binary_length(table["text"]).to_pylist()
+        size_from = "bytes" if all(map(sizes_known, self.files[rank])) else "text"
+        for table in self.read(rank, task, ["source", size_from, "language", "cluster_size"]):
+            sizes = text_sizes(table).to_pylist()
             clusters = _column(table, "cluster_size", 1)
             keys = zip(sizes, table["source"].to_pylist(), _column(table, "language", UNKNOWN), clusters, strict=True)
             for size, source, language, cluster_size in keys:

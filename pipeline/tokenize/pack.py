@@ -160,7 +160,7 @@ class PackPass(Pass):
         for name, values in columns.items():
             table = table.append_column(name, pa.array(values, PIECES.field(name).type))
         path = self.workdir / f".scratch/pieces/{split}/{stream}/{bucket}.parquet"
-        with atomic_file(path) as file:
+        with atomic_file(path, durable=False) as file:
             pq.write_table(table.select(PIECES.names).cast(PIECES), file, compression="zstd")
         return path
 
@@ -174,7 +174,7 @@ class IndexPass(Pass):
     def process(self, rank: int, task: Task) -> TaskReport:
         streams = sorted((self.workdir / ".scratch/pieces").glob("*/*"))
         files = [self.workdir / "documents.parquet"]
-        with atomic_file(files[0]) as file, pq.ParquetWriter(file, PIECES, compression="zstd") as writer:
+        with atomic_file(files[0], durable=False) as file, pq.ParquetWriter(file, PIECES, compression="zstd") as writer:
             for stream in streams:
                 folder = self.workdir / stream.parent.name / stream.name
                 buckets = [bucket.with_suffix("").name for bucket in sorted(stream.glob("*.parquet"))]

@@ -19,7 +19,6 @@ from pipeline.quality.edits import edit_lines
 from pipeline.quality.presets import PRESETS
 from pipeline.quality.rules import rules_for, score_cut
 from pipeline.quality.spans import offending
-from pipeline.quality.stage import MeasurePass
 from tests.conftest import PROSE
 
 SPAM = "buy cheap shoes online now " * 60
@@ -218,7 +217,7 @@ def test_masking_decontamination_and_line_edits(tmp_path: Path) -> None:
 
 def test_a_changed_threshold_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(tmp_path)
-    monkeypatch.setattr(MeasurePass, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("pipeline.quality.stage.signals", lambda *_, **__: pytest.fail("measured again"))
     kept, dropped = run(tmp_path, rules={"gopher_min_words": 1})
     assert (first[1]["stub"]["rule"], dropped["stub"]["rule"]) == ("gopher_min_words", "gopher_stop_words")
     dropped |= kept
