@@ -4,8 +4,8 @@ A `Mask`, made once per forward pass and shared by the layers, says what a query
 attention; a bias (batch, 1, queries, keys) is added to the scores, on any device; `Blocks` is a bias for the kernel by
 blocks; `Bounds` lists where documents begin, for the variable-length kernels that only CUDA has. Kernels:
 
-    blocks   on a CPU, compiled: batched products around a fused softmax, by blocks of queries. It stores the
-             probabilities, half of (tokens, tokens) for each head
+    blocks   on a CPU, compiled: batched products around a fused softmax, by blocks of queries. Up to STORED tokens it
+             stores the probabilities, half of (tokens, tokens) for each head; beyond, it computes them again
     varlen   on CUDA with documents: `varlen_attn` (flash or cuDNN), which costs only what the documents do
     sdpa     otherwise: `scaled_dot_product_attention`, flash where there is no bias
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -25,10 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-# By the compute type of a compiled model on a CPU: the longest context, in tokens, at which blocks are faster than SDPA
-# and their memory is small beside the logits'.
-FASTEST = {torch.bfloat16: 1024, torch.float32: 0}
-BLOCK = 128  # queries at once there: at 256 tokens a quarter of the pairs is never computed
+# The longest context, in tokens, at which blocks are faster than SDPA on a CPU, by the compute type of the compiled
+# model. In bf16 every context that was measured; in fp32 they are not on all CPUs.
+FASTEST = {torch.bfloat16: 4096, torch.float32: 0}
+STORED = 1024  # tokens up to which blocks keep all probabilities of a layer; beyond, that memory is too much
+BLOCK = 128  # queries at once: at 256 tokens a quarter of the pairs is never computed
+BLOCKS = 8
 SHARES_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters  # not in torch 2.11
 
 
@@ -113,67 +116,84 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     if isinstance(mask, Bounds):
         return _by_document(query, key, value, mask)
     if isinstance(mask, Blocks):
-        return materialized(query, key, value, mask.bias)
+        return by_blocks(query, key, value, mask.bias, stored=query.shape[2] <= STORED)
     grouped = query.shape[1] != key.shape[1]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
 
 
-def materialized(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Causal attention that stores the probabilities, for a compiler that fuses the steps between the products.
+def by_blocks(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, stored: bool) -> Tensor:
+    """Causal attention in batched products, for a compiler that fuses the steps between them.
 
-    Arguments as in `attend`, with as many keys as queries; the bias must hide the future. The softmax is fp32; scores
-    and probabilities are stored in the type of the inputs.
+    Arguments as in `attend`, with as many keys as queries; the bias must hide the future. stored: whether the
+    probabilities are kept for the backward pass, or computed again. The softmax is fp32; scores and probabilities are
+    in the type of the inputs between the products.
     """
-    return _Materialized.apply(query, key, value, bias)  # type: ignore[no-any-return]
+    return _ByBlocks.apply(query, key, value, bias, stored)  # type: ignore[no-any-return]
 
 
-class _Materialized(torch.autograd.Function):
+class _ByBlocks(torch.autograd.Function):
     """Blocks of queries, each over the keys up to its end; backward as in FlashAttention (arXiv:2205.14135)."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[3]
-        outputs, probabilities = [], []
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, stored: bool) -> Tensor:
+        heads, kv_heads = query.shape[1], key.shape[1]
+        outputs, kept = [], []  # kept: of each block the probabilities, or the logarithms of the rows' sums
         for start, end in _query_blocks(query.shape[2]):
-            grouped = _group(query[:, :, start:end], kv_heads)
-            scores = _ungroup(grouped @ key[:, :, :end].mT, heads).float() * size**-0.5
-            weights = torch.softmax(scores + bias[:, :, start:end, :end], dim=-1).to(value.dtype)
-            probabilities.append(weights)
+            scores = _scores(query, key, bias, start, end)
+            partition = None if stored else scores.logsumexp(-1, keepdim=True)
+            weights = torch.softmax(scores, dim=-1) if partition is None else (scores - partition).exp()
+            weights = weights.to(value.dtype)
+            kept.append(weights if partition is None else partition)
             outputs.append(_ungroup(_group(weights, kv_heads) @ value[:, :, :end], heads))
         output = torch.cat(outputs, dim=2)
-        ctx.save_for_backward(query, key, value, output, *probabilities)
+        ctx.stored = stored
+        ctx.save_for_backward(query, key, value, bias, output, *kept)
         return output
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, output, *probabilities = ctx.saved_tensors
+        query, key, value, bias, output, *kept = ctx.saved_tensors
         (upstream,) = grads
         heads, kv_heads, tokens, size = query.shape[1], key.shape[1], query.shape[2], query.shape[3]
         inner = (upstream.float() * output.float()).sum(-1, keepdim=True)
         grad_query: list[Tensor] = []
         grad_key: list[Tensor] = []  # of each block of keys, summed over the blocks of queries that see it
         grad_value: list[Tensor] = []
-        for (start, end), weights in zip(_query_blocks(tokens), probabilities, strict=True):
+        for (start, end), saved in zip(_query_blocks(tokens), kept, strict=True):
+            weights = saved if ctx.stored else (_scores(query, key, bias, start, end) - saved).exp()
             part = _group(upstream[:, :, start:end], kv_heads)
             slope = _ungroup(part @ value[:, :, :end].mT, heads).float() - inner[:, :, start:end]
             slope = _group((weights.float() * slope * size**-0.5).to(query.dtype), kv_heads)
             grad_query.append(_ungroup(slope @ key[:, :, :end], heads))
-            _add_blocks(grad_key, slope.mT @ _group(query[:, :, start:end], kv_heads))
-            _add_blocks(grad_value, _group(weights, kv_heads).mT @ part)
-        return torch.cat(grad_query, dim=2), torch.cat(grad_key, dim=2), torch.cat(grad_value, dim=2), None
+            _add_blocks(grad_key, slope.mT @ _group(query[:, :, start:end], kv_heads), tokens)
+            _add_blocks(grad_value, _group(weights.to(query.dtype), kv_heads).mT @ part, tokens)
+        return torch.cat(grad_query, dim=2), torch.cat(grad_key, dim=2), torch.cat(grad_value, dim=2), None, None
 
 
-def _add_blocks(sums: list[Tensor], gradient: Tensor) -> None:
+def _scores(query: Tensor, key: Tensor, bias: Tensor, start: int, end: int) -> Tensor:
+    """Scores of a block of queries over the keys up to its end, fp32, hidden ones -inf."""
+    grouped = _group(query[:, :, start:end], key.shape[1])
+    scores = _ungroup(grouped @ key[:, :, :end].mT, query.shape[1]).float() * query.shape[3] ** -0.5
+    return scores + bias[:, :, start:end, :end]
+
+
+def _add_blocks(sums: list[Tensor], gradient: Tensor, tokens: int) -> None:
     """Add a gradient (batch, kv_heads, keys, head_dim) to those of its blocks of keys, the last of which is new.
 
     Not padded and added: what torch 2.15 compiles for two or three padded blocks gave NaN on a CPU with AMX.
     """
-    *parts, new = torch.split(gradient, BLOCK, dim=2)
+    *parts, new = torch.split(gradient, _block(tokens), dim=2)
     sums[:] = [total + part for total, part in zip(sums, parts, strict=True)] + [new]
 
 
+def _block(tokens: int) -> int:
+    """Queries in a block: BLOCK, of long contexts more, so that there are at most BLOCKS blocks to compile."""
+    return BLOCK * math.ceil(tokens / (BLOCK * BLOCKS))
+
+
 def _query_blocks(tokens: int) -> list[tuple[int, int]]:
-    return [(start, min(start + BLOCK, tokens)) for start in range(0, tokens, BLOCK)]
+    size = _block(tokens)
+    return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
 
 
 def _group(tensor: Tensor, kv_heads: int) -> Tensor:

@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100
-CHUNK_ELEMENTS = 1 << 22  # logits alive at once, but never fewer than 256 rows
+CHUNK_ELEMENTS = 1 << 22  # logits alive at once, but never fewer than CHUNK_ROWS rows
+CHUNK_ROWS = 1024  # fewer would pass over the weight and its gradient, larger than any cache, too often
 CHUNK_ELEMENTS_CUDA = 1 << 28  # large products keep a GPU busy
 
 
@@ -47,7 +48,7 @@ def linear_cross_entropy(
     without z-loss, (rows,) fp32, 0 where ignored, without gradient.
     """
     elements = CHUNK_ELEMENTS_CUDA if hidden.is_cuda else CHUNK_ELEMENTS
-    rows = chunk or max(256, elements // weight.shape[0])
+    rows = chunk or max(CHUNK_ROWS, elements // weight.shape[0])
     return _LinearCrossEntropy.apply(  # type: ignore[no-any-return]
         hidden, weight, targets, scale, z_loss, rows, compiled, torch.is_grad_enabled(), copy
     )

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from tests.trainer.conftest import small_model
-from trainer.attention import document_bias, document_bounds, materialized
+from trainer.attention import by_blocks, document_bias, document_bounds
 from trainer.config import RopeScaling
 from trainer.model import Cache, Transformer
 
@@ -176,8 +176,9 @@ def test_bf16_computes_in_bf16_over_fp32_weights() -> None:
     torch.testing.assert_close(loss, reference, atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_materialized_attention_is_attention(kv_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_by_blocks_is_attention(kv_heads: int, stored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Output and gradients, with blocks that do not divide the context, two documents and grouped heads."""
     monkeypatch.setattr("trainer.attention.BLOCK", 7)
     generator = torch.Generator().manual_seed(4)
@@ -185,7 +186,7 @@ def test_materialized_attention_is_attention(kv_heads: int, monkeypatch: pytest.
     key, value = (torch.randn(2, kv_heads, 16, 8, generator=generator, requires_grad=True) for _ in range(2))
     upstream = torch.randn(2, 4, 16, 8, generator=generator)
     bias = document_bias(torch.tensor([[0] * 6 + [1] * 10, [0] * 16]), torch.float32)
-    found = materialized(query, key, value, bias)
+    found = by_blocks(query, key, value, bias, stored)
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, enable_gqa=True)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     for ours, theirs in zip(
