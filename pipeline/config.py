@@ -97,6 +97,17 @@ class LanguageConfig(Model):
     )
 
 
+class Substrings(Model):
+    """Cut passages that occur more than once, across documents and within one."""
+
+    min_bytes: Annotated[int, Field(ge=8)] = Field(
+        500, description="shortest passage that is cut, in UTF-8 bytes (Dolma 3: 500; Lee et al. 2021: 50 tokens)"
+    )
+    keep: Literal["one", "none"] = Field(
+        "one", description="one: the first copy stays; none: every copy is cut that does not overlap another"
+    )
+
+
 class DedupConfig(Model):
     """Exact, then MinHash-LSH near-duplicates, verified pair by pair."""
 
@@ -125,6 +136,9 @@ class DedupConfig(Model):
     )
     line_documents: Annotated[int, Field(ge=2)] | None = Field(
         None, description="cut a line that this many kept documents of a site share from all of them but one"
+    )
+    substrings: Substrings | None = Field(
+        None, description="cut passages that kept documents share, byte for byte; default: none"
     )
     partition_bytes: Count = Field(
         64_000_000, description="memory of one join task, about; fixes the number of join tasks"
