@@ -126,11 +126,8 @@ class Passages:
     def hashes(self, starts: I64, ends: I64) -> U64:
         """uint64 (spans,): a hash of the bytes from each start up to its end."""
         out = np.empty(len(starts), np.uint64)
-        order = np.argsort(starts)  # a block then lies in few segments
-        for low, high in self._blocks((ends - starts)[order]):
-            some = order[low:high]
-            bounds = _bounds(ends[some] - starts[some])
-            out[some] = hash_spans(self._read(starts[some], bounds), bounds)
+        for segment, positions, local in self._by_segment(starts):
+            out[positions] = hash_spans(self._text(segment), local, local + (ends - starts)[positions])
         return out
 
     def equal(self, starts: I64, others: I64, sizes: I64) -> Array:
@@ -156,9 +153,11 @@ class Passages:
         """The bytes from each start on, at bounds[i] to bounds[i + 1] of the result."""
         out = np.empty(int(bounds[-1]), np.uint8)
         for segment, positions, local in self._by_segment(starts):
-            text = load_array(self.folders[segment] / "text.npy", mapped=True)
-            copy_spans(np.asarray(text), local, bounds[positions], bounds[positions + 1], out)
+            copy_spans(self._text(segment), local, bounds[positions], bounds[positions + 1], out)
         return out
+
+    def _text(self, segment: int) -> Array:
+        return np.asarray(load_array(self.folders[segment] / "text.npy", mapped=True))
 
     def _by_segment(self, addresses: I64) -> Iterator[tuple[int, I64, I64]]:
         """(segment, positions in `addresses`, places within the segment) for each segment that holds some of them."""

@@ -92,16 +92,15 @@ def _winnow(
 def copy_spans(data: Array, starts: Array, into: Array, ends: Array, out: Array) -> None:
     """Copy the bytes of `data` from each start on to out[into[i]:ends[i]]."""
     for i in range(len(starts)):
-        for k in range(ends[i] - into[i]):
-            out[into[i] + k] = data[starts[i] + k]
+        out[into[i] : ends[i]] = data[starts[i] : starts[i] + ends[i] - into[i]]
 
 
 @kernel()
-def hash_spans(data: Array, bounds: Array) -> Array:
-    """uint64 (spans,): a hash of each data[bounds[i]:bounds[i + 1]]."""
-    out = np.empty(len(bounds) - 1, np.uint64)
-    for i in range(len(out)):
-        value, at, end = SEED, bounds[i], bounds[i + 1]
+def hash_spans(data: Array, starts: Array, ends: Array) -> Array:
+    """uint64 (spans,): a hash of each data[starts[i]:ends[i]]."""
+    out = np.empty(len(starts), np.uint64)
+    for i in range(len(starts)):
+        value, at, end = SEED, starts[i], ends[i]
         while at + 8 <= end:
             value = (value ^ word_at(data, at)) * PRIME
             value ^= value >> _29
