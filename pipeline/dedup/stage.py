@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import CorpusConfig, DedupConfig
 from pipeline.dedup.joins import (
@@ -208,14 +209,14 @@ class DedupJudge(Judge):
         """The table with repeated passages cut; a document of nothing else is dropped with its text as it was."""
         if not self.cutter:
             return table
-        texts = table["text"].to_pylist()
-        kept = [None if verdict else text for text, verdict in zip(texts, verdicts, strict=True)]
-        for i, rest in self.cutter.cut(nodes.start, table["id"].to_pylist(), kept).items():
-            if rest:
-                texts[i] = rest
-            else:
-                verdicts[i] = Verdict("repeated_passages")
-        return replace_texts(table, texts)
+        rest = self.cutter.cut(nodes.start, table)
+        for row, text in rest.items():
+            if not text:
+                verdicts[row] = Verdict("repeated_passages")
+        changed = {row: text for row, text in rest.items() if text}
+        mask = np.isin(np.arange(table.num_rows), list(changed))
+        texts = pc.replace_with_mask(table["text"], mask, pa.array(changed.values(), pa.string()))
+        return table.set_column(table.schema.get_field_index("text"), "text", texts)
 
     def _index_parts(self) -> Iterator[dict[str, Any]]:
         exact, kept = self.settings.verify_by == "exact", np.array(self.kept, np.int64)

@@ -175,20 +175,19 @@ class Cutter:
         self._stack = ExitStack()
         self._write = self._stack.enter_context(parquet_file(self.path, CUTS))
 
-    def cut(self, first: int, ids: list[str], texts: list[str | None]) -> dict[int, str]:
-        """What is left of the texts that lose something, by position. first: node of the first; None: not kept."""
+    def cut(self, first: int, table: pa.Table) -> dict[int, str]:
+        """What is left of the texts that lose something, by row. first: node of the first."""
         rest: dict[int, str] = {}
         rows: list[tuple[str, int, int, str]] = []
         sources: list[int] = []
-        for i, text in enumerate(texts):
-            row = first + i - self._low
-            low, high = self._cuts[row : row + 2].tolist()
-            if not text or low == high:
-                continue
-            data, begin = text.encode(), self._bounds[row]
+        at = first - self._low
+        for row in np.flatnonzero(np.diff(self._cuts[at : at + table.num_rows + 1])).tolist():
+            low, high = self._cuts[at + row : at + row + 2].tolist()
+            begin, data = self._bounds[at + row], table["text"][row].as_py().encode()
             pieces = at_characters(data, disjoint((self._spans[low:high] - [begin, begin, 0]).tolist()))
-            rest[i] = without(data, pieces)
-            rows += [(ids[i], start, end, data[start:end].decode()) for start, end, _ in pieces]
+            rest[row] = without(data, pieces)
+            name = table["id"][row].as_py()
+            rows += [(name, start, end, data[start:end].decode()) for start, end, _ in pieces]
             sources += [source for *_, source in pieces]
         self.cut_spans += len(rows)
         self.cut_bytes += sum(end - start for _, start, end, _ in rows)

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.config import DedupConfig, Substrings
 from pipeline.dedup.joins import read_clusters
@@ -26,7 +27,7 @@ from pipeline.kernels.repeats import copy_spans, equal_spans, hash_spans, winnow
 from pipeline.stage import Build
 from pipeline.task import Pass, Task, TaskReport
 
-SEGMENT_BYTES = 32 << 20
+SEGMENT_BYTES = 64 << 20
 COLUMNS = ("key", "place", "least", "greatest")
 _FOLDER = ".scratch/passages"
 
@@ -62,11 +63,12 @@ class PassagePass(Pass):
         dropped = set(clusters["node"][clusters["node"] != clusters["survivor"]].tolist())
         cuts = lines_to_cut(self.build, self.line_tasks, node, end)
         for table in task.read(self.build.inputs[rank], ["text", "url", "source"]):
-            for row in table.to_pylist():
-                text = "" if node in dropped else row["text"]
-                if text and node in cuts:
-                    text = cut_lines(text, site_of(row["url"], row["source"]), cuts[node])
-                data = text.encode()
+            for row, data in enumerate(table["text"].cast(pa.binary()).to_pylist()):
+                if node in dropped:
+                    data = b""
+                elif node in cuts:
+                    site = site_of(table["url"][row].as_py(), table["source"][row].as_py())
+                    data = cut_lines(data.decode(), site, cuts[node]).encode()
                 yield data + b"\0" if len(data) >= self.settings.min_bytes else b""
                 node += 1
             task.beat(table.num_rows, text_bytes(table), 1 - (end - node) / documents)

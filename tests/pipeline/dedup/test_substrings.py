@@ -85,9 +85,8 @@ def cut_alone(folder: Path, texts: list[str], keep: str, files: int, length: int
     left = dict(enumerate(texts))
     cuts: list[Row] = []
     for rank, first in enumerate(table.starts[:-1].tolist()):
-        some = slice(first, int(table.starts[rank + 1]))
         cutter = Cutter(build, table, join, rank)
-        rest = cutter.cut(first, [row["id"] for row in rows[some]], texts[some])
+        rest = cutter.cut(first, pq.read_table(build.inputs[rank]))
         left |= {first + i: text for i, text in rest.items()}
         cuts += pq.read_table(cutter.close()).to_pylist()
     return list(left.values()), cuts
