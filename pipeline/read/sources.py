@@ -94,7 +94,8 @@ def _is_sampled(item: Input, offset: int) -> bool:
 def _read_crawl(item: Input, max_bytes: int, skipped: Counter[str]) -> Iterator[RawDocument]:
     path = item.key.removeprefix(f"{item.source.name}/")
     with fetched(item.source, path, Path(item.path), lambda row: _is_sampled(item, row)) as records:
-        for document in _read_warc(item, max_bytes, skipped):
+        is_empty = item.source.select is not None and not any(record.end for record in records)
+        for document in () if is_empty else _read_warc(item, max_bytes, skipped):
             if records:
                 record = record_at(records, document.offset)
                 origin = {"warc_filename": record.file, "warc_record_offset": record.offset}
