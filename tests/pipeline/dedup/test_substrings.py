@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipeline.dedup.substrings import Cutter, PassageJoinPass
 from pipeline.dedup.table import Table, save_array
 from pipeline.dedup.winnowed import PassagePass
 from pipeline.documents import document_id, read_rows
-from tests.pipeline.dedup.test_dedup_stage import Row, make_build, write
+from tests.pipeline.dedup.test_dedup_stage import Row, make_build, run, write
 
 LETTERS = ["ab", "é", "aé", "日本", "🦊", "x"]
 
@@ -107,3 +108,51 @@ def test_equal_to_brute_force(memory: Path, texts: list[str], keep: str, files: 
             assert by_id[cut["kept_by"]].encode()[start:].startswith(cut["text"].encode())
             order = list(by_id)
             assert (order.index(cut["kept_by"]), start) < (order.index(cut["id"]), cut["start"])
+
+
+def passage(number: int) -> str:
+    """700 characters that are unlike those of any other number."""
+    return "".join(random.Random(number).choices("abcdefgh äöü日本", k=700)).strip()
+
+
+def stage_rows() -> list[Row]:
+    """An article, its copy, one with a passage of it, one that is nothing but such a passage, and others around."""
+    article = f"{passage(1)}. {passage(2)}. {passage(3)}"
+    texts = [
+        passage(0), article, article.upper().lower(), f"Quoted: {passage(2)} (end)", f" {passage(2)[20:440]}\n",
+        f"{passage(4)}\nmenu\n{passage(3)}", f"{passage(5)}\nmenu\n", f"{passage(6)}\nmenu {passage(5)} {passage(6)}",
+    ]  # fmt: skip
+    return [row | {"url": "https://a.example/"} for row in rows_of(texts)]
+
+
+def test_in_the_stage(tmp_path: Path) -> None:
+    """Duplicates and recurring lines go first, and every cut names a document that has the passage."""
+    rows = stage_rows()
+    build = make_build(tmp_path, write(tmp_path / "in", rows, 2), substrings={}, line_documents=2)
+    found = run(build)
+    texts = {row["id"]: row["text"] for row in rows}
+    order = list(texts)
+    assert found[order[1]]["text"] == texts[order[1]]
+    assert found[order[3]]["text"] == "Quoted: (end)"
+    assert found[order[4]]["text"] == texts[order[4]]
+    rules = [found[name].get("rule") for name in order]
+    assert rules == [None, None, "exact_duplicate", None, "repeated_passages", None, None, None]
+    cuts = [cut for file in sorted(build.workdir.glob("cuts/*")) for cut in pq.read_table(file).to_pylist()]
+    kept_by = [(order.index(cut["id"]), order.index(cut["kept_by"])) for cut in cuts]
+    assert kept_by == [(3, 1), (4, 1), (5, 1), (7, 5 + 1), (7, 7)]
+    for cut in cuts[:3]:
+        assert texts[cut["kept_by"]].encode()[cut["kept_start"] :].startswith(cut["text"].encode())
+
+
+def test_the_same_for_any_number_of_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    rows = stage_rows()
+    for number, (files, partition_bytes, segment) in enumerate([(1, 64_000_000, 1 << 20), (3, 1500, 800)]):
+        monkeypatch.setattr(pipeline.dedup.winnowed, "SEGMENT_BYTES", segment)
+        folder = tmp_path / str(number)
+        build = make_build(folder, write(folder / "in", rows, files), substrings={}, partition_bytes=partition_bytes)
+        found = run(build, lambda tasks: reversed(range(tasks)))
+        cuts = [cut for file in sorted(build.workdir.glob("cuts/*")) for cut in pq.read_table(file).to_pylist()]
+        results.append(([(name, found[name]["text"], found[name].get("rule")) for name in sorted(found)], cuts))
+    assert results[0] == results[1]
+    assert len(results[0][1]) > 3

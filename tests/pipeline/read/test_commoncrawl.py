@@ -89,6 +89,8 @@ class Handler(BaseHTTPRequestHandler):
             server.open += 1
             server.most = max(server.most, server.open)
         time.sleep(server.pause)
+        with server.lock:  # before the answer, which lets the next one begin
+            server.open -= 1
         fault = server.faults.pop(0) if server.faults and self.command == "GET" else None
         file = server.root / path
         if isinstance(fault, int) or not file.is_file():
@@ -100,8 +102,6 @@ class Handler(BaseHTTPRequestHandler):
             part = content[start:end]
             sent = part[: len(part) // 2] if fault == "break" else part
             self._answer(416 if start >= len(content) else 206 if found else 200, {}, sent, len(part))
-        with server.lock:
-            server.open -= 1
 
     def _answer(self, status: int, headers: dict[str, str], sent: bytes, length: int) -> None:
         self.send_response(status)
