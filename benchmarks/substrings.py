@@ -1,6 +1,6 @@
 """Repeated passages (`dedup.substrings`): MB/s on one core, memory at two sizes, and a suffix array next to it.
 
-    python benchmarks/substrings.py [--quick] [--megabytes 100 400]
+    python benchmarks/substrings.py [--quick] [--megabytes 100 500]
 
 Speed: ../shared/data/text in documents of 8,000 characters at most, every tenth of which gets a passage of an earlier
 one, from parquet to parquet. Counted is what the removal adds to the stage: passes `passages` and `passage-join`, every
@@ -28,7 +28,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from bars import DATA, at_least, at_most, finish, options, show_machine
-from minhash import documents
 
 LENGTH = 500
 FILE_BYTES = 8_000_000
@@ -48,7 +47,14 @@ def real_texts(limit):
                 size += len(text.encode())
                 if size > limit / len(paths):
                     break
-    return texts or documents(limit // 6000, words=1000)
+    return texts or made_texts(limit)
+
+
+def made_texts(size):
+    """Documents of 8,000 letters and blanks at random, `size` bytes together."""
+    letters = np.frombuffer(b"etaoinshrdlucmfwypvbgkqjxz      ", np.uint8)
+    text = letters[np.random.Generator(np.random.PCG64(1)).integers(0, 32, size, np.uint8)].tobytes().decode()
+    return [text[i : i + 8000] for i in range(0, size, 8000)]
 
 
 def plant(texts):
@@ -154,7 +160,7 @@ def suffix_array(data):
 
 def main():
     parser = options(__doc__, "20 MB of text, memory at 20 and 60 MB")
-    parser.add_argument("--megabytes", type=int, nargs=2, default=[100, 400], help="sizes at which memory is measured")
+    parser.add_argument("--megabytes", type=int, nargs=2, default=[100, 500], help="sizes at which memory is measured")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -183,7 +189,7 @@ def main():
             print("pydivsufsort  not installed")
         peaks = []
         for megabytes in sizes:
-            made = [text for seed in range(megabytes // 10) for text in documents(1700, words=1000, seed=seed)]
+            made = made_texts(megabytes * 1_000_000)
             plant(made)
             write(Path(name) / f"made-{megabytes}", made)
             size = sum(len(text.encode()) for text in made) / 1e6
