@@ -2,8 +2,9 @@
 
 Winnowing (Schleimer et al. 2003): a window of `length` bytes holds `reach` k-grams; the leftmost of those with the
 least hash is its anchor. Equal windows have equal anchors at equal places, so all windows that repeat are found among
-anchors of equal hash. On ordinary text one byte in `reach` / 2 is an anchor; a run of one character makes each byte
-one. Cost: a rolling hash, two multiplications a byte, and a search for the least hash about every `reach` / 2 bytes.
+anchors of equal hash. On ordinary text one byte in `reach` / 2 is an anchor, in text that repeats with a short period
+one in each period. Within a run of one byte only every `length`-th window and the last have one: their bytes are all of
+the run. Cost: a rolling hash, two multiplications a byte, and a search for the least hash about every `reach` / 2 bytes.
 """
 
 from __future__ import annotations
@@ -61,15 +62,18 @@ def _winnow(
         last = bounds[document + 1] - 1 - begin - size  # k-gram
         if last < reach - 1:
             continue
-        value, best, anchor, first = np.uint64(0), 0, 0, 0
+        value, best, anchor, first, run = np.uint64(0), 0, 0, 0, 1
         for i in range(size - 1):
             value = value * _BASE + np.uint64(item(data, begin + i)) + _ONE
+            run = run + 1 if i and item(data, begin + i) == item(data, begin + i - 1) else 1
         for i in range(last + 1):
             value = value * _BASE + np.uint64(item(data, begin + i + size - 1)) + _ONE
             if i:
                 value -= (np.uint64(item(data, begin + i - 1)) + _ONE) * leaving
             grams[i] = spread(value)
             window = i - reach + 1
+            before = run  # equal bytes at the end of the last window
+            run = run + 1 if item(data, begin + i + size - 1) == item(data, begin + i + size - 2) else 1
             if best < window:
                 best = window
                 for k in range(window + 1, i + 1):
@@ -81,7 +85,8 @@ def _winnow(
                 anchor = best
             elif best != anchor:
                 low, high = anchor - window + 1, anchor - first
-                count = _enter(count, grams[anchor], begin + anchor, low, high, keys, places, least, greatest)
+                if low < high or before < length or run == 1 or (before - length) % length == 0:
+                    count = _enter(count, grams[anchor], begin + anchor, low, high, keys, places, least, greatest)
                 anchor, first = best, window
         low, high = anchor - last + reach - 1, anchor - first
         count = _enter(count, grams[anchor], begin + anchor, low, high, keys, places, least, greatest)

@@ -51,7 +51,9 @@ def brute_force(texts: list[str], keep: str, length: int) -> list[str]:
 
 
 TEXTS = st.lists(
-    st.lists(st.sampled_from([*LETTERS, "abababab", "xy日本é 🦊aé", "0123456789abcdef"]), max_size=25).map("".join),
+    st.lists(st.sampled_from([*LETTERS, "abababab", "xy日本é 🦊aé", "0123456789abcdef", "x" * 30]), max_size=25).map(
+        "".join
+    ),
     max_size=6,
 )
 KEEP = st.sampled_from(["one", "none"])
@@ -93,21 +95,29 @@ def cut_alone(folder: Path, texts: list[str], keep: str, files: int, length: int
     return list(left.values()), cuts
 
 
-@settings(max_examples=1000, deadline=None)
-@given(texts=TEXTS, keep=KEEP, files=st.integers(1, 2), length=st.sampled_from([8, 9, 13]))
-def test_equal_to_brute_force(memory: Path, texts: list[str], keep: str, files: int, length: int) -> None:
+def check(memory: Path, texts: list[str], keep: str, files: int, length: int) -> None:
     with TemporaryDirectory(dir=memory) as folder:
         left, cuts = cut_alone(Path(folder), texts, keep, min(files, max(len(texts), 1)), length)
     assert left == brute_force(texts, keep, length)
     by_id = {row["id"]: text for row, text in zip(rows_of(texts), texts, strict=True)}
+    order = list(by_id)
     for cut in cuts:
-        data = by_id[cut["id"]].encode()
+        data, kept_by, start = by_id[cut["id"]].encode(), cut["kept_by"], cut["kept_start"]
         assert cut["text"].encode() == data[cut["start"] : cut["end"]]
-        if keep == "one":
-            start = cut["kept_start"]
-            assert by_id[cut["kept_by"]].encode()[start:].startswith(cut["text"].encode())
-            order = list(by_id)
-            assert (order.index(cut["kept_by"]), start) < (order.index(cut["id"]), cut["start"])
+        assert (kept_by is None) == (keep == "none")
+        if kept_by:
+            assert by_id[kept_by].encode()[start:].startswith(cut["text"].encode())
+            assert (order.index(kept_by), start) < (order.index(cut["id"]), cut["start"])
+
+
+@pytest.mark.parametrize("corpora", [200, pytest.param(1000, marks=pytest.mark.long)])
+def test_equal_to_brute_force(memory: Path, corpora: int) -> None:
+    @settings(max_examples=corpora, deadline=None)
+    @given(texts=TEXTS, keep=KEEP, files=st.integers(1, 2), length=st.sampled_from([8, 9, 13]))
+    def compare(texts: list[str], keep: str, files: int, length: int) -> None:
+        check(memory, texts, keep, files, length)
+
+    compare()
 
 
 def passage(number: int) -> str:
