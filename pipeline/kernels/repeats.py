@@ -4,7 +4,7 @@ Winnowing (Schleimer et al. 2003): a window of `length` bytes holds `reach` k-gr
 least hash is its anchor. Equal windows have equal anchors at equal places, so all windows that repeat are found among
 anchors of equal hash. On ordinary text one byte in `reach` / 2 is an anchor, in text that repeats with a short period
 one in each period. Within a run of one byte only every `length`-th window and the last have one: their bytes are all of
-the run. Cost: a rolling hash, two multiplications a byte, and a search for the least hash about every `reach` / 2 bytes.
+the run. Cost: two multiplications a byte for the rolling hash, and a search for the least every `reach` / 2 bytes.
 """
 
 from __future__ import annotations

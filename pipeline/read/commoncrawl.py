@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,7 +35,9 @@ import pyarrow.parquet as pq
 from common.errors import PipelineError
 from common.files import dump_json
 from pipeline.config import Select, Source
-from pipeline.read.polite import Server
+
+if TYPE_CHECKING:
+    from pipeline.read.polite import Server
 
 ARCHIVE_BYTES = 1_000_000_000  # about; the list does not say, and asking takes a request each
 _PAGES = "/subset=warc/"  # the index has other parts for robots.txt and failures
@@ -107,6 +109,8 @@ def record_at(records: list[Record], offset: int) -> Record:
 
 
 def _server(source: Source, store: Path) -> Server:
+    from pipeline.read.polite import Server  # its library takes a tenth of a second to load
+
     fetch = source.fetch
     agent = f"pretrain (a corpus builder; {fetch.contact or 'no contact given'})"
     return Server(fetch.server, store / ".turns", fetch.parallel, agent)
