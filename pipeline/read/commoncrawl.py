@@ -77,11 +77,13 @@ def list_crawl(source: Source, base: Path) -> dict[str, Path]:
                 f"source `{source.name}`: `{pattern}` matches none of the {len(lines)} paths in {listing}"
                 f" (the first: {', '.join(lines[:1])}); correct `paths`"
             )
+    matched = sorted(line for line in lines if any(fnmatchcase(line, pattern) for pattern in source.paths))
+    if outside := [line for line in matched if line.startswith("/") or ".." in line.split("/")]:
+        raise PipelineError(f"source `{source.name}`: {listing} names a path outside the store: {outside[0]}")
     mark = ""
     if source.select:  # what decides which records are stored
         decisive = dump_json([source.select.model_dump(), source.sample, source.limit])
         mark = f".{hashlib.blake2b(decisive.encode(), digest_size=6).hexdigest()}.warc.gz"
-    matched = sorted(line for line in lines if any(fnmatchcase(line, pattern) for pattern in source.paths))
     return {line: store / f"{line}{mark}" for line in matched}
 
 

@@ -254,7 +254,12 @@ def test_refusals_say_what_to_do(server: Any, tmp_path: Path) -> None:
     other = source(server.address).model_copy(update={"crawl": "CC-MAIN-1999-01"})
     with pytest.raises(PipelineError, match="is there a crawl `CC-MAIN-1999-01`"):
         read(other, tmp_path)
-    server.faults.append(403)
+    listing = tmp_path / "store" / f"crawl-data/{CRAWL}/warc.paths.gz"
+    listing.write_bytes(gzip.compress(b"crawl-data/../../../a.warc.gz\n"))
+    with pytest.raises(PipelineError, match="outside the store"):
+        read(source(server.address), tmp_path)
+    listing.unlink()
+    server.faults += [None, 403]
     with pytest.raises(PermissionError, match="lower `parallel`"):
         read(source(server.address), tmp_path)
     with pytest.raises(ValueError, match="go together"):
