@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +65,8 @@ class Items(NamedTuple):
     found: Array
 
     def take(self, chosen: Array) -> Items:
-        return Items(*(column[chosen] for column in self))
+        columns: Any = (column[chosen] for column in self)
+        return Items(*columns)
 
 
 class PassageJoinPass(Pass):

@@ -93,8 +93,8 @@ def plan_tasks(inputs: list[Input], task_bytes: int) -> list[list[Input]]:
 
 def _list_source(source: Source, base: Path, unread: list[str] | None) -> list[Input]:
     if source.type == "commoncrawl":
-        files = list_crawl(source, base)
-        return [Input(source, str(stored), f"{source.name}/{path}", ARCHIVE_BYTES) for path, stored in files.items()]
+        crawl = list_crawl(source, base)
+        return [Input(source, str(stored), f"{source.name}/{path}", ARCHIVE_BYTES) for path, stored in crawl.items()]
     if source.type == "hf":
         folders = {name: base / name for name in source.paths}
         return [
