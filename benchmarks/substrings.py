@@ -2,12 +2,12 @@
 
     python benchmarks/substrings.py [--quick] [--megabytes 100 500]
 
-Speed: ../shared/data/text in documents of 8,000 characters at most, every tenth of which gets a passage of an earlier
-one, from parquet to parquet. Counted is what the removal adds to the stage: passes `passages` and `passage-join`, every
-match compared byte for byte, and what pass `dedup` takes longer than without it. Afterwards the last 500 bytes of some
-planted passages are looked for in the result. Memory: peak of a process that runs the same passes on made text of each
-of the two sizes; a line through them gives 100 GB. Suffix array: pydivsufsort, where it is installed, with the lengths
-of common prefixes (Kasai), on the first 30 MB.
+Speed, in seconds of CPU: ../shared/data/text in documents of 8,000 characters at most, every tenth of which gets a
+passage of an earlier one, from parquet to parquet. Counted is what the removal adds to the stage: passes `passages` and
+`passage-join`, every match compared byte for byte, and what pass `dedup` takes longer than without it. Afterwards the
+last 500 bytes of some planted passages are looked for in the result. Memory: peak of a process that runs the same passes
+on made text of each of the two sizes; a line through them gives 100 GB. Suffix array: pydivsufsort, where it is
+installed, with the lengths of common prefixes (Kasai), on the first 30 MB.
 """
 
 from __future__ import annotations
@@ -105,11 +105,11 @@ def run(inputs, work, substrings):
     build = Build(settings, sources, 1, work, tuple(sorted(inputs.glob("*.parquet"))), work, "mark")
     seconds = dict.fromkeys(PASSES, 0.0)
     for step in passes(build):
-        start = time.perf_counter()
+        start = time.process_time()
         for rank in range(step.tasks):
             step.run(rank=rank)
         if step.name in seconds:
-            seconds[step.name] = time.perf_counter() - start
+            seconds[step.name] = time.process_time() - start
     return seconds
 
 
@@ -147,10 +147,10 @@ def suffix_array(data):
     """MB/s of a suffix array with the lengths of common prefixes, and bytes of memory a byte."""
     from pydivsufsort import divsufsort, kasai
 
-    start = time.perf_counter()
+    start = time.process_time()
     array = divsufsort(data)
     prefixes = kasai(data, array)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     repeated = np.count_nonzero(prefixes >= LENGTH)
     held = (array.nbytes + prefixes.nbytes) / len(data) + 1
     print(
