@@ -5,7 +5,7 @@
 Speed, in seconds of CPU: ../shared/data/text in documents of 8,000 characters at most, every tenth of which gets a
 passage of an earlier one, from parquet to parquet. Counted is what the removal adds to the stage: passes `passages` and
 `passage-join`, every match compared byte for byte, and what pass `dedup` takes longer than without it. Afterwards the
-last 500 bytes of some planted passages are looked for in the result. Memory: peak of a process that runs the same passes
+last 500 bytes of some planted passages are looked for in the result. Memory: peak of a process with the same passes
 on made text of each of the two sizes; a line through them gives 100 GB. Suffix array: pydivsufsort, where it is
 installed, with the lengths of common prefixes (Kasai), on the first 30 MB.
 """
