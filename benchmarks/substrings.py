@@ -89,6 +89,7 @@ def write(folder, texts):
             "text": pa.array(texts[start:end]),
             "id": pa.array([document_id("web/made", number) for number in range(start, end)]),
             "offset": pa.array(range(start, end), pa.int64()),
+            "bytes": pa.nulls(count, pa.int64()),
         }
         pq.write_table(pa.table(columns).cast(BASE_SCHEMA), folder / f"{start:09d}.parquet", compression="zstd")
         start, size = end, 0
