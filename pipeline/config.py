@@ -26,14 +26,44 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Select(Model):
+    """Records of a crawl, by its index. What is given must hold."""
+
+    hosts: list[str] = Field([], description="hosts, with all below them: `example.org` takes `docs.example.org`, too")
+    languages: list[str] = Field([], description="ISO 639-3 codes; the language that the crawl's index names first")
+    media_types: list[str] = Field([], description="media types as the crawl detected them, e.g. text/html")
+
+
+class Fetch(Model):
+    """How a crawl's files are fetched. Decides no byte of the corpus."""
+
+    server: Annotated[str, Field(pattern=r"^(https?|s3)://")] = Field(
+        "https://data.commoncrawl.org", description="address of the crawls; s3://commoncrawl from inside AWS"
+    )
+    store: str = Field("commoncrawl", description="folder for what was fetched, relative to the recipe's folder")
+    keep: bool = Field(False, description="keep whole archives, about 1 GB each, after they are read")
+    parallel: Annotated[int, Field(ge=1, le=16)] = Field(
+        2, description="requests at a time, of all processes that share the store"
+    )
+    contact: str | None = Field(None, description="your address, sent along so that somebody can write to you")
+
+
 class Source(Model):
     """Raw documents to read. `paths` are globs; anything fsspec opens will do."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    type: Literal["warc", "html", "text", "markdown", "jsonl", "parquet", "hf"]
+    type: Literal["warc", "html", "text", "markdown", "jsonl", "parquet", "hf", "commoncrawl"]
     paths: Annotated[list[str], Field(min_length=1)] = Field(
-        description="globs relative to the recipe's folder, or fsspec URLs; for `hf`: dataset names or folders"
+        description="globs relative to the recipe's folder, or fsspec URLs; for `hf`: dataset names or folders;"
+        " for `commoncrawl`: patterns on the crawl's list of archives, or with `select` of index files"
     )
+    crawl: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] | None = Field(
+        None, description="name of the crawl, e.g. CC-MAIN-2026-21 (commoncrawl)"
+    )
+    select: Select | None = Field(
+        None, description="single records by the crawl's index; default: whole archives (commoncrawl)"
+    )
+    fetch: Fetch = Field(Fetch(), description="server, store and manners (commoncrawl)")
     weight: Annotated[float, Field(gt=0)] = Field(
         1.0, description="share of this source in training, relative to its tokens (1 = as it comes)"
     )
@@ -52,6 +82,14 @@ class Source(Model):
     )
     split: str = Field("train", description="split of a Hugging Face dataset (hf)")
     license: str | None = Field(None, description="license of the source, for the model card")
+
+    @model_validator(mode="after")
+    def _crawl_is_named(self) -> Self:
+        if (self.type == "commoncrawl") != (self.crawl is not None):
+            raise ValueError("`crawl` and `type: commoncrawl` go together")
+        if self.select and self.type != "commoncrawl":
+            raise ValueError("`select` needs `type: commoncrawl`")
+        return self
 
 
 class ExtractConfig(Model):
@@ -97,6 +135,17 @@ class LanguageConfig(Model):
     )
 
 
+class Substrings(Model):
+    """Cut passages that occur more than once, across documents and within one."""
+
+    min_bytes: Annotated[int, Field(ge=8)] = Field(
+        500, description="shortest passage that is cut, in UTF-8 bytes (Dolma 3: 500; Lee et al. 2021: 50 tokens)"
+    )
+    keep: Literal["one", "none"] = Field(
+        "one", description="one: the first copy stays; none: every copy is cut that does not overlap another"
+    )
+
+
 class DedupConfig(Model):
     """Exact, then MinHash-LSH near-duplicates, verified pair by pair."""
 
@@ -125,6 +174,9 @@ class DedupConfig(Model):
     )
     line_documents: Annotated[int, Field(ge=2)] | None = Field(
         None, description="cut a line that this many kept documents of a site share from all of them but one"
+    )
+    substrings: Substrings | None = Field(
+        None, description="cut passages that kept documents share, byte for byte; default: none"
     )
     partition_bytes: Count = Field(
         64_000_000, description="memory of one join task, about; fixes the number of join tasks"

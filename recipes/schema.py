@@ -53,12 +53,12 @@ class Training(Model):
 def local_paths(recipe: Recipe) -> Iterator[tuple[Location, str, bool]]:
     """(field, path, whether it may be a glob or a folder) of every local file that the recipe names.
 
-    URLs (`s3://...`) and names of data sets are left out; `use` of a stage is FILE.py:NAME.
+    URLs (`s3://...`), names of data sets and paths of crawls are left out; `use` of a stage is FILE.py:NAME.
     """
     named: list[tuple[Location, str | None, bool]] = [
         (("sources", number, "paths", index), path, True)
         for number, source in enumerate(recipe.sources)
-        if source.type != "hf"
+        if source.type not in ("hf", "commoncrawl")
         for index, path in enumerate(source.paths)
     ]
     named += [

@@ -1,7 +1,8 @@
 """Stage `dedup`: signatures, joins, clusters, and one survivor of each cluster (docs/format.md lists the columns).
 
 Passes: `signatures` (a task per input file) -> `exact-join`, `band-join` (a task per partition of the keys) ->
-`clusters` (one task) -> `lines`, `line-join` (optional) -> `dedup` (a task per input file). They share
+`clusters` (one task) -> `lines`, `line-join` (optional) -> `passages`, `passage-join` (optional) -> `dedup` (a task
+per input file). They share
 `pipeline.dedup.table`; its rows name documents only within one building of the stage, whose fingerprint covers
 the input files, and the last pass checks every row's id. Drops: `exact_duplicate`, `near_duplicate`, and
 `exact_known`, `near_known` where an earlier corpus (`against`) has the document; value: Jaccard similarity
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import CorpusConfig, DedupConfig
 from pipeline.dedup.joins import (
@@ -36,7 +38,9 @@ from pipeline.dedup.signatures import (
     signature_settings,
     write_index,
 )
+from pipeline.dedup.substrings import Cutter, PassageJoinPass
 from pipeline.dedup.table import Table, damaged
+from pipeline.dedup.winnowed import PassagePass
 from pipeline.documents import append_columns, read_rows, replace_texts
 from pipeline.kernels.clusters import similarity
 from pipeline.kernels.minhash import I64
@@ -69,7 +73,13 @@ def passes(build: Build[DedupConfig]) -> Iterator[Pass]:
         line_join = LineJoinPass(build, table)
         line_tasks = line_join.tasks
         yield line_join
-    yield DedupPass(build, table, line_tasks)
+    passage_join = None
+    if settings.substrings:
+        passages = PassagePass(build, table, line_tasks)
+        yield passages
+        passage_join = PassageJoinPass(build, passages)
+        yield passage_join
+    yield DedupPass(build, table, line_tasks, passage_join)
 
 
 def files(settings: DedupConfig, base: Path) -> list[Path]:
@@ -102,11 +112,13 @@ class Duplicate(NamedTuple):
 
 
 class DedupPass(DocumentPass):
-    """Keeps each cluster's survivor, cuts recurring lines, and writes the index of what is kept."""
+    """Keeps each cluster's survivor, cuts repeated lines and passages, and writes the index of what is kept."""
 
-    def __init__(self, build: Build[DedupConfig], table: Table, line_tasks: int) -> None:
+    def __init__(
+        self, build: Build[DedupConfig], table: Table, line_tasks: int, passage_join: PassageJoinPass | None
+    ) -> None:
         super().__init__("dedup", build.workdir, build.inputs, ADDED, build.texts)
-        self.build, self.table, self.line_tasks = build, table, line_tasks
+        self.build, self.table, self.line_tasks, self.passage_join = build, table, line_tasks, passage_join
 
     def open(self, rank: int) -> DedupJudge:
         return DedupJudge(self, rank)
@@ -122,6 +134,7 @@ class DedupJudge(Judge):
         self.next, end = int(of.table.starts[rank]), int(of.table.starts[rank + 1])
         self.duplicates = self._duplicates(read_clusters(of.build, self.next, end))
         self.cuts = lines_to_cut(of.build, of.line_tasks, self.next, end)
+        self.cutter = Cutter(of.build, self.table, of.passage_join, rank) if of.passage_join else None
         self.kept: list[int] = []
         self.counts = {"lines_cut": 0} if of.line_tasks else {}
 
@@ -133,12 +146,17 @@ class DedupJudge(Judge):
             raise damaged(self.table.folder, f"its ids are not those of {self.input}")
         rows = [self.duplicates.get(node) or Duplicate(i, 1, 1.0, None) for node, i in zip(nodes, ids, strict=True)]
         table, verdicts = self._cut_lines(table, nodes, [row.verdict for row in rows])
+        table = self._cut_passages(table, nodes, verdicts)
         self.kept += [node for node, verdict in zip(nodes, verdicts, strict=True) if verdict is None]
         columns = zip(*(row.columns() for row in rows), strict=True)
         return append_columns(table, ADDED, columns), verdicts
 
     def report(self) -> TaskReport:
-        return TaskReport(self.counts, [write_index(self.index_file, self._index_parts())] if self.kept else [])
+        files = [write_index(self.index_file, self._index_parts())] if self.kept else []
+        if self.cutter:
+            files.append(self.cutter.close())
+            self.counts |= {"passages_cut": self.cutter.cut_spans, "passage_bytes_cut": self.cutter.cut_bytes}
+        return TaskReport(self.counts, files)
 
     def _duplicates(self, clusters: dict[str, Any]) -> dict[int, Duplicate]:
         """{node: duplicate} of nodes that have duplicates."""
@@ -186,6 +204,19 @@ class DedupJudge(Judge):
                 else:
                     verdicts[i] = Verdict("recurring_lines")
         return replace_texts(table, texts), verdicts
+
+    def _cut_passages(self, table: pa.Table, nodes: range, verdicts: list[Verdict | None]) -> pa.Table:
+        """The table with repeated passages cut; a document of nothing else is dropped with its text as it was."""
+        if not self.cutter:
+            return table
+        rest = self.cutter.cut(nodes.start, table)
+        for row, text in rest.items():
+            if not text:
+                verdicts[row] = Verdict("repeated_passages")
+        changed = {row: text for row, text in rest.items() if text}
+        mask = np.isin(np.arange(table.num_rows), list(changed))
+        texts = pc.replace_with_mask(table["text"], mask, pa.array(changed.values(), pa.string()))
+        return table.set_column(table.schema.get_field_index("text"), "text", texts)
 
     def _index_parts(self) -> Iterator[dict[str, Any]]:
         exact, kept = self.settings.verify_by == "exact", np.array(self.kept, np.int64)

@@ -37,7 +37,7 @@ MAX_NAMED = 1000  # files in stats.json that no reader takes
 _READY = {"text/plain", "text/markdown"}
 _URL_LISTS = ("blocklist", "allowlist", "url_words")
 # Of a source: where its files are decides nothing (their keys and contents are hashed), nor does the mixture.
-_NOT_DECISIVE = {"weight", "repeat", "license", "paths"}
+_NOT_DECISIVE = {"weight", "repeat", "license", "paths", "fetch"}
 
 
 def passes(build: Build[ExtractConfig]) -> Iterator[Pass]:

@@ -20,6 +20,7 @@ from fsspec.core import url_to_fs
 from common.errors import PipelineError
 from common.files import dump_json, hash_file, read_json, taken_literally, write_json
 from pipeline.config import Source
+from pipeline.read.commoncrawl import ARCHIVE_BYTES, list_crawl
 
 _SUFFIXES = {
     "html": (".html", ".htm", ".xhtml"),
@@ -30,7 +31,10 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class Input:
-    """One input file. key: `<source>/<path below the glob's root>`, independent of the file's location."""
+    """One input file. key: `<source>/<path below the glob's root>`, independent of the file's location.
+
+    Of `commoncrawl` the key has the path on the server, and `path` is where the store will have the file.
+    """
 
     source: Source
     path: str
@@ -54,6 +58,9 @@ def input_hashes(inputs: list[Input], cache: Path) -> dict[str, str]:
     fresh: dict[str, Any] = {}
     for item in inputs:
         path = Path(item.path)
+        if item.source.type == "commoncrawl":
+            hashes[item.key] = "as published"  # a crawl's files never change
+            continue
         if path.is_dir():  # a Hugging Face dataset on disk
             files = {str(file.relative_to(path)): hash_file(file) for file in path.rglob("*") if file.is_file()}
             hashes[item.key] = dump_json(files)
@@ -85,6 +92,9 @@ def plan_tasks(inputs: list[Input], task_bytes: int) -> list[list[Input]]:
 
 
 def _list_source(source: Source, base: Path, unread: list[str] | None) -> list[Input]:
+    if source.type == "commoncrawl":
+        crawl = list_crawl(source, base)
+        return [Input(source, str(stored), f"{source.name}/{path}", ARCHIVE_BYTES) for path, stored in crawl.items()]
     if source.type == "hf":
         folders = {name: base / name for name in source.paths}
         return [

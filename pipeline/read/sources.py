@@ -12,9 +12,10 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
+from pathlib import Path
 from textwrap import shorten
 from typing import IO, Any
 
@@ -27,6 +28,7 @@ from common.remote import open_input
 from pipeline.config import Source
 from pipeline.documents import document_id, storable
 from pipeline.read.archives import Tally, read_records
+from pipeline.read.commoncrawl import fetched, record_at
 from pipeline.read.inputs import Input
 from pipeline.read.messages import PIECE, decode_members
 
@@ -72,19 +74,36 @@ def read_documents(
     An archive's records that are no page (requests, revisits, metadata) are added to `skipped` by type. watch: wraps
     the documents before those outside the source's `sample` and `limit` are passed over.
     """
-    if item.source.type == "warc":
+    if item.source.type == "commoncrawl":
+        documents = _read_crawl(item, max_bytes, Counter() if skipped is None else skipped)
+    elif item.source.type == "warc":
         documents = _read_warc(item, max_bytes, Counter() if skipped is None else skipped)
     else:
         readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hf": _read_hf}
         documents = readers.get(item.source.type, _read_file)(item, max_bytes)
     if watch:
         documents = watch(item, documents)
-    yield from islice((document for document in documents if _is_sampled(item, document)), item.source.limit)
+    yield from islice((document for document in documents if _is_sampled(item, document.offset)), item.source.limit)
 
 
-def _is_sampled(item: Input, document: RawDocument) -> bool:
+def _is_sampled(item: Input, offset: int) -> bool:
     share = item.source.sample
-    return share >= 1 or int(document_id(item.key, document.offset)[:16], 16) < share * 2**64
+    return share >= 1 or int(document_id(item.key, offset)[:16], 16) < share * 2**64
+
+
+def _read_crawl(item: Input, max_bytes: int, skipped: Counter[str]) -> Iterator[RawDocument]:
+    path = item.key.removeprefix(f"{item.source.name}/")
+    with fetched(item.source, path, Path(item.path), lambda row: _is_sampled(item, row)) as records:
+        is_empty = item.source.select is not None and not any(record.end for record in records)
+        for document in () if is_empty else _read_warc(item, max_bytes, skipped):
+            if records:
+                record = record_at(records, document.offset)
+                origin = {"warc_filename": record.file, "warc_record_offset": record.offset}
+                document = replace(document, offset=record.row, metadata=origin)
+            yield document
+        for record in records:
+            if record.fault:
+                yield RawDocument(offset=record.row, fault=record.fault)
 
 
 def _read_warc(item: Input, max_bytes: int, skipped: Counter[str]) -> Iterator[RawDocument]:
