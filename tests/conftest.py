@@ -48,6 +48,7 @@ SLOW = (
     "trainer/test_machine.py",
     "trainer/test_parallel.py",
     "trainer/test_profile.py",
+    "trainer/test_recorder.py",
     "trainer/test_sampler.py",
     "trainer/test_score.py",
 )
