@@ -27,12 +27,11 @@ def anomalous_documents(run: RunFolder) -> list[Block]:
     """For each anomalous step, its most unusual documents."""
     blocks: list[Block] = []
     for told in run.blamed[:ANOMALIES]:
-        rows = [
-            [row["above"], row["loss"], row["targets"], row["url"] or row["id"], row["source"] or row["stream"]]
-            + [row["language"], clean(row["excerpt"] or "", 120)]
-            for row in told["documents"][:DOCUMENTS]
-        ]
-        columns = ["above the median", "loss", "tokens", *_NAMED, "begins with"]
+        rows: list[list[Any]] = []
+        for row in told["documents"][:DOCUMENTS]:
+            rows.append([row["above"], row["loss"], row["targets"], clean(row["excerpt"] or "", 120)])
+            rows[-1] += [row["url"] or row["id"], row["source"] or row["stream"], row["language"]]
+        columns = ["above the median", "loss", "tokens", "begins with", *_NAMED]
         blocks.append(Table(f"Documents of step {told['step']:,}", columns, rows, note=clean(told["reason"], 300)))
     return blocks
 

@@ -1,0 +1,146 @@
+"""Culprits of a spike are named, and recording every document's loss costs next to nothing.
+
+    python benchmarks/blame.py            poison: 100 documents of noise among 10,000 of prose, ten seeds
+    python benchmarks/blame.py --cost     record_losses on and off, in turns
+
+Poison: a small model trains until the first step whose loss or gradient norm is `anomalies.sigma` deviations above the
+mean; its account must name every poisoned document of that batch among the first ten. A spike without poison counts as
+a miss. Prose: books of Project Gutenberg (../shared/data), cut into documents of 40 to 250 words. Noise: random letters
+in words and sentences, as long as the prose, mixed in everywhere by the corpus's shuffle.
+
+Cost: the time of a training with record_losses over that without, the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from bars import DATA, at_least, at_most, finish, options, show_machine, table
+from planted_noise import LETTERS
+
+from common.errors import TrainerError
+from common.files import read_json
+from common.observe import Observer
+from pipeline.build import build_corpus
+from recipes.schema import Recipe
+from trainer.config import TrainConfig
+from trainer.loop import train
+
+DOCUMENTS, POISON, SEEDS, ROUNDS = 10_000, 100, 10, 5
+SETTINGS: dict[str, Any] = {
+    "model": {"layers": 2, "width": 128, "heads": 2, "kv_heads": 2, "head_dim": 64, "ffn": 384},
+    "steps": 600,
+    "global_batch_tokens": 1024,
+    "micro_batch": 8,
+    "precision": "fp32",
+    "compile": False,
+    "log_every": 50,
+    "checkpoint": {"every": 600},
+}
+
+
+def main() -> int:
+    parser = options(__doc__, quick="three seeds, or two rounds")
+    parser.add_argument("--cost", action="store_true", help="measure record_losses instead")
+    arguments = parser.parse_args()
+    show_machine("torch", "pyarrow")
+    with tempfile.TemporaryDirectory() as folder:
+        shards = build(Path(folder))
+        if arguments.cost:
+            return cost(Path(folder), shards, 2 if arguments.quick else ROUNDS)
+        return poison(Path(folder), shards, 3 if arguments.quick else SEEDS)
+
+
+def build(folder: Path) -> Path:
+    """The shards of the poisoned corpus; poisoned documents have addresses of noise.example."""
+    random = Random(23)
+    texts = list(prose(random))
+    rows = [{"url": f"https://prose.example/{number}", "text": text} for number, text in enumerate(texts)]
+    for number, text in enumerate(random.sample(texts, POISON)):
+        rows.append({"url": f"https://noise.example/{number}", "text": noise(random, len(text.split()))})
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = Recipe.model_validate(
+        {
+            "name": "poisoned",
+            "sources": [{"name": "books", "type": "jsonl", "paths": ["corpus.jsonl"]}],
+            "stages": ["extract", "tokenize"],
+            "tokenize": {"tokenizer": {"vocab_size": 1024}, "sequence_length": 128, "validation": 0.01},
+            "executor": {"workers": 1},
+        }
+    )
+    build_corpus(recipe, folder / "run", folder, observer=Observer())
+    return folder / "run/shards"
+
+
+def prose(random: Random) -> Iterator[str]:
+    """DOCUMENTS consecutive pieces of books."""
+    left = DOCUMENTS
+    with gzip.open(DATA / "text/gutenberg.jsonl.gz", "rt") as lines:
+        for line in lines:
+            words = json.loads(line)["text"].split(" ")
+            while len(words) > 250 and left:
+                size = random.randint(40, 250)
+                yield " ".join(words[:size])
+                words = words[size:]
+                left -= 1
+
+
+def noise(random: Random, words: int) -> str:
+    return " ".join("".join(random.choices(LETTERS, k=random.randint(2, 9))) for _ in range(words))
+
+
+def poison(folder: Path, shards: Path, seeds: int) -> int:
+    """Train with each seed up to the first spike, and look for the poison in its account."""
+    show = table("seed", {"step": ",", "documents": ",", "poisoned": ",", "in first 10": ",", "first is": ""})
+    hits = 0
+    for seed in range(1, seeds + 1):
+        config = TrainConfig(**SETTINGS, seed=seed, anomalies={"sigma": 6.0, "window": 64})
+        output = folder / f"seed-{seed}"
+        try:
+            train(config, shards, output)
+            show(seed, "-", "-", "-", "-", "no spike")
+            continue
+        except TrainerError as error:
+            message = str(error)
+        told = read_json(next(output.glob("blame/step-*.json")))
+        found = ["noise.example" in row["url"] for row in told["documents"]]
+        hit = any(found) and sum(found[:10]) == min(sum(found), 10)
+        hits += hit
+        first = told["documents"][0]["url"].split("/")[2].split(".")[0]
+        show(seed, told["step"], len(found), sum(found), sum(found[:10]), first)
+        print("  " + message.partition(". ")[0])
+    return finish("blame", {"poison named at the spike, share of seeds": at_least(hits / seeds, 0.9)}, seeds=seeds)
+
+
+def cost(folder: Path, shards: Path, rounds: int) -> int:
+    """Times of the same training with and without a row for each document, in turns."""
+    show = table("round", {"without, s": ".2f", "with, s": ".2f", "ratio": ".4f"})
+    config = TrainConfig(**SETTINGS | {"steps": 120})
+    ratios = []
+    for number in range(rounds + 1):  # the first round is a warm-up
+        seconds = {}
+        for recorded in (False, True) if number % 2 else (True, False):
+            output = folder / "timed"
+            shutil.rmtree(output, ignore_errors=True)
+            begun = time.perf_counter()
+            train(config.model_copy(update={"record_losses": recorded}), shards, output)
+            seconds[recorded] = time.perf_counter() - begun
+        if number:
+            ratios.append(seconds[True] / seconds[False])
+            show(number, seconds[False], seconds[True], ratios[-1])
+    share = 100 * (statistics.median(ratios) - 1)
+    return finish("record_losses", {"record_losses, % of a training": at_most(share, 1.0)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
