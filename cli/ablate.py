@@ -284,7 +284,7 @@ def _part_lines(results: dict[str, Any]) -> list[str]:
 
 def page_sections(results: dict[str, Any]) -> list[Section]:
     """The comparison as a page: verdicts, figure, table."""
-    from cli.report.page import Figure, Section, Table
+    from cli.report.page import Block, Figure, Section, Table
 
     rows = results["variants"]
     means = {
@@ -313,7 +313,7 @@ def page_sections(results: dict[str, Any]) -> list[Section]:
     rate = f"{results['error_rate']:.0%} of such experiments call a variant better where none is"
     says = Table("Verdicts", ["verdict"], [[verdict["says"]] for verdict in results["verdicts"]], rate)
     parts = [[of["kind"], of["part"], each["says"]] for of in results["parts"] for each in of["verdicts"]]
-    blocks = [says, figure, table]
+    blocks: list[Block] = [says, figure, table]
     if parts:
         note = "the rate holds for all sources together, and for all languages together"
         blocks.append(Table("By source and language", ["", "part", "verdict"], parts, note))

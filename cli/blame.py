@@ -15,7 +15,7 @@ from rich.text import Text
 from cli.options import Result, Run
 from cli.terminal import TrainingView, clean, messages
 from common.errors import RecipeError
-from common.runfolder import Row, RunFolder, blame_file, losses_folder
+from common.runfolder import LOSSES, Row, RunFolder, blame_file
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,7 +68,7 @@ def recorded(run: RunFolder, step: int) -> list[PieceLoss]:
     from cli.contents import select_rows
     from trainer.pieces import PieceLoss
 
-    for path in losses_folder(run.trained).glob("*-*.parquet"):
+    for path in (run.trained / LOSSES).glob("*-*.parquet"):
         first, last = map(int, path.stem.split("-"))
         if first <= step <= last:
             rows = select_rows(path, "step", {step})

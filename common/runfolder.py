@@ -26,6 +26,7 @@ from common.files import read_manifest
 
 Row = dict[str, Any]
 TRAIN = "train"
+LOSSES = "losses"  # in a training folder: tables of documents' losses
 _PARTS = ("recipe.yaml", "corpus", "shards", TRAIN, "metrics.jsonl")
 
 
@@ -42,11 +43,6 @@ def building_folder(published: Path, fingerprint: str) -> Path:
 def blame_file(train: Path, step: int) -> Path:
     """The account of an anomalous step of a training folder."""
     return train / "blame" / f"step-{step:08d}.json"
-
-
-def losses_folder(train: Path) -> Path:
-    """Tables of documents' losses in a training folder."""
-    return train / "losses"
 
 
 class Stage:

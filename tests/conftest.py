@@ -37,6 +37,7 @@ SLOW = (
     "scale",
     "test_end_to_end.py",
     "test_golden.py",
+    "test_tutorials.py",
     "trainer/export",
     "trainer/test_anomalies.py",
     "trainer/test_attention.py",

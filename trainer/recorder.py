@@ -22,7 +22,7 @@ from torch import Tensor
 
 from common.errors import TrainerError
 from common.files import atomic_file, write_json
-from common.runfolder import blame_file, losses_folder
+from common.runfolder import LOSSES, blame_file
 from trainer.dataset import Array
 from trainer.parallel import World
 from trainer.pieces import PieceLoss, Row, account, piece_losses
@@ -52,7 +52,7 @@ class Recorder:
 
     def resume(self, step: int) -> None:
         """Drop the rows after `step`, which come again."""
-        for path in losses_folder(self.output).glob("*-*.parquet"):
+        for path in (self.output / LOSSES).glob("*-*.parquet"):
             if int(path.stem.partition("-")[2]) > step:
                 path.unlink()
 
@@ -107,7 +107,7 @@ class Recorder:
         rows = [row for each in self.world.gather(mine) for row in each]
         rows.sort(key=lambda row: row[0])
         if rows and self.world.main:
-            _write_table(losses_folder(self.output) / f"{rows[0][0]:08d}-{rows[-1][0]:08d}.parquet", rows)
+            _write_table(self.output / LOSSES / f"{rows[0][0]:08d}-{rows[-1][0]:08d}.parquet", rows)
 
     def close(self) -> None:
         """Wait for the thread."""

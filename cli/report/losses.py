@@ -15,7 +15,7 @@ import numpy as np
 from cli.contents import read_sample, select_rows
 from cli.report.page import Block, Table, sampled
 from cli.terminal import clean
-from common.runfolder import Row, RunFolder, losses_folder
+from common.runfolder import LOSSES, Row, RunFolder
 
 ANOMALIES, DOCUMENTS = 10, 10  # shown at most
 TIMES = 50  # parts of the run within which losses are compared
@@ -38,7 +38,7 @@ def anomalous_documents(run: RunFolder) -> list[Block]:
 
 def learnt_documents(run: RunFolder) -> list[Block]:
     """Loss by source and epoch; the documents that stay hardest, and those that are known by heart."""
-    folder = losses_folder(run.trained)
+    folder = run.trained / LOSSES
     if not any(folder.glob("*.parquet")):
         return []
     columns = ["step", "stream", "document", "epoch", "targets", "loss"]
