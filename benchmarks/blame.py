@@ -125,7 +125,7 @@ def poison(folder: Path, shards: Path, seeds: int) -> int:
 def cost(folder: Path, shards: Path, rounds: int) -> int:
     """Times of the same training with and without a row for each document, in turns."""
     show = table("round", {"without, s": ".2f", "with, s": ".2f", "ratio": ".4f"})
-    config = TrainConfig(**SETTINGS | {"steps": 120})
+    config = TrainConfig(**SETTINGS | {"steps": 40})
     ratios = []
     for number in range(rounds + 1):  # the first round is a warm-up
         seconds = {}

@@ -13,10 +13,10 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from common.runfolder import Row
 from trainer.dataset import Array
 from trainer.shards import Shards, sample_tokens
 from trainer.vocabulary import load_codec
@@ -24,7 +24,6 @@ from trainer.vocabulary import load_codec
 PRIOR = 16.0  # tokens: (2.5 / 0.6)^2, rounded
 NAMED = 100  # pieces of a step that are described
 EXCERPT = 64  # tokens of a piece that are shown
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

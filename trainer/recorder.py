@@ -22,10 +22,10 @@ from torch import Tensor
 
 from common.errors import TrainerError
 from common.files import atomic_file, write_json
-from common.runfolder import LOSSES, blame_file
+from common.runfolder import LOSSES, Row, blame_file
 from trainer.dataset import Array
 from trainer.parallel import World
-from trainer.pieces import PieceLoss, Row, account, piece_losses
+from trainer.pieces import PieceLoss, account, piece_losses
 from trainer.sampler import Sampler
 from trainer.shards import Shards
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from common.errors import TrainerError
 from common.files import read_json, write_json
 from common.observe import Observer
-from common.runfolder import blame_file
+from common.runfolder import Row, blame_file
 from trainer.anomalies import Ledger
 from trainer.checkpoint import list_checkpoints
 from trainer.config import AnomalyConfig, CheckpointConfig, TrainConfig
 from trainer.loop import train
-from trainer.pieces import Row
 from trainer.recorder import Reached
 from trainer.trained import load_checkpoint
 
