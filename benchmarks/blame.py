@@ -8,7 +8,8 @@ mean; its account must name every poisoned document of that batch among the firs
 a miss. Prose: books of Project Gutenberg (../shared/data), cut into documents of 40 to 250 words. Noise: random letters
 in words and sentences, as long as the prose, mixed in everywhere by the corpus's shuffle.
 
-Cost: the time of a training with record_losses over that without, the median of the rounds.
+Cost: the CPU time of all that record_losses adds to a step, as a share of a step's, the medians of the rounds. Whole
+trainings with and without it are timed in turns too, but differ by more than a hundredth from one to the next.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import torch
 from bars import DATA, at_least, at_most, finish, options, show_machine, table
 from planted_noise import LETTERS
 
@@ -34,9 +36,14 @@ from common.observe import Observer
 from pipeline.build import build_corpus
 from recipes.schema import Recipe
 from trainer.config import TrainConfig
+from trainer.feed import Feed
 from trainer.loop import train
+from trainer.parallel import ALONE
+from trainer.recorder import Recorder
+from trainer.shards import open_shards
 
-DOCUMENTS, POISON, SEEDS, ROUNDS = 10_000, 100, 10, 5
+DOCUMENTS, POISON, SEEDS = 10_000, 100, 10
+ROUNDS, STEPS = 5, 50  # of the cost
 SETTINGS: dict[str, Any] = {
     "model": {"layers": 2, "width": 128, "heads": 2, "kv_heads": 2, "head_dim": 64, "ffn": 384},
     "steps": 600,
@@ -123,23 +130,43 @@ def poison(folder: Path, shards: Path, seeds: int) -> int:
 
 
 def cost(folder: Path, shards: Path, rounds: int) -> int:
-    """Times of the same training with and without a row for each document, in turns."""
-    show = table("round", {"without, s": ".2f", "with, s": ".2f", "ratio": ".4f"})
-    config = TrainConfig(**SETTINGS | {"steps": 40})
-    ratios = []
-    for number in range(rounds + 1):  # the first round is a warm-up
+    """What recording takes by itself, beside the time of a step; and whole trainings with and without, in turns."""
+    config = TrainConfig(**SETTINGS | {"steps": STEPS})
+    show = table("round", {"without, CPU s": ".2f", "with, CPU s": ".2f", "recording, ms a step": ".3f"})
+    trained, recorded = [], []
+    for number in range(rounds):
         seconds = {}
-        for recorded in (False, True) if number % 2 else (True, False):
+        for wanted in (False, True) if number % 2 else (True, False):
             output = folder / "timed"
             shutil.rmtree(output, ignore_errors=True)
-            begun = time.perf_counter()
-            train(config.model_copy(update={"record_losses": recorded}), shards, output)
-            seconds[recorded] = time.perf_counter() - begun
-        if number:
-            ratios.append(seconds[True] / seconds[False])
-            show(number, seconds[False], seconds[True], ratios[-1])
-    share = 100 * (statistics.median(ratios) - 1)
-    return finish("record_losses", {"record_losses, % of a training": at_most(share, 1.0)})
+            begun = time.process_time()
+            train(config.model_copy(update={"record_losses": wanted}), shards, output)
+            seconds[wanted] = time.process_time() - begun
+        trained.append(seconds[False] / STEPS)
+        recorded.append(record(folder / "alone", shards, config))
+        show(number + 1, seconds[False], seconds[True], 1e3 * recorded[-1])
+    share = 100 * statistics.median(recorded) / statistics.median(trained)
+    return finish("record_losses", {"recording, % of a step": at_most(share, 1.0)})
+
+
+def record(folder: Path, shards: Path, config: TrainConfig) -> float:
+    """CPU seconds a step of everything that `record_losses` adds, in the main thread and in its own."""
+    opened = open_shards(shards, folder / "cache")
+    feed = Feed(config, opened, ALONE, torch.device("cpu"))
+    recorder = Recorder(folder, opened, feed.sampler, ALONE, every_step=True)
+    losses = torch.rand(config.global_batch_tokens // opened.sequence_length, opened.sequence_length)
+    for stream in opened.train:  # unpack and check the shards, as a training has by then
+        stream.data.open(0)
+    begun = time.process_time()
+    for step in range(1, STEPS + 1):
+        recorder.add(step, [losses])
+        if step % config.log_every == 0:
+            recorder.collect()
+    recorder.write()
+    seconds = (time.process_time() - begun) / STEPS
+    recorder.close()
+    feed.close()
+    return seconds
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def ablate(
             raise RecipeError(f"{recipe}: train: missing; an ablation trains a small model on each variant")
     folder = variants[0].loaded.run.with_name(f"{variants[0].loaded.run.name}-ablation")
     earlier = read_json(folder / "ablation.json") if (folder / "ablation.json").is_file() else {}
-    _tell(earlier.get("variants", []), seeds, difference)
+    _tell([row for row in earlier.get("variants", []) if "seconds" in row], seeds, difference)
     rows = []
     for number, variant in enumerate(variants):
         messages().print(f"ablate: {variant.name} ({number + 1} of {len(variants)})", soft_wrap=True)

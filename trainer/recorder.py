@@ -114,11 +114,15 @@ class Recorder:
         self.thread.shutdown(cancel_futures=True)
 
     def _read(self, arrays: list[tuple[int, Array]]) -> list[Recorded]:
+        if not arrays:
+            return []
         rows: list[Recorded] = []
+        first, last = arrays[0][0], arrays[-1][0]
+        drawn = self.sampler.draws(first - 1, last - first + 1)  # at once: what numpy costs a call is most of it
         for step, losses in arrays:
-            draws = self.sampler.draws(step - 1)
-            draws = draws[self.world.rows(len(draws))]
-            rows += [(step, piece) for piece in piece_losses(self.shards, draws, losses)]
+            begin, end = (self.sampler.before(each) - self.sampler.before(first - 1) for each in (step - 1, step))
+            mine = drawn[begin:end][self.world.rows(end - begin)]
+            rows += [(step, piece) for piece in piece_losses(self.shards, mine, losses)]
         return rows
 
 

@@ -82,9 +82,9 @@ class Sampler:
         """(stream, sample) of each of the step's draws: (batch size of the step, 2) int64."""
         return self.draws(step)[:, :2]
 
-    def draws(self, step: int) -> Ints:
-        """(stream, sample, epoch of the stream) of each of the step's draws: (batch size of the step, 3) int64."""
-        draws = np.arange(self.before(step), self.before(step + 1), dtype=np.int64)
+    def draws(self, step: int, steps: int = 1) -> Ints:
+        """(stream, sample, epoch of the stream) of each draw of `steps` steps from this one on: (draws, 3) int64."""
+        draws = np.arange(self.before(step), self.before(step + steps), dtype=np.int64)
         phases = np.searchsorted(self.starts, draws, side="right") - 1
         batch: Ints = np.empty((len(draws), 3), np.int64)
         for phase in np.unique(phases).tolist():
