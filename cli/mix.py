@@ -111,7 +111,8 @@ class Study:
     def sizes(self) -> Floats:
         """Tokens of each training stream."""
         samples = [self.manifest["streams"][f"train/{name}"]["samples"] for name in self.streams]
-        return np.array(samples, np.float64) * self.manifest["sequence_length"]
+        sizes: Floats = np.array(samples, np.float64) * self.manifest["sequence_length"]
+        return sizes
 
     @cached_property
     def limits(self) -> Floats:
