@@ -71,26 +71,37 @@ def seeds_for(variants: int, difference: float, deviation: float) -> int | None:
 
 
 def verdicts(scores: Scores, planned: int, error: float = ERROR, wished: float | None = None) -> list[Row]:
-    """For each pair of variants: {one, other, difference, interval, better, settled, says}; lower scores are better.
+    """For each pair of variants: {one, other, seeds, difference, interval, better, settled, says}; lower is better.
 
     planned: seeds that the experiment may take; settled: whether more seeds would change nothing, because one is
-    better, or because they differ by less than `wished`. No interval with a single seed.
+    better, or because they differ by less than `wished`. A pair's verdict is that of the round that settled it, after
+    `seeds` seeds, else of the last. No interval with a single seed.
     """
+    seeds = len(next(iter(scores.values())))
+    rounds = [
+        _round({name: each[:count] for name, each in scores.items()}, count, max(planned, seeds), error, wished)
+        for count in range(min(2, seeds), seeds + 1)
+    ]
+    return [next((row for row in pair if row["settled"]), pair[-1]) for pair in zip(*rounds, strict=True)]
+
+
+def _round(scores: Scores, seeds: int, planned: int, error: float, wished: float | None) -> list[Row]:
+    """The rows of `verdicts` after one round."""
     rows = []
     deviation = pooled_deviation(scores)
     for one, other in combinations(scores, 2):
-        seeds = len(scores[one])
         difference = float(np.mean(scores[one]) - np.mean(scores[other]))
-        row: Row = {"one": one, "other": other, "difference": difference, "interval": None, "better": None}
+        row: Row = {"one": one, "other": other, "seeds": seeds, "difference": difference}
         if deviation is None:
-            rows.append(row | {"settled": False, "says": "no verdict: a spread needs `--seeds 2` or more"})
+            says = "no verdict: a spread needs `--seeds 2` or more"
+            rows.append(row | {"interval": None, "better": None, "settled": False, "says": says})
             continue
-        half = critical_values(len(scores), max(planned, seeds), error)[seeds - 2] * deviation * math.sqrt(2 / seeds)
+        half = critical_values(len(scores), planned, error)[seeds - 2] * deviation * math.sqrt(2 / seeds)
         better, worse = (one, other) if difference < 0 else (other, one)
         decided = abs(difference) > half
         alike = wished is not None and abs(difference) + half < wished
         row |= {"interval": half, "better": better if decided else None, "settled": decided or alike}
-        gap = f"{abs(difference):.4f} ± {half:.4f} bits per byte"
+        gap = f"{abs(difference):.4f} ± {half:.4f} bits per byte ({seeds} seeds)"
         if decided:
             row["says"] = f"{better} is better than {worse} by {gap}"
         elif alike:

@@ -41,11 +41,11 @@ def experiment(random, means, planned, wished=None):
     return any(equal), any(row["better"] for row in found), seeds
 
 
-@pytest.mark.parametrize("means", [(1.0, 1.0, 1.0), (1.0, 1.0, 1.2)])
-def test_wrong_verdicts_are_as_rare_as_stated_although_every_round_is_looked_at(means):
+@pytest.mark.parametrize(("means", "least"), [((1.0, 1.0, 1.0), 0.035), ((1.0, 1.0, 1.2), 0.005)])
+def test_wrong_verdicts_are_as_rare_as_stated_although_every_round_is_looked_at(means, least):
     random = np.random.default_rng(1)
     wrong = np.mean([experiment(random, means, 5)[0] for _ in range(1500)])
-    assert 0.01 < wrong < 0.07  # stated: 0.05, less where a pair does differ; the deviation of the count is 0.006
+    assert least < wrong < 0.065  # stated: 0.05, less where a pair does differ; the deviation of the count is 0.006
 
 
 def test_the_smallest_difference_is_told_as_often_as_said():
