@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -65,7 +65,7 @@ def main() -> int:
         shards = build(Path(folder))
         if arguments.cost:
             return cost(Path(folder), shards, 2 if arguments.quick else ROUNDS)
-        return poison(Path(folder), shards, 3 if arguments.quick else SEEDS)
+        return poison(Path(folder), shards, range(1, 4 if arguments.quick else SEEDS + 1))
 
 
 def build(folder: Path) -> Path:
@@ -106,11 +106,11 @@ def noise(random: Random, words: int) -> str:
     return " ".join("".join(random.choices(LETTERS, k=random.randint(2, 9))) for _ in range(words))
 
 
-def poison(folder: Path, shards: Path, seeds: int) -> int:
+def poison(folder: Path, shards: Path, seeds: Sequence[int]) -> int:
     """Train with each seed up to the first spike, and look for the poison in its account."""
     show = table("seed", {"step": ",", "documents": ",", "poisoned": ",", "in first 10": ",", "first is": ""})
     hits = 0
-    for seed in range(1, seeds + 1):
+    for seed in seeds:
         config = TrainConfig(**SETTINGS, seed=seed, anomalies={"sigma": 6.0, "window": 64})
         output = folder / f"seed-{seed}"
         try:
@@ -126,7 +126,9 @@ def poison(folder: Path, shards: Path, seeds: int) -> int:
         first = told["documents"][0]["url"].split("/")[2].split(".")[0]
         show(seed, told["step"], len(found), sum(found), sum(found[:10]), first)
         print("  " + message.partition(". ")[0])
-    return finish("blame", {"poison named at the spike, share of seeds": at_least(hits / seeds, 0.9)}, seeds=seeds)
+    return finish(
+        "blame", {"poison named at the spike, share of seeds": at_least(hits / len(seeds), 0.9)}, seeds=len(seeds)
+    )
 
 
 def cost(folder: Path, shards: Path, rounds: int) -> int:
