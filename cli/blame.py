@@ -15,7 +15,7 @@ from rich.text import Text
 from cli.options import Result, Run
 from cli.terminal import TrainingView, clean, messages
 from common.errors import RecipeError
-from common.runfolder import LOSSES, Row, RunFolder, blame_file
+from common.runfolder import ACCOUNT, LOSSES, Row, RunFolder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,7 +50,7 @@ def _account(run: RunFolder, step: int) -> Row:
     from trainer.replay import replay
     from trainer.shards import open_as_trained
 
-    if (path := blame_file(run.trained, step)).is_file():
+    if (path := run.trained / ACCOUNT.format(step)).is_file():
         told: Row = read_json(path)
         return told
     if run.fingerprint is None:

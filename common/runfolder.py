@@ -5,8 +5,7 @@
     corpus/.NN-stage.<fingerprint>/    the same stage while it is built
     shards/                            the published stage `tokenize`, with documents.parquet
     log.jsonl                          times, hosts and events of the corpus
-    train/                             metrics.jsonl, log.jsonl, ledger.json, result.json, checkpoints/step-*/,
-                                       blame/step-*.json, losses/*.parquet
+    train/                             metrics.jsonl, log.jsonl, ledger.json, result.json, checkpoints/, blame/, losses/
     report.html  eval*.json  export/   written by commands
 
 Every part may be missing or half written, because reports are made of unfinished runs too: a missing file reads as
@@ -26,7 +25,7 @@ from common.files import read_manifest
 
 Row = dict[str, Any]
 TRAIN = "train"
-LOSSES = "losses"  # in a training folder: tables of documents' losses
+ACCOUNT, LOSSES = "blame/step-{:08d}.json", "losses"  # in a training folder: of an anomalous step; of documents
 _PARTS = ("recipe.yaml", "corpus", "shards", TRAIN, "metrics.jsonl")
 
 
@@ -38,11 +37,6 @@ def stage_folder(run: Path, number: int, stage: str) -> Path:
 def building_folder(published: Path, fingerprint: str) -> Path:
     """Hidden folder beside `published` in which the stage of this fingerprint is built."""
     return published.with_name(f".{published.name}.{fingerprint}")
-
-
-def blame_file(train: Path, step: int) -> Path:
-    """The account of an anomalous step of a training folder."""
-    return train / "blame" / f"step-{step:08d}.json"
 
 
 class Stage:
@@ -147,11 +141,6 @@ class RunFolder:
         """Steps that training skips, and why."""
         ledger: list[Row] = _json(self.trained / "ledger.json", [])
         return ledger
-
-    @cached_property
-    def blamed(self) -> list[Row]:
-        """Accounts of anomalous steps, by step."""
-        return [_json(path, {}) for path in sorted(self.trained.glob("blame/step-*.json"))]
 
     @cached_property
     def evaluations(self) -> list[Row]:

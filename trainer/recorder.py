@@ -22,7 +22,7 @@ from torch import Tensor
 
 from common.errors import TrainerError
 from common.files import atomic_file, write_json
-from common.runfolder import LOSSES, Row, blame_file
+from common.runfolder import ACCOUNT, LOSSES, Row
 from trainer.dataset import Array
 from trainer.parallel import World
 from trainer.pieces import PieceLoss, account, piece_losses
@@ -72,7 +72,7 @@ class Recorder:
         pieces = list(piece_losses(self.shards, self.sampler.draws(step - 1), whole))
         told = account(self.shards, step, reason, pieces)
         if self.world.main:
-            write_json(blame_file(self.output, step), told)
+            write_json(self.output / ACCOUNT.format(step), told)
         documents: list[Row] = told["documents"]
         return documents
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from common.errors import TrainerError
 from common.files import read_json, write_json
 from common.observe import Observer
-from common.runfolder import Row, blame_file
+from common.runfolder import ACCOUNT, Row
 from trainer.anomalies import Ledger
 from trainer.checkpoint import list_checkpoints
 from trainer.config import AnomalyConfig, CheckpointConfig, TrainConfig
@@ -53,7 +53,7 @@ def replay(train_dir: Path, shards: Path | str, step: int, observer: Observer | 
         try:
             train(config, shards, again, observer, blame=step)
         except Reached:
-            told: Row = read_json(blame_file(again, step))
+            told: Row = read_json(again / ACCOUNT.format(step))
             return told
     raise TrainerError(f"step {step} was not reached: the ledger skips it, or the run ended before")
 

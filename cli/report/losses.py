@@ -8,6 +8,7 @@ over its pieces. From a sample of the rows where there are many (`read_sample`).
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from cli.contents import read_sample, select_rows
 from cli.report.page import Block, Table, sampled
 from cli.terminal import clean
-from common.runfolder import LOSSES, Row, RunFolder
+from common.files import read_json
+from common.runfolder import ACCOUNT, LOSSES, Row, RunFolder
 
 ANOMALIES, DOCUMENTS = 10, 10  # shown at most
 TIMES = 50  # parts of the run within which losses are compared
@@ -23,10 +25,16 @@ LEAST = 32  # tokens of a document that is listed
 _NAMED = ["address", "source", "language"]
 
 
+def accounts(run: RunFolder) -> list[Path]:
+    """The accounts of anomalous steps, by step."""
+    return sorted(run.trained.glob(ACCOUNT.partition("{")[0] + "*"))
+
+
 def anomalous_documents(run: RunFolder) -> list[Block]:
     """For each anomalous step, its most unusual documents."""
     blocks: list[Block] = []
-    for told in run.blamed[:ANOMALIES]:
+    for path in accounts(run)[:ANOMALIES]:
+        told = read_json(path)
         rows: list[list[Any]] = []
         for row in told["documents"][:DOCUMENTS]:
             rows.append([row["above"], row["loss"], row["targets"], clean(row["excerpt"] or "", 120)])

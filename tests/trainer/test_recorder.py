@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.errors import TrainerError
-from common.runfolder import RunFolder, blame_file
+from common.runfolder import ACCOUNT
 from tests.trainer.conftest import Crash, Recorder, small_run
 from tests.trainer.corpus import PROSE, document_id, write_shards
 from trainer.loop import train
@@ -44,7 +44,7 @@ def test_an_anomaly_names_the_document_that_made_it(poisoned: Path, tmp_path: Pa
     train(config, poisoned, tmp_path)
     poison = document_id(len(PARTS))
     entry = json.loads((tmp_path / "ledger.json").read_bytes())[0]
-    told = RunFolder(tmp_path).blamed[0]
+    told = json.loads(sorted(tmp_path.glob("blame/*"))[0].read_bytes())
     assert told["step"] == entry["first"]
     assert told["reason"] == entry["reason"]
     assert told["documents"][0]["id"] == poison == entry["documents"][0]
@@ -86,7 +86,7 @@ def test_losses_that_are_no_numbers_are_blamed_on_the_step_that_broke_the_weight
     config = small_run(optimizer={"name": "adamw", "lr": 1e38, "clip": 0}, schedule={"warmup": 0}, log_every=6, steps=6)
     with pytest.raises(TrainerError, match="training diverged"):
         train(config, poisoned, tmp_path)
-    told = RunFolder(tmp_path).blamed[0]
+    told = json.loads(sorted(tmp_path.glob("blame/*"))[0].read_bytes())
     assert told["reason"].startswith("training diverged")
     assert told["step"] < 6
     assert told["loss"] is not None
@@ -109,6 +109,6 @@ def test_a_step_that_cannot_be_repeated_is_refused(poisoned: Path, tmp_path: Pat
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     told = replay(tmp_path, poisoned, 9)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert not blame_file(tmp_path, 9).exists()
+    assert not (tmp_path / ACCOUNT.format(9)).exists()
     assert len(told["sequences"]) == 8
     assert open_shards(poisoned, tmp_path / "shards-cache").train[0].name == told["documents"][0]["stream"]
