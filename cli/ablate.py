@@ -6,8 +6,9 @@
       ablation.json  report.html   bits per byte on one held-out text: mean, spread, verdicts
 
 A variant is one combination of the varied fields' values. The held-out text is the user's own and passes through no
-variant's stages, so no variant's rules chose it; bits per byte compare models with different tokenizers. A verdict
-names the better of two variants where the spread over seeds allows it. Costs variants x seeds training runs.
+variant's stages, so no variant's rules chose it; bits per byte compare models with different tokenizers. Seeds are
+trained round by round; each round says what the seeds so far can tell (cli.sequential), and the last one is that after
+which every pair has its verdict. Costs at most variants x seeds training runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import shutil
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +27,10 @@ import typer
 
 from cli.contents import Text, read_texts
 from cli.options import Overrides, RecipeFile, Result
-from cli.terminal import CorpusView, TrainingView, make_table, messages
+from cli.sequential import ERROR, foresight, pooled_deviation, verdicts
+from cli.terminal import CorpusView, TrainingView, duration, make_table, messages
 from common.errors import RecipeError
+from common.files import read_json, write_json
 from common.runfolder import RunFolder, stage_folder
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from recipes.load import Loaded
     from recipes.schema import Recipe
 
-CONFIDENCE = 0.95  # of the interval that must exclude zero before one variant is called better
+KINDS = ("sources", "languages")  # parts of the held-out text that have verdicts of their own
 _COLUMNS = ["variant", "documents", "tokens", "epochs", "bits per byte", "spread", "by seed"]
 
 
@@ -51,15 +54,23 @@ def ablate(
         list[Path],
         typer.Option(help="Text file, or JSON lines with `text`, on which every model is scored; repeatable."),
     ],
-    seeds: Annotated[int, typer.Option(min=1, help="Training runs of each variant; a verdict needs two or more.")] = 2,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Most training runs of each variant; a verdict needs two or more.")
+    ] = 2,
+    difference: Annotated[
+        float | None, typer.Option(min=0.0, help="Smallest difference of interest, in bits per byte.")
+    ] = None,
     overrides: Overrides = None,
 ) -> Result:
     """Build variants of a corpus, train the same small model on each, and compare them on the same held-out text.
 
+    Seeds come in rounds, and the last is that after which every pair of variants has its verdict. One in twenty of such
+    experiments calls a variant better where none is; each round says which differences the seeds can tell. With
+    --difference it says how many seeds that would need, and stops too where two variants differ by less.
+
     Example: pretrain ablate recipes/ablation.yaml --vary quality.presets=gopher,c4,fineweb --held-out clean.jsonl
     """
     from cli.report.page import render
-    from common.files import write_json
     from recipes.load import check_paths
 
     texts = [text for path in held_out for text in read_texts(path, option="--held-out")]
@@ -69,26 +80,46 @@ def ablate(
         if variant.loaded.recipe.train is None:
             raise RecipeError(f"{recipe}: train: missing; an ablation trains a small model on each variant")
     folder = variants[0].loaded.run.with_name(f"{variants[0].loaded.run.name}-ablation")
+    earlier = read_json(folder / "ablation.json") if (folder / "ablation.json").is_file() else {}
+    _tell([row for row in earlier.get("variants", []) if "seconds" in row], seeds, difference)
     rows = []
     for number, variant in enumerate(variants):
         messages().print(f"ablate: {variant.name} ({number + 1} of {len(variants)})", soft_wrap=True)
-        rows.append(measure(variant, folder, variants[:number], texts, seeds))
+        rows.append(build(variant, folder, variants[:number]))
+    done: list[dict[str, Any]] = []
+    for seed in range(1, seeds + 1):
+        for variant, row in zip(variants, rows, strict=True):
+            measure(variant, folder / folder_name(variant.name), row, seed, texts)
+        done = verdicts({row["variant"]: row["bits_per_byte"] for row in rows}, seeds, wished=difference)
+        if seed > 1 and all(verdict["settled"] for verdict in done):
+            break
+        if 1 < seed < seeds:
+            _tell(rows, seeds, difference)
     size = sum(len(each.text.encode()) for each in texts)
-    results: dict[str, Any] = {"held_out_bytes": size, "variants": rows, "verdicts": verdicts(rows)}
+    results: dict[str, Any] = {"held_out_bytes": size, "planned_seeds": seeds, "error_rate": ERROR, "variants": rows}
+    results |= {"verdicts": done, "parts": part_verdicts(rows, seeds)}
     write_json(folder / "ablation.json", results)
     page = RunFolder(folder).report
     page.write_text(render(f"{folder.name}: variants compared", [], page_sections(results)), "utf-8")
     says = [verdict["says"] for verdict in results["verdicts"]]
-    return Result(results, terminal_table(results), *says, f"report: {page}")
+    return Result(results, terminal_table(results), *says, *_part_lines(results), f"report: {page}")
 
 
-def measure(
-    variant: Variant, folder: Path, earlier: Sequence[Variant], texts: Sequence[Text], seeds: int
-) -> dict[str, Any]:
-    """Build a variant in its folder below `folder`, train on it with each seed, and score each model."""
+def _tell(rows: Sequence[dict[str, Any]], planned: int, difference: float | None) -> None:
+    """Say what the experiment will tell, as far as the seeds so far show their spread."""
+    deviation = pooled_deviation({row["variant"]: row["bits_per_byte"] for row in rows})
+    if deviation is None:
+        messages().print("ablate: what can be told is known after the second seed of each variant", soft_wrap=True)
+        return
+    seconds = statistics.fmean(row["seconds"] for row in rows)
+    told = foresight(len(rows), planned, deviation, seconds, difference)
+    messages().print(f"ablate: {told['says']} (a run: {duration(seconds)})", soft_wrap=True)
+
+
+def build(variant: Variant, folder: Path, earlier: Sequence[Variant]) -> dict[str, Any]:
+    """Build a variant in its folder below `folder`; returns its row without scores."""
     from pipeline.build import build_corpus
-    from recipes.load import resolved_yaml, training_config
-    from trainer.loop import train
+    from recipes.load import resolved_yaml
 
     path = folder / folder_name(variant.name)
     run = RunFolder(path)
@@ -98,27 +129,50 @@ def measure(
     with CorpusView() as view:
         build_corpus(variant.loaded.recipe, path, variant.loaded.base, observer=view)
     stats = run.stages["tokenize"].stats
-    scores = []
-    for seed in range(1, seeds + 1):
-        config = training_config(variant.loaded).model_copy(update={"seed": seed, "prompts": []})
-        with TrainingView() as training:
-            outcome = train(config, run.shards, path / f"seed-{seed}", training)
-        scores.append(bits_per_byte(path / f"seed-{seed}", texts))
-        messages().print(f"ablate: {variant.name}, seed {seed}: {scores[-1]:.4f} bits per byte", soft_wrap=True)
     tokens = sum(entry["tokens"] for name, entry in stats["streams"].items() if name.startswith("train/"))
-    return {
-        "variant": variant.name,
-        "documents": stats["documents_kept"],
-        "tokens": tokens,
-        "epochs": outcome.tokens / tokens,
-        "bits_per_byte": scores,
-        "mean": statistics.fmean(scores),
-        "spread": statistics.stdev(scores) if seeds > 1 else None,
-    }
+    row = {"variant": variant.name, "documents": stats["documents_kept"], "tokens": tokens, "bits_per_byte": []}
+    return row | {kind: {} for kind in KINDS}
 
 
-def bits_per_byte(train_dir: Path, texts: Sequence[Text]) -> float:
-    """Bits that the newest checkpoint needs per UTF-8 byte of the texts."""
+def measure(variant: Variant, path: Path, row: dict[str, Any], seed: int, texts: Sequence[Text]) -> None:
+    """Train on a variant with a seed, and enter the model's scores into its row."""
+    from cli.report.learning import training_seconds
+    from recipes.load import training_config
+    from trainer.loop import train
+
+    config = training_config(variant.loaded).model_copy(update={"seed": seed, "prompts": []})
+    output = path / f"seed-{seed}"
+    with TrainingView() as training:
+        outcome = train(config, RunFolder(path).shards, output, training)
+    scored = scores(output, texts)
+    values: list[float] = row["bits_per_byte"]
+    values.append(scored["bits_per_byte"])
+    messages().print(f"ablate: {variant.name}, seed {seed}: {values[-1]:.4f} bits per byte", soft_wrap=True)
+    for kind in KINDS:
+        for name, of in scored[kind].items():
+            row[kind].setdefault(name, []).append(of["bits_per_byte"])
+    row["mean"], row["spread"] = statistics.fmean(values), statistics.stdev(values) if seed > 1 else None
+    row["epochs"] = outcome.tokens / row["tokens"]
+    row["seconds"] = training_seconds(RunFolder(output))
+
+
+def part_verdicts(rows: Sequence[dict[str, Any]], planned: int) -> list[dict[str, Any]]:
+    """Verdicts on each source and language of the held-out text, where there are several: {kind, part, verdicts}.
+
+    All parts of a kind share one error rate (Bonferroni).
+    """
+    found = []
+    for kind in KINDS:
+        names = sorted(rows[0][kind])
+        for name in names if len(names) > 1 else ():
+            compared = verdicts({row["variant"]: row[kind][name] for row in rows}, planned, ERROR / len(names))
+            found.append({"kind": kind.removesuffix("s"), "part": name, "verdicts": compared})
+    return found
+
+
+def scores(train_dir: Path, texts: Sequence[Text]) -> dict[str, Any]:
+    """Bits per byte of the newest checkpoint on the texts: over all, by source, by language."""
+    from cli.evaluate import grouped
     from trainer.score import score, text_batches
     from trainer.trained import load_model, load_tokenizer
 
@@ -126,7 +180,7 @@ def bits_per_byte(train_dir: Path, texts: Sequence[Text]) -> float:
     (codec, special), masked = load_tokenizer(train_dir, meta), bool(meta["settings"].get("document_mask", True))
     pairs = ((each.name, each.text) for each in texts)
     tally = score(model, text_batches(pairs, codec, special, model.config.context, masked=masked))
-    return float(tally.scores()["bits_per_byte"])
+    return grouped(tally, {each.name: (each.source, each.language) for each in texts})
 
 
 def folder_name(name: str) -> str:
@@ -211,37 +265,6 @@ def split_values(text: str) -> list[str]:
     return [value.strip() for value in values if value.strip()]
 
 
-def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each pair of variants: the difference of means, its interval, and which is better if that excludes zero.
-
-    Two-sample t interval with pooled variance (Student 1908), at CONFIDENCE; none with a single seed.
-    """
-    from scipy.stats import t
-
-    pairs = []
-    for one, other in combinations(rows, 2):
-        difference = one["mean"] - other["mean"]
-        count = len(one["bits_per_byte"])
-        verdict: dict[str, Any] = {"one": one["variant"], "other": other["variant"], "difference": difference}
-        better = one if difference < 0 else other
-        worse = other if difference < 0 else one
-        if count < 2:
-            verdict |= {"interval": None, "better": None, "says": "no verdict: a spread needs `--seeds 2` or more"}
-        else:
-            error = ((one["spread"] ** 2 + other["spread"] ** 2) / count) ** 0.5
-            half = float(t.ppf(0.5 + CONFIDENCE / 2, 2 * (count - 1))) * error
-            decided = abs(difference) > half
-            gap = f"{abs(difference):.4f} ± {half:.4f} bits per byte"
-            verdict |= {"interval": half, "better": better["variant"] if decided else None}
-            verdict["says"] = (
-                f"{better['variant']} is better than {worse['variant']} by {gap}"
-                if decided
-                else f"{one['variant']} and {other['variant']} differ by {gap}: the spread allows no verdict"
-            )
-        pairs.append(verdict)
-    return pairs
-
-
 def terminal_table(results: dict[str, Any]) -> TerminalTable:
     table = make_table(*_COLUMNS)
     for row in _rows(results):
@@ -249,9 +272,19 @@ def terminal_table(results: dict[str, Any]) -> TerminalTable:
     return table
 
 
+def _part_lines(results: dict[str, Any]) -> list[str]:
+    """The verdicts on parts of the held-out text that name a better variant."""
+    return [
+        f"{of['kind']} {of['part']}: {verdict['says']}"
+        for of in results["parts"]
+        for verdict in of["verdicts"]
+        if verdict["better"]
+    ]
+
+
 def page_sections(results: dict[str, Any]) -> list[Section]:
     """The comparison as a page: verdicts, figure, table."""
-    from cli.report.page import Figure, Section, Table
+    from cli.report.page import Block, Figure, Section, Table
 
     rows = results["variants"]
     means = {
@@ -277,9 +310,15 @@ def page_sections(results: dict[str, Any]) -> list[Section]:
     }
     table = Table("Variants", _COLUMNS, _rows(results), note="spread: standard deviation over seeds")
     figure = Figure("Bits per byte on the held-out text", [means, seeds], table, layout, height=120 + 60 * len(rows))
-    says = Table("Verdicts", ["verdict"], [[verdict["says"]] for verdict in results["verdicts"]])
+    rate = f"{results['error_rate']:.0%} of such experiments call a variant better where none is"
+    says = Table("Verdicts", ["verdict"], [[verdict["says"]] for verdict in results["verdicts"]], rate)
+    parts = [[of["kind"], of["part"], each["says"]] for of in results["parts"] for each in of["verdicts"]]
+    blocks: list[Block] = [says, figure, table]
+    if parts:
+        note = "the rate holds for all sources together, and for all languages together"
+        blocks.append(Table("By source and language", ["", "part", "verdict"], parts, note))
     lead = f"{results['held_out_bytes']:,} bytes of held-out text, which passed through no variant's stages."
-    return [Section("results", "Results", lead, [says, figure, table])]
+    return [Section("results", "Results", lead, blocks)]
 
 
 def _rows(results: dict[str, Any]) -> list[list[Any]]:

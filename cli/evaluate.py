@@ -89,18 +89,18 @@ def _score(
     sets: dict[str, Any] = {}
     if shards and shards.validation:
         tally = score(model, shard_batches(shards, masked=masked and shards.has_documents, limit=limit))
-        sets["held-out"] = _grouped(tally, _shard_groups(shards.folder))
+        sets["held-out"] = grouped(tally, _shard_groups(shards.folder))
     if texts:
         codec, special = load_tokenizer(folder, meta, tokenizer, eos)
         for file in dict.fromkeys(document.name.rpartition(":")[0] for document in texts):
             mine = [document for document in texts if document.name.rpartition(":")[0] == file]
             pairs = ((document.name, document.text) for document in mine)
             tally = score(model, text_batches(pairs, codec, special, model.config.context, masked=masked))
-            sets[file] = _grouped(tally, {each.name: (each.source, each.language) for each in mine})
+            sets[file] = grouped(tally, {each.name: (each.source, each.language) for each in mine})
     return {"step": meta["step"], "tokens": meta["tokens"], "warnings": meta["warnings"], "sets": sets}
 
 
-def _grouped(tally: Tally, groups: dict[str, tuple[str, str]]) -> dict[str, Any]:
+def grouped(tally: Tally, groups: dict[str, tuple[str, str]]) -> dict[str, Any]:
     """A tally's scores over all documents, by source and by language."""
     from trainer.score import Sums
 

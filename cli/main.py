@@ -25,7 +25,7 @@ from typing import Any, TextIO, TypeVar, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cli import ablate, evaluate, export, inspect, prepare, recipe, run, status, terminal
+from cli import ablate, blame, evaluate, export, inspect, mix, prepare, recipe, run, status, terminal
 from cli.options import Result, common_options
 from common.errors import Interrupted, PretrainError, RecipeError
 from common.runfolder import RunFolder
@@ -116,11 +116,13 @@ for group, name, command in (
     (app, "report", status.report),
     (app, "inspect", inspect.inspect),
     (app, "trace", inspect.trace),
+    (app, "blame", blame.blame),
     (app, "eval", evaluate.evaluate),
     (app, "generate", evaluate.generate),
     (app, "export", export.export),
     (app, "import", export.import_model),
     (app, "ablate", ablate.ablate),
+    (app, "mix", mix.mix),
     (app, "harvest", prepare.harvest),
     (shards, "verify", prepare.verify_shards),
     (shards, "show", prepare.show_sample),

@@ -5,7 +5,7 @@
     corpus/.NN-stage.<fingerprint>/    the same stage while it is built
     shards/                            the published stage `tokenize`, with documents.parquet
     log.jsonl                          times, hosts and events of the corpus
-    train/                             metrics.jsonl, log.jsonl, ledger.json, result.json, checkpoints/step-*/
+    train/                             metrics.jsonl, log.jsonl, ledger.json, result.json, checkpoints/, blame/, losses/
     report.html  eval*.json  export/   written by commands
 
 Every part may be missing or half written, because reports are made of unfinished runs too: a missing file reads as
@@ -25,6 +25,7 @@ from common.files import read_manifest
 
 Row = dict[str, Any]
 TRAIN = "train"
+ACCOUNT, LOSSES = "blame/step-{:08d}.json", "losses"  # in a training folder: of an anomalous step; of documents
 _PARTS = ("recipe.yaml", "corpus", "shards", TRAIN, "metrics.jsonl")
 
 

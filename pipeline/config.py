@@ -279,7 +279,9 @@ class TokenizerConfig(Model):
 class Phase(Model):
     """Other weights from a point of the run on, e.g. for annealing."""
 
-    start: Annotated[float, Field(gt=0, lt=1)] = Field(description="share of the run's steps after which it begins")
+    start: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="share of the run's steps after which it begins; 0: in place of the sources' weights"
+    )
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
         description="source or stream name to weight in this phase (0 leaves it out); others keep their weight"
     )

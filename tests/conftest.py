@@ -39,6 +39,7 @@ SLOW = (
     "scale",
     "test_end_to_end.py",
     "test_golden.py",
+    "test_tutorials.py",
     "trainer/export",
     "trainer/test_anomalies.py",
     "trainer/test_attention.py",
@@ -50,6 +51,7 @@ SLOW = (
     "trainer/test_machine.py",
     "trainer/test_parallel.py",
     "trainer/test_profile.py",
+    "trainer/test_recorder.py",
     "trainer/test_sampler.py",
     "trainer/test_score.py",
 )

@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,21 @@ from common.errors import TrainerError
 from common.files import to_json, write_atomically
 from trainer.config import AnomalyConfig
 
+NAMED = 10  # documents in an entry
+
 
 @dataclass(frozen=True)
 class Entry:
-    """Steps to skip, `first` to `last` as metrics.jsonl numbers them; policy: `skip`, `rollback` or `user`."""
+    """Steps to skip, `first` to `last` as metrics.jsonl numbers them; policy: `skip`, `rollback` or `user`.
+
+    documents: ids of the most unusual ones in the anomalous step; blame/step-NNNNNNNN.json says more.
+    """
 
     first: int
     last: int
     policy: str
     reason: str
+    documents: list[str | None] = field(default_factory=list, compare=False)
 
 
 class RolledBack(Exception):
@@ -66,8 +73,8 @@ class Ledger:
 
     def knows(self, state: dict[str, Any]) -> bool:
         """Whether a checkpoint was reached with all entries that concern its steps."""
-        known = state["ledger"]
-        return all(asdict(entry) in known for entry in self.entries if entry.first <= state["step"])
+        known = [Entry(**entry) for entry in state["ledger"]]
+        return all(entry in known for entry in self.entries if entry.first <= state["step"])
 
     def dump(self) -> list[dict[str, Any]]:
         return [asdict(entry) for entry in self.entries]
@@ -102,8 +109,8 @@ class Watch:
         self.history.append([loss, norm])
         return None
 
-    def enter(self, step: int, reason: str, ledger: Ledger) -> None:
-        """Enter the steps to skip because of an anomaly at `step`.
+    def enter(self, step: int, reason: str, ledger: Ledger, named: Sequence[dict[str, Any]] = ()) -> None:
+        """Enter the steps to skip because of an anomaly at `step`. named: its documents, the most unusual first.
 
         Raises TrainerError for the policy `stop` and at the limit, RolledBack for `rollback`.
         """
@@ -111,14 +118,23 @@ class Watch:
         if self.config.policy == "stop" or earlier >= self.config.limit:
             after = "" if self.config.policy == "stop" else f" after {earlier} anomalies (`anomalies.limit`)"
             raise TrainerError(
-                f"training stopped at step {step}{after}: {reason}. The last checkpoint is from before that; lower the "
-                f"learning rate, skip the step with `--skip-steps {step}:{step}`, or set `anomalies.policy` to `skip` "
-                "or `rollback`"
+                f"training stopped at step {step}{after}: {reason}.{_first(named)} The last checkpoint is from before "
+                f"that; lower the learning rate, skip the step with `--skip-steps {step}:{step}`, or set "
+                "`anomalies.policy` to `skip` or `rollback`"
             )
         first = step if self.config.policy == "skip" else max(1, step - self.config.span + 1)
-        ledger.add(Entry(first, step, self.config.policy, reason))
+        ledger.add(Entry(first, step, self.config.policy, reason, [row["id"] for row in named[:NAMED]]))
         if self.config.policy == "rollback":
             raise RolledBack
+
+
+def _first(named: Sequence[dict[str, Any]]) -> str:
+    """The most unusual document in a sentence, where there is one."""
+    if not named:
+        return ""
+    row = named[0]
+    loss = "no number" if row["loss"] is None else f"{row['loss']:.3g}"
+    return f" Its most unusual document is {row['url'] or row['id'] or row['stream']} (loss {loss})."
 
 
 def parse_steps(text: str) -> Entry:

@@ -245,6 +245,9 @@ class TrainConfig(Model):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = Field(True, description="use only kernels that give the same bits each time")
     log_every: Count = 10
+    record_losses: bool = Field(
+        False, description="keep the loss of each document and epoch in `losses/*.parquet`, which the report reads"
+    )
     track: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
         [], description="services that also receive losses and rates; each needs its library"
     )

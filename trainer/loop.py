@@ -6,6 +6,7 @@
                                the same bytes in every run
       log.jsonl                rows {"kind": "speed" | "warning", ...}: what depends on a clock or an interruption
       ledger.json              steps to skip (trainer.anomalies), once there are any
+      blame/, losses/          losses of documents (trainer.recorder)
       checkpoints/step-*/      see trainer.checkpoint
       shards-cache/            decompressed shards (may be deleted)
       result.json              the TrainResult, last
@@ -62,6 +63,7 @@ from trainer.model import Transformer
 from trainer.optimizer import Average, Optimizer
 from trainer.parallel import ALONE, Losses, World, distribute, own_folder, set_gradient_sync
 from trainer.profile import STEPS, WARMUP, Profile
+from trainer.recorder import Recorder
 from trainer.score import evaluate
 from trainer.shards import Shards, open_shards
 from trainer.tensors import gathered
@@ -78,12 +80,14 @@ def train(
     observer: Observer | None = None,
     skip_steps: str | None = None,
     profile: bool = False,
+    blame: int | None = None,
 ) -> TrainResult:
     """Train on the shards folder (or the address of a remote one), in `output`, from the start or the last checkpoint.
 
     skip_steps: `FIRST:LAST`, steps to skip, as metrics.jsonl numbers them; for steps of the past, training returns to
-    before them. profile: write profile.json and profile.txt (trainer.profile) of a few steps of this call. A finished
-    run returns its result again. Raises TrainerError where the run cannot start, resume or continue, and Interrupted
+    before them. profile: write profile.json and profile.txt (trainer.profile) of a few steps of this call. blame: stop
+    before this step's update, with the account of its documents, by trainer.recorder.Reached. A finished run returns
+    its result again. Raises TrainerError where the run cannot start, resume or continue, and Interrupted
     after SIGTERM or SIGINT, once a checkpoint is written.
     """
     try:
@@ -99,6 +103,7 @@ def train(
             observer = observer if observer is not None and world.main else Observer()
             while True:
                 run = _Run(config, opened, own, output / "checkpoints", observer, device, world)
+                run.recorder.until = blame
                 if profile and world.main:
                     run.profile = Profile(own, device)
                 try:
@@ -165,6 +170,7 @@ class _Run:
         sharded = config.parallel == "fsdp"
         self.keeper = resume.Keeper(checkpoints, retention, world, sharded, self.model, self.optimizer, self.average)
         self.ledger = Ledger(output / "ledger.json")
+        self.recorder = Recorder(output, shards, self.feed.sampler, world, config.record_losses)
         self.watch = Watch(config.anomalies, [])
         self.step = 0
         self.window: list[Tensor] = []  # losses since the last logged row
@@ -183,6 +189,7 @@ class _Run:
         if self.profile is not None:
             self.profile.close()
         self.feed.close()
+        self.recorder.close()
         self.keeper.close()
         self.journal.close()
 
@@ -238,6 +245,7 @@ class _Run:
             self.settings = resume.keep_attention(saved, self.settings)
             warnings += resume.check(saved, self.identity, self.settings, self.config.checkpoint.accept)
         self.keeper.restore(saved)
+        self.recorder.resume(0 if saved is None else saved.step)
         kept: int | None = 0
         if saved is not None:
             state = saved.state
@@ -290,10 +298,12 @@ class _Run:
         self.clock.data_wait += time.perf_counter() - begun
         loss, norm = self.stepper.gradients(parts, self.config.z_loss)
         if self.watch.each_step and (reason := self.watch.judge(float(loss), float(norm))):
-            self.watch.enter(self.step + 1, reason, self.ledger)
+            named = self.recorder.accuse(self.step + 1, reason, self.stepper.token_losses)
+            self.watch.enter(self.step + 1, reason, self.ledger, named)
             self.optimizer.discard()
             self._skip(self.ledger.entries[-1])
             return
+        self.recorder.add(self.step + 1, self.stepper.token_losses)
         self.stepper.apply(norm)
         if self.average is not None:
             self.average.update()
@@ -333,6 +343,7 @@ class _Run:
         speed = self.clock.rates(flops_per_token(self.shape), self.peak) | {"memory": memory_in_use(self.device)}
         self.journal.trained(row, speed)
         self.window, self.clock = [], Clock()
+        self.recorder.collect()
 
     def _evaluate(self) -> None:
         """Write held-out scores, if the shards hold anything out, and samples, if there are prompts."""
@@ -382,6 +393,7 @@ class _Run:
         window = self._finite_losses()
         begun = time.perf_counter()
         self._collect(wait=True)
+        self.recorder.write()
         state = {
             "step": self.step,
             "tokens": self.feed.tokens_before(self.step),
@@ -398,6 +410,7 @@ class _Run:
             "model": self.shape.model_dump(),
             "special": self.special.dump(),
             "data": self.config.data.model_dump(),
+            "config": self.config.model_dump(mode="json"),
             "evaluated": self.evaluated,
             "unfinished": self.unfinished,
         }
@@ -425,9 +438,10 @@ class _Run:
         norm = float(self.gradient_norm)
         self.clock.seconds += time.perf_counter() - begun
         if not all(map(math.isfinite, [*losses, norm])):
+            reason = f"training diverged at or before step {self.step}: losses {losses[-3:]}, gradient norm {norm}"
+            self.recorder.accuse_first(reason)
             raise TrainerError(
-                f"training diverged at or before step {self.step}: losses {losses[-3:]}, gradient norm {norm}. "
-                "The last checkpoint is from before that; lower the learning rate or lengthen the warm-up"
+                f"{reason}. The last checkpoint is from before that; lower the learning rate or lengthen the warm-up"
             )
         return losses
 
@@ -470,6 +484,7 @@ class Stepper:
         self.model, self.optimizer, self.world = model, optimizer, world
         self.losses = losses or model.losses
         self.parameters = list(model.parameters())
+        self.token_losses: list[Tensor] = []  # of the last step's micro-batches, in nats
 
     def gradients(self, parts: Sequence[Part], z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         """Set the gradients from this process's micro-batches; all processes must have the same number of them.
@@ -477,7 +492,7 @@ class Stepper:
         Returns the mean loss in nats over the targets of all processes, and the gradient's norm.
         """
         device = self.model.norm.weight.device
-        loss = torch.zeros((), device=device)
+        loss, self.token_losses = torch.zeros((), device=device), []
         counts = [(targets >= 0).sum() for _, targets, _ in parts]
         targets = self.world.total(torch.stack(counts).sum().float()).clamp(min=1.0)
         scale = self.world.size / targets  # both kinds of parallelism average gradients
@@ -487,6 +502,7 @@ class Stepper:
                 objective, losses = self.losses(*part, scale=scale, z_loss=z_loss)
                 objective.backward()  # type: ignore[no-untyped-call]
                 loss += losses.sum()
+                self.token_losses.append(losses)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         return self.world.total(loss) / targets, gathered(norm)
 

@@ -80,9 +80,13 @@ class Sampler:
 
     def batch(self, step: int) -> Ints:
         """(stream, sample) of each of the step's draws: (batch size of the step, 2) int64."""
-        draws = np.arange(self.before(step), self.before(step + 1), dtype=np.int64)
+        return self.draws(step)[:, :2]
+
+    def draws(self, step: int, steps: int = 1) -> Ints:
+        """(stream, sample, epoch of the stream) of each draw of `steps` steps from this one on: (draws, 3) int64."""
+        draws = np.arange(self.before(step), self.before(step + steps), dtype=np.int64)
         phases = np.searchsorted(self.starts, draws, side="right") - 1
-        batch: Ints = np.empty((len(draws), 2), np.int64)
+        batch: Ints = np.empty((len(draws), 3), np.int64)
         for phase in np.unique(phases).tolist():
             rows = np.flatnonzero(phases == phase)
             streams, counts = self.cycles[phase].locate(draws[rows] - self.starts[phase])
@@ -90,6 +94,7 @@ class Sampler:
             for stream in np.unique(streams).tolist():
                 chosen = streams == stream
                 batch[rows[chosen], 1] = self.streams[stream].samples(counts[chosen])
+                batch[rows[chosen], 2] = counts[chosen] // self.streams[stream].size
         return batch
 
 

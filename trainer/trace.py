@@ -7,31 +7,15 @@ steps costs the samples of every step up to the checkpoint, O(batch) each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from common.errors import TrainerError
 from trainer.anomalies import Ledger
 from trainer.optimizer import ramped_sizes
+from trainer.pieces import Piece, list_pieces
 from trainer.sampler import Sampler
 from trainer.shards import open_as_trained
 from trainer.trained import load_checkpoint
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A document's tokens in one sample of a batch: `offset` to `offset + tokens` of sample number `sample`.
-
-    `document` is its id, hexadecimal; None where the shards have no ids.
-    """
-
-    document: str | None
-    stream: str
-    sample: int
-    offset: int
-    tokens: int
 
 
 class History:
@@ -70,18 +54,8 @@ class History:
             raise TrainerError(f"step {number} was not trained; the newest checkpoint is that of step {self.steps}")
         if (entry := self.ledger.covering(number)) is not None:
             raise TrainerError(f"step {number} was skipped by policy `{entry.policy}`: {entry.reason}")
-        pieces = []
-        for stream, sample in self.order.batch(number - 1).tolist():
-            data, name = self.shards.train[stream].data.sample(sample), self.shards.train[stream].name
-            lengths = data.get("doc_lengths")
-            if lengths is None:
-                pieces.append(Piece(None, name, sample, 0, self.shards.sequence_length + 1))
-                continue
-            offsets = np.cumsum(lengths) - lengths
-            ids = [bytes(each).hex() for each in data["doc_ids"]] if "doc_ids" in data else [None] * len(lengths)
-            for document, offset, length in zip(ids, offsets.tolist(), lengths.tolist(), strict=True):
-                pieces.append(Piece(document, name, sample, offset, length))
-        return pieces
+        drawn = self.order.batch(number - 1).tolist()
+        return [piece for stream, sample in drawn for piece in list_pieces(self.shards, stream, sample)]
 
     def steps_of(self, samples: set[tuple[str, int]]) -> dict[tuple[str, int], list[int]]:
         """The steps, ascending, that trained on each of `samples`, (stream, number): one for each epoch so far."""

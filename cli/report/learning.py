@@ -148,6 +148,16 @@ class Prices:
     gpu: float | None = None
 
 
+def training_seconds(run: RunFolder) -> float:
+    """Seconds that training took, without evaluations, by the speed at each logged row."""
+    seconds, before = 0.0, 0
+    for row in run.records("train"):
+        if row.get("tokens_per_second"):
+            seconds += (row["tokens"] - before) / row["tokens_per_second"]
+        before = row["tokens"]
+    return seconds
+
+
 def stage_times_and_cost(run: RunFolder, prices: Prices) -> list[Block]:
     """Time, workers, worker-hours and cost of each stage, by document and by billion tokens of the result."""
     tokens = next((stage.stats.get("tokens") for stage in run.stages.values() if stage.stats.get("tokens")), None)
@@ -163,12 +173,7 @@ def stage_times_and_cost(run: RunFolder, prices: Prices) -> list[Block]:
         rows.append([name, duration(seconds), entry.get("tasks"), workers, cores, rate, per_tokens])
     trained = run.records("train")
     if trained:
-        before = 0
-        seconds = 0.0
-        for row in trained:
-            if row.get("tokens_per_second"):
-                seconds += (row["tokens"] - before) / row["tokens_per_second"]
-            before = row["tokens"]
+        seconds, before = training_seconds(run), trained[-1]["tokens"]
         rows.append(["train", duration(seconds), None, 1, seconds / 3600, None, seconds / 3600 / before * 1e9])
     columns = ["stage", "time", "tasks", "workers", "worker-hours", "documents/s a worker"]
     columns.append("worker-hours per 10^9 tokens")

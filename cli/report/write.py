@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.contents import read_recipe
-from cli.report import corpus, learning, passages, workload
+from cli.report import corpus, learning, losses, passages, workload
 from cli.report.histograms import signal_histograms
 from cli.report.learning import Prices
 from cli.report.page import Block, Figure, Section, Table, averaged, axis, lines, render
@@ -48,6 +48,8 @@ def sections(run: RunFolder, prices: Prices = NO_PRICES) -> list[Section]:
     clusters = "Clusters of equal and nearly equal documents, of which one survives."
     extraction = "Pages beside the text that was extracted from them."
     completions = "Continuations of the recipe's prompts, the newest last."
+    learnt = "Losses of documents when they were trained on."
+    ledger = "Faults, skips, resumptions and warnings; the documents of anomalous steps, the most unusual first."
     curves = (learning.loss_curves, learning.step_curves, learning.in_context_learning, learning.loss_by_position)
     times = partial(learning.stage_times_and_cost, prices=prices)
     return [
@@ -61,7 +63,8 @@ def sections(run: RunFolder, prices: Prices = NO_PRICES) -> list[Section]:
         section("tokens", "Tokens, packing and mixture", "", corpus.tokenizer_fertility, corpus.training_mixture),
         section("training", "Training", "", *curves),
         section("completions", "Samples by checkpoint", completions, learning.prompt_completions),
-        section("ledger", "Ledger", "Faults, skips, resumptions and warnings.", learning.events),
+        section("learnt", "What was learnt", learnt, losses.learnt_documents),
+        section("ledger", "Ledger", ledger, learning.events, losses.anomalous_documents),
         section("environment", "Environment and recipe", "", learning.environment, learning.recipe_text),
         section("times", "Times and cost", "", times, workload.busy_workers, workload.text_volumes),
     ]

@@ -18,8 +18,8 @@ from tests.cli.conftest import RECIPE
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = [
     *("run", "corpus", "train", "check", "schema", "harvest", "inspect", "generate"),
-    *("report", "status", "ablate", "plan"),
-    *("trace", "eval", "export", "import"),
+    *("report", "status", "ablate", "mix", "plan"),
+    *("trace", "blame", "eval", "export", "import"),
 ]
 
 

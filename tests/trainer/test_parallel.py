@@ -23,6 +23,7 @@ from common.files import sha256
 from tests.faults.harness import Commands
 from tests.faults.test_faults import flip
 from tests.trainer.conftest import small_run
+from tests.trainer.test_recorder import recorded
 from trainer.checkpoint import load
 from trainer.config import TrainConfig
 from trainer.loop import train
@@ -89,8 +90,8 @@ def run(**fields: Any) -> TrainConfig:
 def test_two_processes_train_as_one_whole_or_sharded(shards: Path, tmp_path: Path) -> None:
     """DDP begins, FSDP goes on from its checkpoint; a single process has trained the same."""
     alone, output = tmp_path / "alone", tmp_path / "train"
-    train(run(), shards, alone)
-    for config in (run(parallel="ddp", steps=8), run(parallel="fsdp")):
+    train(run(record_losses=True), shards, alone)
+    for config in (run(parallel="ddp", steps=8, record_losses=True), run(parallel="fsdp", record_losses=True)):
         done = torchrun(config, shards, output)
         assert done.returncode == 0, done.stderr[-3000:]
         assert (done.stdout + done.stderr).count(f"train: step {config.steps} of {config.steps}") == 1
@@ -98,6 +99,9 @@ def test_two_processes_train_as_one_whole_or_sharded(shards: Path, tmp_path: Pat
     assert len(losses(alone)) == 12
     assert losses(output) == pytest.approx(losses(alone), abs=1e-4)
     assert mine[-1]["loss"] == pytest.approx(theirs[-1]["loss"], abs=1e-4)  # of the last evaluation
+    pieces, once = recorded(output), recorded(alone)
+    assert [row.pop("loss") for row in pieces] == pytest.approx([row.pop("loss") for row in once], abs=1e-3)
+    assert pieces == once
     ours, expected = (load(folder / "checkpoints" / "step-00000012") for folder in (output, alone))
     for found, whole in ((ours.model, expected.model), (ours.optimizer, expected.optimizer)):
         assert set(found) == set(whole)
@@ -170,6 +174,16 @@ def test_a_killed_process_of_a_sharded_run_costs_no_bit(sharded: Ranks, shards: 
         assert [ranks.commands.wait(pid) for pid in pids] == [-signal.SIGKILL] * 2
     ranks.run(2)
     assert ranks.hashes() == sharded.hashes()
+
+
+def test_an_anomaly_is_told_with_the_documents_of_all_processes(sharded: Ranks, shards: Path, tmp_path: Path) -> None:
+    ranks = Ranks(sharded.commands, shards, tmp_path / "ranks")
+    wild = {"name": "adamw", "lr": 1e38, "clip": 0}
+    pids = ranks.start(2, small_run(parallel="fsdp", optimizer=wild, schedule={"warmup": 0}))
+    assert [ranks.commands.wait(pid) for pid in pids] == [1, 1]
+    told = json.loads(next(ranks.output.glob("blame/step-*.json")).read_bytes())
+    assert "diverged" in told["reason"]
+    assert len(told["sequences"]) == 8
 
 
 def test_a_damaged_part_is_named_and_the_checkpoint_before_used(sharded: Ranks, shards: Path, tmp_path: Path) -> None:
