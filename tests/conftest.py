@@ -20,6 +20,7 @@ SLOW = (
     "cli/test_cli.py",
     "cli/test_inspect.py",
     "cli/test_model_commands.py",
+    "cli/test_plain_shards.py",
     "cli/test_status.py",
     "faults",
     "fuzz",

@@ -71,6 +71,7 @@ from trainer.trained import load_initial
 from trainer.vocabulary import load_codec
 
 SAMPLE_TOKENS, SAMPLE_TOP_K = 64, 50  # of the continuations of the recipe's prompts
+NO_LOSS = -1.0  # of a step whose samples have nothing to predict; a loss is never negative
 
 
 def train(
@@ -297,7 +298,8 @@ class _Run:
             parts = self.feed.parts(self.step)
         self.clock.data_wait += time.perf_counter() - begun
         loss, norm = self.stepper.gradients(parts, self.config.z_loss)
-        if self.watch.each_step and (reason := self.watch.judge(float(loss), float(norm))):
+        judged = self.watch.each_step and float(loss) != NO_LOSS
+        if judged and (reason := self.watch.judge(float(loss), float(norm))):
             named = self.recorder.accuse(self.step + 1, reason, self.stepper.token_losses)
             self.watch.enter(self.step + 1, reason, self.ledger, named)
             self.optimizer.discard()
@@ -328,7 +330,7 @@ class _Run:
         self.journal.skipped(self.step, entry.policy, entry.reason)
 
     def _log(self) -> None:
-        """Write a row about the steps since the last one, unless all of them were skipped."""
+        """Write a row about the steps since the last one, unless none of them has a loss."""
         losses = self._finite_losses()
         if not losses:
             return
@@ -429,12 +431,12 @@ class _Run:
             self.journal.observer.checkpointed(*done)
 
     def _finite_losses(self) -> list[float]:
-        """The losses since the last logged row; waits for the device, which counts as training.
+        """The losses since the last logged row, of steps that have one; waits for the device, which counts as training.
 
         Raises TrainerError where these or the gradients are not finite.
         """
         begun = time.perf_counter()
-        losses = [float(loss) for loss in self.window]
+        losses = [value for loss in self.window if (value := float(loss)) != NO_LOSS]
         norm = float(self.gradient_norm)
         self.clock.seconds += time.perf_counter() - begun
         if not all(map(math.isfinite, [*losses, norm])):
@@ -489,12 +491,13 @@ class Stepper:
     def gradients(self, parts: Sequence[Part], z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         """Set the gradients from this process's micro-batches; all processes must have the same number of them.
 
-        Returns the mean loss in nats over the targets of all processes, and the gradient's norm.
+        Returns the mean loss in nats over the targets of all processes (NO_LOSS without any), and the gradient's norm.
         """
         device = self.model.norm.weight.device
         loss, self.token_losses = torch.zeros((), device=device), []
         counts = [(targets >= 0).sum() for _, targets, _ in parts]
-        targets = self.world.total(torch.stack(counts).sum().float()).clamp(min=1.0)
+        total = self.world.total(torch.stack(counts).sum().float())
+        targets = total.clamp(min=1.0)
         scale = self.world.size / targets  # both kinds of parallelism average gradients
         with self.model.cast_once():
             for number, part in enumerate(parts):
@@ -504,7 +507,7 @@ class Stepper:
                 loss += losses.sum()
                 self.token_losses.append(losses)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        return self.world.total(loss) / targets, gathered(norm)
+        return torch.where(total > 0, self.world.total(loss) / targets, NO_LOSS), gathered(norm)
 
     def apply(self, norm: Tensor) -> None:
         """Update the weights with the gradients of this `norm`, clipped as the optimizer's settings say."""

@@ -133,7 +133,7 @@ def tidy(text: str) -> str:
 def _codec(label: str | None) -> str | None:
     """Python's codec for a label of the standard, None for any other name."""
     label = (label or "").strip().lower()
-    codec = map_encoding_to_html5(label, fallback_utf8=False) or _LABELS.get(label)
+    codec = map_encoding_to_html5(label, fallback_utf8=False) or _LABELS.get(label) if label.isascii() else None
     return _WIDER.get(codec, codec) if codec else None
 
 

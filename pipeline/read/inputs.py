@@ -62,7 +62,7 @@ def input_hashes(inputs: list[Input], cache: Path) -> dict[str, str]:
             hashes[item.key] = "as published"  # a crawl's files never change
             continue
         if path.is_dir():  # a Hugging Face dataset on disk
-            files = {str(file.relative_to(path)): hash_file(file) for file in path.rglob("*") if file.is_file()}
+            files = {name: hash_file(file) for name, file in sorted(files_below(path).items())}
             hashes[item.key] = dump_json(files)
             continue
         if not path.is_file():
@@ -126,6 +126,12 @@ def _list_source(source: Source, base: Path, unread: list[str] | None) -> list[I
             key = f"{source.name}/{name}".encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             inputs[key] = Input(source, path, key, size or 1)
     return [inputs[key] for key in sorted(inputs)]
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Every file in a folder by its path below it, links followed. Raises PipelineError as `list_inputs`."""
+    root, sizes = _match_local(str(folder))
+    return {path.removeprefix(root).lstrip("/"): Path(path) for path in sizes}
 
 
 def _match_local(pattern: str) -> tuple[str, dict[str, int]]:

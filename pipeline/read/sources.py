@@ -3,19 +3,24 @@
 Rows that are no document (broken JSON, no text) and archives' damage come as documents with a `fault`, so that they are
 recorded. A source's `sample` keeps a share of the documents by a hash of file and offset: the same ones in every run,
 and with a larger share all of them and more.
+
+Of a Hugging Face data set on disk, the `datasets` library says which files make up a split; JSON lines and parquet are
+then read here, row by row, and other formats by the library, to which one bad row is the end of the file.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import IO, Any
 
@@ -29,7 +34,7 @@ from pipeline.config import Source
 from pipeline.documents import document_id, storable
 from pipeline.read.archives import Tally, read_records
 from pipeline.read.commoncrawl import fetched, record_at
-from pipeline.read.inputs import Input
+from pipeline.read.inputs import Input, files_below
 from pipeline.read.messages import PIECE, decode_members
 
 _CHUNK = 1 << 20
@@ -257,21 +262,63 @@ def _wanted(source: Source, names: list[str]) -> list[str] | None:
 
 
 def _read_hf(item: Input, max_bytes: int) -> Iterator[RawDocument]:
+    """A data set of the hub by its name, or a folder on disk."""
     try:
-        from datasets import load_dataset
+        from datasets import load_dataset, load_dataset_builder
     except ImportError as error:
         raise PipelineError(
             f"source `{item.source.name}`: type `hf` needs the `datasets` library: pip install datasets"
         ) from error
-    rows = load_dataset(item.path, split=item.source.split, streaming=True)
     number = 0
-    try:
-        for batch in rows.with_format("arrow").iter(1000):
-            for row in _python_rows(batch):
-                yield _row_document(item, number, row, max_bytes)
-                number += 1
-    except Exception as error:  # noqa: BLE001 - the library's readers of other people's formats raise anything
-        yield _unreadable(item, f"cannot read beyond row {number}: {error} ({type(error).__name__})")
+    with TemporaryDirectory(prefix="hf-") as copy:
+        path = item.path
+        if Path(path).is_dir():
+            path = str(_linked(Path(item.path), Path(copy).resolve() / "data"))
+            try:
+                files = load_dataset_builder(path).config.data_files or {}
+            except Exception as error:
+                reason = str(error).replace(path, item.path)
+                raise PipelineError(f"source `{item.source.name}`: {item.path} is no data set: {reason}") from error
+            listed = [str(file) for file in files.get(item.source.split, ())]
+            if listed and all(map(_row_reader, listed)):
+                yield from _read_parts(item, {str(Path(file).relative_to(path)): file for file in listed}, max_bytes)
+                return
+        try:
+            rows = load_dataset(path, split=item.source.split, streaming=True)
+            for batch in rows.with_format("arrow").iter(1000):
+                for row in _python_rows(batch):
+                    yield _row_document(item, number, row, max_bytes)
+                    number += 1
+        except Exception as error:  # noqa: BLE001 - the library's readers of other people's formats raise anything
+            yield _unreadable(item, f"cannot read beyond row {number}: {error} ({type(error).__name__})")
+
+
+def _linked(folder: Path, copy: Path) -> Path:
+    """A copy of a folder in links to its files: the library takes names with [] for patterns, and follows no links."""
+    copy.mkdir()
+    for name, file in files_below(folder).items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).symlink_to(file.resolve())
+    return copy
+
+
+def _row_reader(file: str) -> Callable[[Input, int], Documents] | None:
+    """The reader of a file of rows, by its name; None for other files."""
+    name = file.lower()
+    if re.search(r"\.(jsonl|ndjson)(\.(gz|zst|zstd))?$", name):
+        return _read_jsonl
+    return _read_parquet if name.endswith(".parquet") else None
+
+
+def _read_parts(item: Input, files: Mapping[str, str], max_bytes: int) -> Iterator[RawDocument]:
+    """Files of one data set, by name; their rows are numbered on. What is unreadable of a file has its own number."""
+    number = 0
+    for order, (name, file) in enumerate(files.items(), 1):
+        first, reader = number, _row_reader(file)
+        for document in reader(replace(item, path=file, key=f"{item.key}/{name}"), max_bytes) if reader else ():
+            place = first + document.offset if document.offset >= 0 else -order
+            number = max(number, place + 1)
+            yield replace(document, offset=place, fault=document.fault and f"{name}: {document.fault}")
 
 
 def _decompressed(raw: IO[bytes], path: str) -> Iterator[bytes]:

@@ -173,6 +173,20 @@ def test_lengths_are_settled_before_the_first_step(tmp_path: Path) -> None:
         assert f"tokens; shorter ones are padded to {longest}" in recorder.warnings[0]
 
 
+@pytest.mark.parametrize("anomalies", [{}, {"policy": "skip", "sigma": 6, "window": 8}])
+def test_a_step_without_targets_has_no_loss(tmp_path: Path, anomalies: dict) -> None:
+    """Samples of one token predict nothing: their steps are no rows of loss 0, and no part of a mean."""
+    write_mds(tmp_path / "set", [*rows(8, 33), *rows(24, 1)], UINT16)
+    recorder = Recorder()
+    config = small_run(steps=32, global_batch_tokens=32, log_every=1, anomalies=anomalies)
+    assert train(config, tmp_path / "set", tmp_path / "out", recorder).loss > 3
+    assert 4 <= len(recorder.rows) <= 12
+    assert min(row["loss"] for row in recorder.rows) > 3
+    recorder = Recorder()
+    train(small_run(steps=32, global_batch_tokens=32, log_every=8), tmp_path / "set", tmp_path / "mean", recorder)
+    assert min(row["loss"] for row in recorder.rows) > 3
+
+
 def test_a_sample_that_no_survey_saw_costs_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training ends at it, with a checkpoint of the step before; and so it does at an evaluation that fails."""
     monkeypatch.setattr("trainer.shards.SURVEY", 4)

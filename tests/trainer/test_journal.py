@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +63,45 @@ def test_wandb_receives_each_step_once(
     train(config, shards, tmp_path)
     assert len(set(asked)) == 1
     assert sent == list(range(1, 13))
+
+
+def test_wandb_writes_each_step_once_offline(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's own files: one of each start, all of one run."""
+    wandb = pytest.importorskip("wandb")
+    for name, value in {"MODE": "offline", "SILENT": "true", "PROJECT": "test"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    config = small_run(track=["wandb"], log_every=1)
+    for die_at in (3, 7):
+        with pytest.raises(Crash):
+            train(config, shards, tmp_path, Recorder(die_at))
+    recorder = Recorder()
+    train(config, shards, tmp_path, recorder)
+    assert recorder.warnings == []
+    wandb.teardown()  # its process writes to the end
+    files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(files) == 3
+    assert len({path.stem for path in files}) == 1
+    steps = [step for path in files for step in wandb_steps(path)]
+    assert steps == list(range(1, 13))
+
+
+def wandb_steps(path: Path) -> list[int]:
+    """Steps with a training loss in a .wandb file: records in LevelDB's log format, behind a header of seven bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, place, begun, steps = path.read_bytes(), 7, b"", []
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:  # no room for a record's head: the block is padded
+            place += 32768 - place % 32768
+        size, kind = struct.unpack("<HB", data[place + 4 : place + 7])
+        begun += data[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            (record := Record()).ParseFromString(begun)
+            values = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+            steps += [int(values["_step"])] if "train/loss" in values else []
+            begun = b""
+    return steps
 
 
 @pytest.mark.parametrize("when", ["start", "log", "close"])

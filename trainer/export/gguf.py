@@ -5,9 +5,7 @@ one f16 scale: 8.5 bits a weight); norms stay f32, and a matrix whose row length
 file. Architecture `llama` rotates neighbouring pairs of a head where Hugging Face rotates its two halves, so the rows
 of its query and key matrices are reordered; `qwen3` keeps the halves.
 
-llama.cpp has the pre-tokenizers' patterns compiled in and picks one by name (`tokenizer.ggml.pre`); a wrong name
-gives other token ids without any warning. So the name is derived from tokenizer.json, and a tokenizer without a name
-is refused. Costs: one pass over the weights, and memory of one matrix more.
+The tokenizer is `trainer.export.gguf_tokenizer`'s. Costs: one pass over the weights, and memory of one matrix more.
 """
 
 from __future__ import annotations
@@ -25,10 +23,10 @@ from torch import Tensor
 from common.errors import TrainerError
 from common.files import replacing, write_atomically
 from trainer.config import ModelConfig
+from trainer.export.gguf_tokenizer import add_tokenizer, chat_template, vocabulary_of
 from trainer.export.hf import hf_name
 from trainer.model import stretched
 from trainer.trained import Trained
-from trainer.vocabulary import added as added_by
 
 TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
@@ -37,22 +35,6 @@ TYPES = {
     "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
 }
 BLOCK = 32  # weights of a row that share a scale in q8_0
-
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_CASED = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-)
-# llama.cpp's name of published patterns, in the spelling of `_canonical`. cl100k's has two names: `llama-bpe`
-# takes a word that is a token without merging (`ignore_merges`), `smaug-bpe` always merges.
-PATTERNS = {
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt-2",
-    rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}": "smaug-bpe",
-    rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}": "qwen2",
-    rf"{_CASED}\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+": "gpt-4o",
-}
-IGNORING_MERGES = {"smaug-bpe": "llama-bpe"}
 
 
 def export_gguf(trained: Trained, path: Path, *, dtype: str = "f16", name: str = "model") -> Path:
@@ -71,13 +53,12 @@ def export_gguf(trained: Trained, path: Path, *, dtype: str = "f16", name: str =
         raise TrainerError("the tokenizer has no end-of-document token that is known; name it with `--eos TOKEN`")
     if special.prefix not in ((), (special.bos,)):
         raise TrainerError(f"the tokenizer puts {len(special.prefix)} tokens before a text; llama.cpp puts one at most")
-    spec = json.loads(trained.tokenizer_file.read_bytes())
-    pre = pre_tokenizer(spec)  # refuses before anything is written
+    vocabulary = vocabulary_of(json.loads(trained.tokenizer_file.read_bytes()))  # refuses before anything is written
     tensors = list(_tensors(trained, dtype))
     with replacing(path) as file:
         writer = gguf.GGUFWriter(file, "qwen3" if trained.shape.qk_norm else "llama")
         _add_shape(writer, trained.shape, name, dtype)
-        _add_tokenizer(writer, trained, spec, pre)
+        add_tokenizer(writer, trained, vocabulary)
         for tensor_name, tensor, kind in tensors:
             size = int(np.prod(gguf.quant_shape_to_byte_shape(tuple(tensor.shape), kind)))
             writer.add_tensor_info(tensor_name, tuple(tensor.shape), np.dtype(np.float32), size, kind)
@@ -91,58 +72,17 @@ def export_gguf(trained: Trained, path: Path, *, dtype: str = "f16", name: str =
     return path
 
 
-def pre_tokenizer(spec: dict[str, Any]) -> str:
-    """llama.cpp's name for the pre-tokenizer of a parsed tokenizer.json.
-
-    Raises TrainerError where it is no byte-level BPE, or llama.cpp does not know its pattern.
-    """
-    model, normalizer = spec["model"], spec.get("normalizer")
-    if model.get("type") != "BPE" or model.get("byte_fallback") or normalizer is not None:
-        kind = model.get("type") if normalizer is None else f"normalizer {normalizer.get('type')}"
-        raise _refused(f"{kind}; a byte-level BPE without normalizer was expected")
-    parts = spec.get("pre_tokenizer") or {}
-    steps = parts["pretokenizers"] if parts.get("type") == "Sequence" else [parts]
-    if not steps or steps[-1].get("type") != "ByteLevel" or steps[-1].get("add_prefix_space"):
-        raise _refused(f"pre_tokenizer {parts.get('type')}; ByteLevel without prefix space was expected at its end")
-    patterns = [step["pattern"].get("Regex") for step in steps[:-1] if step.get("type") == "Split"]
-    if steps[-1].get("use_regex"):
-        patterns.append(next(iter(PATTERNS)))  # ByteLevel's own pattern is GPT-2's
-    isolated = all(step.get("behavior") == "Isolated" and not step.get("invert") for step in steps[:-1])
-    if len(patterns) != 1 or len(patterns) != len(steps) - 1 + bool(steps[-1].get("use_regex")) or not isolated:
-        raise _refused(f"{len(steps)} pre-tokenizers; one pattern that splits was expected")
-    name = PATTERNS.get(_canonical(str(patterns[0])))
-    if name is None:
-        raise _refused(f"the pattern {patterns[0]}; known are those of {', '.join(sorted(PATTERNS.values()))}")
-    return IGNORING_MERGES.get(name, name) if model.get("ignore_merges") else name
-
-
 def modelfile(trained: Trained, file: str) -> str:
     """Ollama's recipe: without a chat template the prompt is passed on unchanged; a base model continues text."""
     given = trained.special.files.get("generation_config", {})
     lines = [f"FROM ./{file}", f"PARAMETER num_ctx {trained.shape.context}"]
-    if not _chat_template(trained):  # else Ollama follows the one in the file
+    if not chat_template(trained):  # else Ollama follows the one in the file
         lines.insert(1, 'TEMPLATE "{{ .Prompt }}"')
     for name in ("temperature", "top_p", "top_k", "min_p"):
         if (value := given.get(name, 0.8 if name == "temperature" and not given else None)) is not None:
             lines.append(f"PARAMETER {name} {value}")
     lines += [f'PARAMETER stop "{trained.text_of(end)}"' for end in trained.special.eos]
     return "\n".join(lines) + "\n"
-
-
-def _canonical(pattern: str) -> str:
-    """One spelling for contractions, which tiktoken and Hugging Face write differently."""
-    for spelt in ("(?:[sdmt]|ll|ve|re)", "(?:[sdmtSDMT]|ll|ve|re)"):
-        pattern = pattern.replace(f"(?i:'{spelt})", _CONTRACTIONS)
-        pattern = pattern.replace(f"'(?i:{spelt[3:]}", _CONTRACTIONS)
-        pattern = pattern.replace(f"'{spelt}", "'s|'t|'re|'ve|'m|'ll|'d")
-    return pattern
-
-
-def _refused(reason: str) -> TrainerError:
-    return TrainerError(
-        f"tokenizer.json: llama.cpp has no such tokenizer: {reason}. It would give other token ids without a warning; "
-        "export with `--format hf` instead"
-    )
 
 
 def _add_shape(writer: gguf.GGUFWriter, shape: ModelConfig, name: str, dtype: str) -> None:
@@ -163,38 +103,6 @@ def _add_shape(writer: gguf.GGUFWriter, shape: ModelConfig, name: str, dtype: st
     if shape.rope_scaling is not None and shape.rope_scaling.type == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(shape.rope_scaling.factor)
-
-
-def _add_tokenizer(writer: gguf.GGUFWriter, trained: Trained, spec: dict[str, Any], pre: str) -> None:
-    tokens = [f"[PAD{index}]" for index in range(trained.shape.vocab_size)]  # rows that no token uses
-    types = [gguf.TokenType.UNUSED] * len(tokens)
-    for token, index in trained.tokenizer.get_vocab(with_added_tokens=True).items():
-        tokens[index], types[index] = token, gguf.TokenType.NORMAL
-    for index, added in trained.tokenizer.get_added_tokens_decoder().items():
-        types[index] = gguf.TokenType.CONTROL if added.special else gguf.TokenType.USER_DEFINED
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in spec["model"]["merges"]]
-    writer.add_tokenizer_model("gpt2")  # llama.cpp's name for byte-level BPE
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges(merges)
-    special = trained.special
-    writer.add_add_bos_token(bool(special.prefix))  # without it, llama-bpe would add one
-    writer.add_add_eos_token(bool(added_by(trained.tokenizer)[1]))
-    writer.add_bos_token_id(special.eos[0] if special.bos is None else special.bos)
-    writer.add_eos_token_id(special.eos[0])
-    if len(special.eos) > 1:
-        writer.add_eot_token_id(special.eos[1])
-    if len(special.eos) > 2:
-        writer.add_eom_token_id(special.eos[2])
-    if special.pad is not None:
-        writer.add_pad_token_id(special.pad)
-    if template := _chat_template(trained):
-        writer.add_chat_template(template)
-
-
-def _chat_template(trained: Trained) -> Any:
-    return trained.special.files.get("tokenizer_config", {}).get("chat_template")
 
 
 def _tensors(trained: Trained, dtype: str) -> Iterator[tuple[str, Tensor, Any]]:

@@ -146,6 +146,54 @@ def test_dataset_folder_is_known_by_its_content(tmp_path: Path) -> None:
     assert input_hashes(list_inputs([source], tmp_path), tmp_path / "cache.json") != before
 
 
+def test_data_sets_on_disk_are_read_row_by_row(tmp_path: Path) -> None:
+    """Names with signs of patterns, linked folders, splits by the library's rules, rows that are no JSON."""
+    folder = tmp_path / "a [1]" / "set #2*"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data/train-00000.jsonl").write_text('{"text": "one"}\n{broken\n\n{"text": "two", "n": 1}\n')
+    (folder / "data/train-00001.jsonl.gz").write_bytes(gzip.compress(b'{"text": "three", "n": {"x": []}}')[:-9])
+    (folder / "data/train-00002.jsonl").write_text('{"text": "four"}\n')
+    (folder / "data/test-00000.jsonl").write_text('{"text": "held out"}\n')
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot/data").symlink_to(folder / "data")
+    for path in ("a [1]/set #2*", "snapshot"):
+        found = extract(tmp_path, type="hf", paths=[path])
+        assert [(row["text"], row["offset"]) for row in found if not row["detail"]] == [
+            ("one", 0), ("two", 3), *[("three", 4)] * (len(found) == 6), ("four", found[-1]["offset"]),
+        ]  # fmt: skip
+        assert found[-1]["url"] == f"file:s/{path}/data/train-00002.jsonl#0"
+        broken = [(row["offset"], row["detail"]) for row in found if row["detail"]]
+        assert broken[0][0] == 1
+        assert broken[0][1].startswith("data/train-00000.jsonl: line 2 is not JSON")
+        assert broken[1][0] == -2
+        assert "data/train-00001.jsonl.gz: cannot read beyond line" in broken[1][1]
+        assert [row["text"] for row in extract(tmp_path, type="hf", paths=[path], split="test")] == ["held out"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PipelineError, match=r"source `s`: .*/empty is no data set: The directory at .*/empty doesn't"):
+        read(tmp_path, type="hf", paths=["empty"])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the library leaves the file open
+def test_other_formats_of_data_sets_are_the_librarys(tmp_path: Path) -> None:
+    (tmp_path / "set [1]").mkdir()
+    (tmp_path / "set [1]/train.csv").write_text("text,n\none,1\ntwo,2\n")
+    assert [(row.text, row.metadata) for row in read(tmp_path, type="hf", paths=["set [1]"])] == [
+        ("one", {"n": 1}),
+        ("two", {"n": 2}),
+    ]
+
+
+def test_a_linked_folder_of_a_data_set_is_known_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/data").symlink_to(tmp_path / "store")
+    source, hashes = Source(name="s", type="hf", paths=["set"]), []
+    for text in ("one", "two"):
+        (tmp_path / "store/train.jsonl").write_text(json.dumps({"text": text}))
+        hashes.append(input_hashes(list_inputs([source], tmp_path), tmp_path / "cache.json"))
+    assert hashes[0] != hashes[1]
+
+
 def test_records_that_are_no_page_are_counted(tmp_path: Path) -> None:
     head = "WARC/1.0\r\nWARC-Type: {}\r\nWARC-Target-URI: https://a.example/\r\nContent-Length: 4\r\n\r\nText\r\n\r\n"
     (tmp_path / "a.warc").write_text(
@@ -199,8 +247,6 @@ def odd_columns() -> dict[str, pa.Array]:
 @pytest.mark.parametrize("kind", ["parquet", "hf"])
 @pytest.mark.parametrize("column", odd_columns())
 def test_arrow_values_that_python_cannot_hold(tmp_path: Path, kind: str, column: str) -> None:
-    if (kind, column) == ("hf", "map"):
-        pytest.skip("`datasets` has no maps")
     (tmp_path / "set").mkdir()
     table = pa.table({"text": ["one", "two", "three"], column: odd_columns()[column]})
     pq.write_table(table, tmp_path / "set/train.parquet")

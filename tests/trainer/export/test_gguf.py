@@ -18,7 +18,8 @@ from common.errors import TrainerError
 from pipeline.tokenize.tokenizer import train as train_tokenizer
 from tests.trainer.conftest import continue_tokens
 from tests.trainer.export.conftest import LANGUAGES, ODD
-from trainer.export.gguf import TYPES, export_gguf, pre_tokenizer
+from trainer.export.gguf import TYPES, export_gguf
+from trainer.export.gguf_tokenizer import pre_tokenizer
 from trainer.generate import Sampling
 from trainer.model import Transformer
 from trainer.trained import Trained, load_model

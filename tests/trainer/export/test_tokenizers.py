@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import gguf
 import numpy as np
@@ -17,14 +19,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from common.errors import TrainerError
 from tests.trainer.conftest import small_run
 from tests.trainer.corpus import write_mds
-from tests.trainer.export.conftest import LANGUAGES, hf_model
+from tests.trainer.export.conftest import LANGUAGES, ODD, hf_model
 from trainer.export.gguf import export_gguf
+from trainer.export.gguf_tokenizer import vocabulary_of
 from trainer.export.hf import export_hf, import_hf
-from trainer.generate import Sampling, encode_prompts, generate
+from trainer.generate import Sampling, encode_prompts, generate, stream_tokens
 from trainer.loop import train
 from trainer.score import text_batches
-from trainer.trained import Trained, load_checkpoint, load_trained
-from trainer.vocabulary import Special
+from trainer.trained import Trained, load_checkpoint, load_model, load_trained
+from trainer.vocabulary import Special, drawable
 
 TEXTS = [LANGUAGES["en"][:2000], LANGUAGES["de"][:1000]]
 PROMPTS = ["The river", "It's 1999, and", "a  b "]
@@ -102,10 +105,20 @@ def sentencepiece() -> Kind:
     strip = decoders.Strip(" ", 1, 0)
     codec.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
     spec = json.loads(codec.to_str())
-    spec["model"] |= {"vocab": vocabulary, "merges": old["model"]["merges"]}
+    spec["model"] |= {"vocab": vocabulary, "merges": every_merge(vocabulary, old["model"]["merges"])}
     spec["added_tokens"] = old["added_tokens"]
     names = {"tokenizer_class": "LlamaTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     return begun(Tokenizer.from_str(json.dumps(spec)), "<s>"), {"bos": 1, "eos": 2, "tokenizer": names}
+
+
+def every_merge(vocabulary: dict[str, int], merges: list[list[str]]) -> list[tuple[str, str]]:
+    """All pairs that make a token, sorted by token, as `transformers` writes them of a SentencePiece model."""
+    pairs = [
+        (token[:cut], token[cut:])
+        for token in dict.fromkeys("".join(merge) for merge in merges)
+        for cut in range(1, len(token))
+    ]
+    return [pair for pair in pairs if all(part in vocabulary for part in pair)]
 
 
 def unigram() -> Kind:
@@ -218,7 +231,7 @@ def trained_on(folder: Path, source: Path, imported: Trained) -> None:
 
 
 def into_gguf(folder: Path, trained: Trained) -> None:
-    if trained.tokenizer.normalizer is not None or not isinstance(trained.tokenizer.model, models.BPE):
+    if not isinstance(trained.tokenizer.model, models.BPE):
         with pytest.raises(TrainerError, match=r"llama.cpp has no such tokenizer"):
             export_gguf(trained, folder / "gguf/model.gguf")
         return
@@ -236,6 +249,66 @@ def into_gguf(folder: Path, trained: Trained) -> None:
         f'PARAMETER stop "{trained.text_of(end)}"' for end in special.eos
     ]
     assert any("TEMPLATE" in line for line in lines) == ("chat_template" not in fields)
+
+
+@pytest.mark.parametrize("kind", KINDS[:-1], ids=lambda kind: kind.__name__)
+def test_llama_cpp_reads_and_continues_alike(tmp_path: Path, kind: Callable[[], Kind]) -> None:
+    """Ids of texts and of greedy continuations; rows that no token has are barred there, as they are here."""
+    write_folder(tmp_path / "source", kind)
+    import_hf(tmp_path / "source", tmp_path / "train")
+    trained = load_trained(tmp_path / "train")
+    ask = llama_cpp(export_gguf(trained, tmp_path / "model.gguf", dtype="f32"))
+    texts = [*PROMPTS, *TEXTS, ODD, " two  spaces ", "\n\n\t", *LANGUAGES.values()]
+    for text, ids in zip(texts, encode_prompts(texts, trained.tokenizer, trained.special, 10**6), strict=True):
+        assert ask("/tokenize", content=text, add_special=True, parse_special=False)["tokens"] == ids, text[:40]
+    unused = sorted(set(range(trained.shape.vocab_size)) - set(trained.tokenizer.get_vocab().values()))
+    model, allowed = load_model(tmp_path / "train")[0], drawable(trained.tokenizer, trained.shape.vocab_size)
+    for prompt, ids in zip(PROMPTS, encode_prompts(PROMPTS, trained.tokenizer, trained.special, 256), strict=True):
+        drawn = stream_tokens(model, [ids], Sampling(12, temperature=0), trained.special.eos, allowed)
+        greedy = {"n_predict": 12, "samplers": ["temperature"], "temperature": 0, "cache_prompt": False}
+        bias = [[row, False] for row in unused]
+        found = ask("/completion", prompt=prompt, logit_bias=bias, return_tokens=True, **greedy)
+        written = [token for token in found["tokens"] if token not in trained.special.eos]  # it lists the stop too
+        assert written == [token for _, token, _ in drawn if token is not None]
+    found = ask("/apply-template", messages=[{"role": "user", "content": "Hi"}])["prompt"]
+    assert found.endswith("Hi") == ("chat_template" in trained.special.files.get("tokenizer_config", {}))
+
+
+def llama_cpp(file: Path) -> Callable[..., Any]:
+    """llama.cpp's own server on a file, as a function of path and fields; skipped where xllamacpp is not installed."""
+    xllamacpp = pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (docs/run-it-yourself.md)")
+    settings = xllamacpp.CommonParams()
+    settings.model.path, settings.n_ctx, settings.n_gpu_layers, settings.port = str(file), 256, 0, 0
+    settings.warmup, settings.cpuparams.n_threads, settings.n_parallel = False, 1, 1
+    server = xllamacpp.Server(settings)
+
+    def ask(path: str, **fields: Any) -> Any:
+        body, kind = json.dumps(fields).encode(), {"Content-Type": "application/json"}
+        with urlopen(Request(server.listening_address + path, body, kind)) as answer:
+            return json.load(answer)
+
+    return ask
+
+
+def test_merges_that_scores_cannot_say_are_refused() -> None:
+    spec = json.loads(sentencepiece()[0].to_str())
+    assert vocabulary_of(spec).model == "llama"
+    assert vocabulary_of(spec).space
+    made = Counter("".join(merge) for merge in spec["model"]["merges"])
+    several = next(merge for merge in spec["model"]["merges"] if made["".join(merge)] > 1)
+    changes: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "its merges lack": lambda model: model["merges"].remove(several),
+        "not sorted by the token": lambda model: model["merges"].sort(key=lambda merge: merge == several),
+        "without a token <0x0A>": lambda model: model["vocab"].pop("<0x0A>"),
+        "BPE with `ignore_merges`": lambda model: model.update(ignore_merges=True),
+    }
+    for message, change in changes.items():
+        changed = json.loads(json.dumps(spec))
+        change(changed["model"])
+        with pytest.raises(TrainerError, match=message):
+            vocabulary_of(changed)
+    with pytest.raises(TrainerError, match="a normalizer that writes spaces"):
+        vocabulary_of(spec | {"normalizer": None})
 
 
 def test_rows_without_a_token_are_never_drawn(tmp_path: Path) -> None:
