@@ -173,7 +173,7 @@ class _ByBlocks(torch.autograd.Function):
 def _scores(query: Tensor, key: Tensor, bias: Tensor, start: int, end: int) -> Tensor:
     """Scores of a block of queries over the keys up to its end, fp32, hidden ones -inf."""
     grouped = _group(query[:, :, start:end], key.shape[1])
-    scores = _ungroup(grouped @ key[:, :, :end].mT, query.shape[1]).float() * query.shape[3] ** -0.5
+    scores: Tensor = _ungroup(grouped @ key[:, :, :end].mT, query.shape[1]).float() * query.shape[3] ** -0.5
     return scores + bias[:, :, start:end, :end]
 
 
