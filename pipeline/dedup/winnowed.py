@@ -79,7 +79,7 @@ class PassagePass(Pass):
         bounds = np.cumsum([0, *map(len, texts)], dtype=np.int64)
         anchors = winnow(data, bounds, self.settings.min_bytes)
         order = np.argsort(anchors[0], kind="stable")
-        columns: dict[str, Array] = dict(zip(COLUMNS, (column[order] for column in anchors), strict=True))
+        columns: dict[str, Array] = {name: column[order] for name, column in zip(COLUMNS, anchors, strict=True)}
         arrays: dict[str, Array] = {"text": data, "bounds": bounds} | columns
         report.files += [save_array(folder / f"{name}.npy", array) for name, array in arrays.items()]
         report.notes["anchors"] += len(order)
