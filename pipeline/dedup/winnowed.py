@@ -80,7 +80,7 @@ class PassagePass(Pass):
         anchors = winnow(data, bounds, self.settings.min_bytes)
         order = np.argsort(anchors[0], kind="stable")
         columns: dict[str, Array] = {name: column[order] for name, column in zip(COLUMNS, anchors, strict=True)}
-        arrays: dict[str, Array] = {"text": data, "bounds": bounds} | columns
+        arrays: dict[str, Array] = {"text": data, "bounds": bounds, **columns}
         report.files += [save_array(folder / f"{name}.npy", array) for name, array in arrays.items()]
         report.notes["anchors"] += len(order)
 
