@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from common.errors import PipelineError
 from common.files import write_atomically
+from pipeline.documents import read_batches
 from pipeline.kernels.fasttext import empty_cache, predict, read_network
 
 Array = np.ndarray[Any, Any]
@@ -145,7 +145,8 @@ def _texts(path: Path) -> Iterator[str]:
     name = path.name.removesuffix(".gz")
     try:
         if name.endswith(".parquet"):
-            yield from pq.read_table(path, columns=["text"])["text"].to_pylist()
+            for table in read_batches(path, ["text"]):
+                yield from table["text"].to_pylist()
             return
         with (
             gzip.open(path, "rt", encoding="utf-8-sig")

@@ -31,7 +31,7 @@ import zstandard
 from common.errors import PipelineError
 from common.remote import open_input
 from pipeline.config import Source
-from pipeline.documents import document_id, storable
+from pipeline.documents import TEXTS, document_id, storable
 from pipeline.read.archives import Tally, read_records
 from pipeline.read.commoncrawl import fetched, record_at
 from pipeline.read.inputs import Input, files_below
@@ -226,6 +226,11 @@ def _read_parquet(item: Input, max_bytes: int) -> Iterator[RawDocument]:
     number = 0
     try:
         with open_input(item.path) as raw, pq.ParquetFile(raw) as file:
+            if TEXTS in (file.schema_arrow.metadata or {}):
+                yield _unreadable(
+                    item, "its texts are in an earlier stage; `--to STAGE` of its recipe writes them here"
+                )
+                return
             for batch in file.iter_batches(batch_size=1000, columns=_wanted(item.source, file.schema_arrow.names)):
                 for row in _python_rows(batch):
                     yield _row_document(item, number, row, max_bytes)

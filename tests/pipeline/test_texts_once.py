@@ -12,8 +12,10 @@ import pytest
 
 from common.errors import PipelineError
 from common.files import read_manifest
+from pipeline.config import Source
 from pipeline.documents import BASE_SCHEMA, TEXTS, document_id, parquet_file, read_batches, regroup
 from pipeline.effort import SLICES, Effort
+from pipeline.read import list_inputs, read_documents
 from tests.conftest import PROSE
 from tests.pipeline.test_build import build, hashes, inputs, recipe
 
@@ -63,6 +65,13 @@ def test_readers_put_the_texts_back(built: Path) -> None:
         for path in sorted((stage / "data").glob("*.parquet")):
             for table in read_batches(path):
                 assert [len(str(text).encode()) for text in table["text"].to_pylist()] == table["bytes"].to_pylist()
+
+
+def test_a_table_without_its_texts_is_no_source(built: Path) -> None:
+    source = Source.model_validate({"name": "s", "type": "parquet", "paths": ["run/corpus/02-language/data/*.parquet"]})
+    documents = [one for item in list_inputs([source], built) for one in read_documents(item, 10**6)]
+    assert documents
+    assert all("`--to STAGE`" in str(one.fault) for one in documents)
 
 
 def test_a_run_reads_and_writes_little_more_than_the_text(built: Path) -> None:
