@@ -3,9 +3,10 @@
     python benchmarks/mixture.py
 
 Three sources: `good`, prose of Project Gutenberg, which is also the target and too little to fill more than 60 % of
-the final run in four epochs; `part`, of which half is such prose and half random letters, in every document; `noise`, random letters only.
-By size they are 1, 4 and 6 parts. The proposal has to find that noise is worth nothing and that the part is worth more
-than that. The bar: natural minus proposal, in bits per byte of held-out prose, over the pooled deviation of a run.
+the final run in four epochs; `part`, of which half is such prose and half random letters, in every document; `noise`,
+random letters only. By size they are 1, 4 and 6 parts. The proposal has to find that noise is worth nothing and that
+the part is worth more than that. The bar: natural minus proposal, in bits per byte of held-out prose, over the pooled
+deviation of a run.
 """
 
 from __future__ import annotations
