@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from bars import at_least, at_most, finish, options, show_machine, table
@@ -24,18 +25,27 @@ from pipeline.kernels.minhash import MinHasher
 HASHES, NGRAM = 112, 5
 
 
-def documents(count: int, words: int = 500, seed: int = 1) -> list[str]:
-    """English-like texts: sentences, commas, line breaks, some numbers."""
-    random = np.random.Generator(np.random.PCG64(seed))
+def word_forms(random: np.random.Generator) -> Any:
+    """Made-up words, (30,000, 5): as it is, capital, with comma, with full stop, with full stop and line break."""
     letters = np.array(list("etaoinshrdlucmfwypvbgkqjxz"))
     sizes = random.integers(2, 11, 30_000)
     vocabulary = ["".join(letters[np.minimum(random.geometric(0.12, size) - 1, 25)]) for size in sizes]
     vocabulary[40::97] = [str(number) for number in range(len(vocabulary[40::97]))]
-    forms = np.array([[word, word.capitalize(), word + ",", word + ".", word + ".\n"] for word in vocabulary], object)
+    return np.array([[word, word.capitalize(), word + ",", word + ".", word + ".\n"] for word in vocabulary], object)
+
+
+def pick_words(count: int, words: int, random: np.random.Generator) -> Any:
+    """(words, forms) of `word_forms` for texts of sentences, commas, line breaks: int64 (count, words) and (words,)."""
     form = np.zeros(words, np.int64)
     form[::13], form[11::13], form[12::13], form[64::65] = 1, 2, 3, 4
-    picked = np.minimum(random.zipf(1.2, (count, words)), len(vocabulary)) - 1
-    return [" ".join(row) for row in forms[picked, form].tolist()]
+    return np.minimum(random.zipf(1.2, (count, words)), 30_000) - 1, form
+
+
+def documents(count: int, words: int = 500, seed: int = 1) -> list[str]:
+    """English-like texts."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    forms = word_forms(random)
+    return [" ".join(row) for row in forms[pick_words(count, words, random)].tolist()]
 
 
 def shingles(text: str) -> list[str]:

@@ -1,17 +1,13 @@
-"""From sorted keys to clusters and their survivors: passes `exact-join`, `band-join` and `clusters`.
+"""From sorted keys to edges between documents: passes `exact-join` and `band-join`.
 
 The joins take a task per partition of the keys. Documents whose texts have equal 128-bit hashes are connected at once;
-only the first of them takes part in the band join, where documents with an equal band key are compared
+of those in one bucket of a band only the first takes part, and is compared with the others of that band key
 (`clusters.similar_pairs`). Within a bucket documents are sorted by id, so edges do not depend on how documents were
 divided into tasks. The number of partitions follows from the number of documents and the recipe's `partition_bytes`,
 which bounds memory; a larger bucket is compared part by part.
 
-`clusters` is one task over arrays. The connected components of all edges may be chains (1~2, 2~3, but not 1~3), so each
-is clustered again: documents are visited in survivor order; one joins the first leader whose similarity, and whose
-least similar member so far (the rim), both reach the recipe's `verify`, else it becomes a leader. Checking the rim
-keeps two members of a cluster similar to each other. Survivor order depends on the documents alone: those of an
-earlier corpus first, since they are in use already, then the recipe's `survivor` rule, then the order of sources in the
-recipe, path and offset. Memory: 40 bytes a document, 150 more for one that has an edge, and `partition_bytes`.
+A task leaves the least edges that connect what its edges connect (`forest`), divided by a hash of their nodes among the
+tasks of `pipeline.dedup.components`.
 """
 
 from __future__ import annotations
@@ -23,14 +19,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import DedupConfig
-from pipeline.dedup.table import Array, Table, load_array, save_array
+from pipeline.dedup.table import Table, damaged, mapped, save
 from pipeline.kernels.clusters import NO_PAIRS, join, labels, similar_pairs
+from pipeline.kernels.hashing import splitmix
 from pipeline.kernels.minhash import I64, U32, U64
 from pipeline.stage import Build
 from pipeline.task import Pass, Task, TaskReport
 
-COLUMNS = ("node", "survivor", "size")  # of each document that has a duplicate
 _RECORD_BYTES = 48  # a key, its node, their sorted copies, the order and an id
+_LINKS = 4  # links of a document, about: both ways, of an edge in the exact join and one in the others
 
 
 def partitions(documents: int, keys: int, partition_bytes: int) -> int:
@@ -38,59 +35,79 @@ def partitions(documents: int, keys: int, partition_bytes: int) -> int:
     return max(1, -(-documents * keys * _RECORD_BYTES // partition_bytes))
 
 
-class ExactJoinPass(Pass):
-    """Edges between documents with equal text, from the one with the least id to each other."""
-
-    def __init__(self, build: Build[DedupConfig], table: Table) -> None:
-        settings: DedupConfig = build.settings
-        super().__init__("exact-join", build.workdir, partitions(len(table), 1, settings.partition_bytes))
-        self.table = table
-
-    def process(self, rank: int, task: Task) -> TaskReport:
-        keys, nodes = self.table.partition("exact", rank, self.tasks)
-        pairs = NO_PAIRS
-        if len(nodes):
-            ids = self.table.rows("id", nodes)
-            order = np.lexsort((ids[:, 1], ids[:, 0], keys[:, 1], keys[:, 0]))
-            keys, nodes = keys[order], nodes[order]
-            heads = np.concatenate([[True], (keys[1:] != keys[:-1]).any(axis=1)])
-            first = np.maximum.accumulate(np.where(heads, np.arange(len(nodes)), 0))
-            pairs = np.column_stack([nodes[first], nodes])[~heads]
-        return TaskReport(files=[save_array(edge_file(self.workdir, self.name, rank), pairs)])
+def link_tasks(table: Table, settings: DedupConfig) -> int:
+    """Number of tasks among which links are divided."""
+    return partitions(len(table), _LINKS, settings.partition_bytes)
 
 
-class BandJoinPass(Pass):
-    """Verified edges between documents that share a band key."""
+class JoinPass(Pass):
+    """Edges between documents that share a key. name: of the keys in the table; keys: a document's."""
 
-    def __init__(self, build: Build[DedupConfig], table: Table, bands: int, exact: ExactJoinPass | None) -> None:
+    def __init__(self, build: Build[DedupConfig], table: Table, name: str, keys: int) -> None:
         self.settings: DedupConfig = build.settings
-        tasks = partitions(len(table), bands, self.settings.partition_bytes)
-        super().__init__("band-join", build.workdir, tasks)
-        self.table, self.exact = table, exact
+        super().__init__(f"{name}-join", build.workdir, partitions(len(table), keys, self.settings.partition_bytes))
+        self.table, self.keys = table, name
 
     def process(self, rank: int, task: Task) -> TaskReport:
-        keys, nodes = self.table.partition("band", rank, self.tasks)
-        chosen = ~self._same_text()[nodes]
-        keys, nodes = repeated(keys[chosen], nodes[chosen])
-        ids = self.table.rows("id", nodes)
-        order = np.lexsort((ids[:, 1], ids[:, 0], keys)) if len(nodes) else nodes
-        parts = leader_pairs(self.table, self.settings, keys[order], nodes[order], task)
-        pairs = np.unique(np.concatenate([NO_PAIRS, *parts]), axis=0)
-        return TaskReport(files=[save_array(edge_file(self.workdir, self.name, rank), pairs)])
+        keys, nodes = self.table.partition(self.keys, rank, self.tasks)
+        order = repeated(keys)
+        keys, nodes = keys[order], nodes[order]
+        ids, exact = self.table.rows(nodes, "id", "exact")
+        order = np.lexsort((ids[:, 1], ids[:, 0], keys))
+        pairs = forest(self.edges(keys[order], nodes[order], exact[order], task))
+        return TaskReport(files=[save_links(link_file(self.workdir, self.name, rank), pairs, self.links)])
 
-    def _same_text(self) -> Array:
-        """bool (documents,): those represented by another document of equal text."""
-        mask = np.zeros(len(self.table), bool)
-        if self.exact:
-            for pairs in edges(self.workdir, self.exact):
-                mask[pairs[:, 1]] = True
-        return mask
+    @property
+    def links(self) -> int:
+        return link_tasks(self.table, self.settings)
+
+    def edges(self, keys: U64, nodes: I64, exact: U64, task: Task) -> I64:
+        """int64 (n, 2) of documents sorted by key, then by id; exact: their texts' hashes."""
+        first = first_alike(exact, keys)
+        pairs: I64 = np.column_stack([nodes[first], nodes])[first != np.arange(len(nodes))]
+        return pairs
+
+
+class BandJoinPass(JoinPass):
+    """Edges between documents that share a band key, and are alike."""
+
+    def edges(self, keys: U64, nodes: I64, exact: U64, task: Task) -> I64:
+        if self.settings.exact:
+            chosen = np.flatnonzero(first_alike(exact, keys) == np.arange(len(nodes)))
+            chosen = chosen[repeated(keys[chosen])]
+            keys, nodes = keys[chosen], nodes[chosen]
+        return np.concatenate([NO_PAIRS, *(nodes[pairs] for pairs in leader_pairs(
+            self.table, self.settings, keys, nodes, task
+        ))])  # fmt: skip
+
+
+def first_alike(exact: U64, keys: U64) -> I64:
+    """Position of the first document of the same text and key, for each of documents sorted by key."""
+    order = np.lexsort((exact[:, 1], exact[:, 0], keys))
+    ordered = np.column_stack([keys, exact])[order]
+    heads = np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)])[: len(order)]
+    first = np.empty(len(order), np.int64)
+    first[order] = order[np.maximum.accumulate(np.where(heads, np.arange(len(order)), 0))]
+    return first
+
+
+def repeated(keys: U64) -> I64:
+    """Positions of keys that occur more than once, in order of the keys; those of one key keep their order."""
+    order = np.argsort(keys, kind="stable")
+    same = keys[order[1:]] == keys[order[:-1]]
+    chosen = np.zeros(len(keys), bool)
+    chosen[1:] |= same
+    chosen[:-1] |= same
+    return order[chosen]
 
 
 def leader_pairs(
     table: Table, settings: DedupConfig, keys: U64, nodes: I64, task: Task, *, by_rim: bool = False
 ) -> Iterator[I64]:
-    """Edges (leader, document) of documents sorted by key, part by part; a divided bucket keeps its leaders."""
+    """Edges (leader, document), as positions in `nodes`, of documents sorted by key, part by part.
+
+    A divided bucket keeps its leaders.
+    """
     exact = settings.verify_by == "exact"
     leaders = NO_PAIRS
     for start, end in spans(value_counts(table, nodes, exact), settings):
@@ -109,7 +126,7 @@ def leader_pairs(
             by_rim=by_rim,
             leaders=known.reshape(-1, 2),
         )
-        yield nodes[part[pairs]]
+        yield part[pairs]
         leaders = part[last]
         task.beat(0, 0, end / len(nodes))
 
@@ -128,7 +145,7 @@ def spans(counts: I64, settings: DedupConfig) -> Iterator[tuple[int, int]]:
 
 def value_counts(table: Table, nodes: I64, exact: bool) -> I64:
     """int64 (nodes,): number of values that `document_values` gives for each node."""
-    counts: I64 = table.rows("shingle_count", nodes) if exact else np.full(len(nodes), table.hashes, np.int64)
+    counts: I64 = table.rows(nodes, "shingles")[0][:, 1] if exact else np.full(len(nodes), table.hashes, np.int64)
     return counts
 
 
@@ -136,103 +153,38 @@ def document_values(table: Table, nodes: I64, exact: bool) -> tuple[U32, I64]:
     """(values, offsets) by which `clusters.similar_pairs` compares nodes: signatures, or with `exact` shingle sets."""
     if exact:
         return table.shingles(nodes)
-    signatures = table.rows("signature", nodes)
-    width = signatures.shape[1] if signatures.ndim == 2 else 0
-    return signatures.astype(np.uint32, copy=False).ravel(), np.arange(len(nodes) + 1, dtype=np.int64) * width
+    (signatures,) = table.rows(nodes, "signature")
+    return signatures.ravel(), np.arange(len(nodes) + 1, dtype=np.int64) * table.hashes
 
 
-def edge_file(workdir: Path, name: str, rank: int) -> Path:
-    """File of a join task's edges, int64 (n, 2)."""
-    return workdir / f".scratch/{name}/{rank:05d}.npy"
+def forest(pairs: I64) -> I64:
+    """int64 (n, 2), (node, least node of its component) of each other node of the components that `pairs` connect."""
+    nodes, ends = np.unique(pairs, return_inverse=True)
+    parent = np.arange(len(nodes))
+    join(parent, ends.reshape(-1, 2))
+    root = labels(parent)
+    others = np.flatnonzero(root != np.arange(len(nodes)))
+    return np.column_stack([nodes[others], nodes[root[others]]])
 
 
-def edges(workdir: Path, source: Pass) -> Iterator[I64]:
-    """The edges of every task of a join."""
-    return (load_array(edge_file(workdir, source.name, rank)) for rank in range(source.tasks))
+def link_file(workdir: Path, name: str, rank: int) -> Path:
+    """File of a task's links."""
+    return workdir / f".scratch/{name}/{rank:05d}.bin"
 
 
-def repeated(keys: U64, nodes: I64) -> tuple[U64, I64]:
-    """The records whose key occurs more than once, sorted by key; those of one key keep their order."""
-    order = np.argsort(keys, kind="stable")
-    keys, nodes = keys[order], nodes[order]
-    same = keys[1:] == keys[:-1]
-    chosen = np.zeros(len(keys), bool)
-    chosen[1:] |= same
-    chosen[:-1] |= same
-    return keys[chosen], nodes[chosen]
+def save_links(path: Path, pairs: I64, tasks: int, *, both: bool = True) -> Path:
+    """Write pairs (owner, other) for the tasks of their owners; both: in both directions."""
+    links = np.concatenate([pairs, pairs[:, ::-1]]) if both else pairs
+    owner = (splitmix.py_func(links[:, 0].astype(np.uint64)) >> np.uint64(32)) * np.uint64(tasks) >> np.uint64(32)
+    order = np.argsort(owner, kind="stable")
+    return save(path, np.searchsorted(owner[order], np.arange(tasks + 1)), links[order])
 
 
-class ClusterPass(Pass):
-    """Writes node, survivor and cluster size of each document that has a duplicate, sorted by node."""
-
-    def __init__(
-        self, build: Build[DedupConfig], table: Table, exact: ExactJoinPass | None, near: BandJoinPass | None
-    ) -> None:
-        super().__init__("clusters", build.workdir, 1)
-        self.table, self.exact, self.near = table, exact, near
-        self.new = int(table.starts[len(build.inputs)])
-        self.settings: DedupConfig = build.settings
-        self.sources = {source.name: number for number, source in enumerate(build.sources)}
-
-    def process(self, rank: int, task: Task) -> TaskReport:
-        parent = np.arange(len(self.table), dtype=np.int64)
-        self._join(parent, self.exact)
-        texts = labels(parent)
-        self._join(parent, self.near)
-        parent = labels(parent)
-        moved = np.flatnonzero(parent != np.arange(len(parent)))
-        nodes = self._ranked(np.union1d(moved, parent[moved]))
-        nodes = nodes[np.argsort(parent[nodes], kind="stable")]
-        survivor = self._survivors(nodes, parent[nodes].astype(np.uint64), texts[nodes], task)
-        _, cluster, size = np.unique(survivor, return_inverse=True, return_counts=True)
-        columns = dict(zip(COLUMNS, (nodes, survivor, size[cluster]), strict=True))
-        order = np.argsort(nodes)
-        order = order[columns["size"][order] > 1]
-        task.beat(0, 0, 1.0)
-        folder = self.workdir / ".scratch/clusters"
-        return TaskReport(files=[save_array(folder / f"{name}.npy", columns[name][order]) for name in COLUMNS])
-
-    def _join(self, parent: I64, source: Pass | None) -> None:
-        for pairs in edges(self.workdir, source) if source else ():
-            join(parent, pairs)
-
-    def _survivors(self, nodes: I64, components: U64, texts: I64, task: Task) -> I64:
-        """Survivor of each node. Nodes are sorted by component, then by survivor priority.
-
-        Documents with identical text are compared once, through the first of them.
-        """
-        if not len(nodes):
-            return nodes
-        _, first, text = np.unique(texts, return_index=True, return_inverse=True)
-        heads = np.sort(first)
-        stays = np.arange(len(self.table), dtype=np.int64)
-        if self.near:
-            walked = repeated(components[heads], nodes[heads])
-            parts = leader_pairs(self.table, self.settings, *walked, task, by_rim=True)
-            pairs = np.concatenate([NO_PAIRS, *parts])
-            stays[pairs[:, 1]] = pairs[:, 0]
-        survivors: I64 = stays[nodes[first][text]]
-        return survivors
-
-    def _ranked(self, nodes: I64) -> I64:
-        """The nodes in survivor order, the first of a cluster to be kept in front."""
-        ids = self.table.rows("id", nodes)
-        ranked: I64 = nodes[np.lexsort((ids[:, 1], ids[:, 0], *self._precedence(nodes), nodes < self.new))]
-        return ranked
-
-    def _precedence(self, nodes: I64) -> list[Array]:
-        """Sort keys, the weakest first, as np.lexsort takes them: offset, path, source, the recipe's rule."""
-        _, path = np.unique(np.array(self.table.strings("path", nodes), object), return_inverse=True)
-        source = [self.sources.get(name, len(self.sources)) for name in self.table.strings("source", nodes)]
-        keys: list[Array] = [self.table.rows("offset", nodes), path, np.array(source)]
-        if self.settings.survivor != "first":
-            keys.append(-self.table.rows({"longest": "length", "newest": "date"}[self.settings.survivor], nodes))
-        return keys
-
-
-def read_clusters(build: Build[DedupConfig], low: int, high: int) -> dict[str, Any]:
-    """COLUMNS of the nodes from `low` up to `high`."""
-    folder = build.workdir / ".scratch/clusters"
-    columns = {name: load_array(folder / f"{name}.npy", mapped=True) for name in COLUMNS}
-    cut = slice(*np.searchsorted(columns["node"], [low, high]).tolist())
-    return {name: np.array(values[cut]) for name, values in columns.items()}
+def read_links(path: Path, rank: int, tasks: int) -> I64:
+    """The links of task `rank`'s owners in one file."""
+    data: Any = mapped(path, np.int64)
+    starts, links = data[: tasks + 1], data[tasks + 1 :]
+    if len(starts) <= tasks or 2 * starts[-1] != len(links):
+        raise damaged(path, f"it has {len(links)} numbers")
+    chosen: I64 = links.reshape(-1, 2)[starts[rank] : starts[rank + 1]].copy()
+    return chosen

@@ -15,7 +15,8 @@ import numpy as np
 import xxhash
 
 from pipeline.config import DedupConfig
-from pipeline.dedup.joins import partitions, read_clusters
+from pipeline.dedup.joins import partitions
+from pipeline.dedup.survivors import read_clusters
 from pipeline.dedup.table import Table, load_array, partition_slice, save_array
 from pipeline.documents import text_bytes
 from pipeline.kernels.minhash import I64, U64
@@ -81,7 +82,7 @@ class LineJoinPass(Pass):
         key, node = key[chosen], node[chosen]
         if not len(key):
             return key, node
-        ids = self.table.rows("id", node)
+        (ids,) = self.table.rows(node, "id")
         order = np.lexsort((ids[:, 1], ids[:, 0], key))
         key, node = key[order], node[order]
         later = np.concatenate([[False], key[1:] == key[:-1]])

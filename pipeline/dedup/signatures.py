@@ -1,9 +1,9 @@
 """Pass `signatures`: from texts to the shared table's columns; and the index for later corpora.
 
-A task reads one input file, or one file of an earlier corpus's index (`against:`), and writes segments of the table. A
-segment holds for each document: id, exact (128-bit hash of the text, composed, with case and white space folded),
-scope, signature, length, date, offset and names; and, sorted by key, the pairs (exact_key, exact_row) and (band_key,
-band_row), which the joins read. Memory: one segment, about 1 kB a document.
+A task reads one input file, or one file of an earlier corpus's index (`against:`), and writes segments of the table
+(`pipeline.dedup.table`). `exact` is a 128-bit hash of the text, composed, with case and white space folded, within its
+scope. The keys that the joins read are the first half of `exact` and a hash of each band. Memory: one segment, about 1
+kB a document.
 
 The last pass of `dedup` leaves an index beside its documents:
 
@@ -18,13 +18,11 @@ and 4 bytes for each distinct shingle, about as much as the text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import ExitStack
-from itertools import chain, groupby
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -35,14 +33,17 @@ import xxhash
 from common.errors import PipelineError
 from common.files import atomic_file, changed_files, read_manifest
 from pipeline.config import DedupConfig
-from pipeline.dedup.table import SEGMENT, Table, save_array, save_strings
+from pipeline.dedup.table import SEGMENT, Array, Table, save, save_keys
 from pipeline.documents import read_batches, text_bytes
 from pipeline.kernels.clusters import optimal_bands
+from pipeline.kernels.folding import fold
 from pipeline.kernels.minhash import EMPTY, I64, U8, U64, VERSION, MinHasher
 from pipeline.stage import Build
 from pipeline.task import Pass, Task, TaskReport
 
 Columns = dict[str, Any]
+TEXTS = ("path", "url")
+_READ = ("text", "id", "source", "date", "offset", *TEXTS)
 
 
 def make_hasher(settings: DedupConfig, seed: int) -> MinHasher:
@@ -61,6 +62,7 @@ class SignaturePass(Pass):
         self.inputs, self.indexes, self.table = build.inputs, indexes, table
         self.settings: DedupConfig = build.settings
         self.seed = build.seed
+        self.sources = {source.name: number for number, source in enumerate(build.sources)}
 
     def weight(self, rank: int) -> float:
         return float([*self.inputs, *self.indexes][rank].stat().st_size)
@@ -70,36 +72,63 @@ class SignaturePass(Pass):
         total = max(int(self.table.starts[rank + 1] - self.table.starts[rank]), 1)
         batches = self._documents(rank, hasher, task, total)
         if rank >= len(self.inputs):
-            batches = read_index(self.indexes[rank - len(self.inputs)], shingles=self.settings.verify_by == "exact")
+            exact = self.settings.verify_by == "exact"
+            batches = read_index(self.indexes[rank - len(self.inputs)], len(self.sources), shingles=exact)
         files: list[Path] = []
         for part, pieces in groupby(_pieces(batches), key=itemgetter(0)):
-            folder = self.table.folder / f"{rank:05d}-{part:05d}"
-            files += _write_segment(folder, map(itemgetter(1), pieces), hasher, self.settings)
+            files += self._write_segment(self.table.segment(rank, part), map(itemgetter(1), pieces), hasher)
         return TaskReport(files=files)
 
     def _documents(self, rank: int, hasher: MinHasher, task: Task, total: int) -> Iterator[Columns]:
-        seen = 0
-        for table in task.read(self.inputs[rank]):
-            texts = table["text"].to_pylist()
-            scopes = scope_names(table, self.settings.scope)
+        seen, scope, dated = 0, self.settings.scope, self.settings.survivor == "newest"
+        for table in task.read(self.inputs[rank], [*_READ, *(["language"] if scope == "language" else [])]):
+            scopes = scope_names(table, scope)
             data, ends = utf8_buffer(table["text"])
             shingles = hasher.shingles(data, ends)
             columns: Columns = {
-                "id": _id_words(table),
-                "exact": text_hashes(texts, scopes),
-                "scope": np.array([_hash64(scope) for scope in scopes], np.uint64),
-                "signature": hasher.minima(shingles),
+                "id": id_words(table),
+                "exact": text_hashes(data, ends, scopes),
+                "source": _coded(table["source"].to_pylist(), lambda name: self.sources.get(name, len(self.sources))),
                 "length": np.diff(ends),
-                "date": np.array([_date_number(date) for date in table["date"].to_pylist()], np.int64),
+                "date": _coded(table["date"].to_pylist() if dated else [None] * table.num_rows, _date_number),
                 "offset": table["offset"].to_numpy().astype(np.int64),
-                **{name: table[name].to_pylist() for name in ("source", "path", "url")},
+                "scope": _coded(scopes, _hash64).astype(np.uint64),
+                "signature": hasher.minima(shingles),
+                **{name: table[name] for name in TEXTS},
             }
             if self.settings.verify_by == "exact":
-                columns["shingles"], shingle_ends = shingles.sets()
-                columns["shingle_count"] = np.diff(shingle_ends)
+                columns["sets"] = shingles.sets()
             yield columns
-            seen += len(texts)
-            task.beat(len(texts), text_bytes(table), seen / total)
+            seen += table.num_rows
+            task.beat(table.num_rows, text_bytes(table), seen / total)
+
+    def _write_segment(self, folder: Path, pieces: Iterator[Columns], hasher: MinHasher) -> list[Path]:
+        """Write one segment. What has no fixed width is written as it comes."""
+        parts: list[Columns] = []
+        with (
+            atomic_file(folder / "strings.bin", durable=False) as strings,
+            atomic_file(folder / "shingles.bin", durable=False) as sets,
+        ):
+            for piece in pieces:
+                for name in TEXTS:
+                    piece[name] = _write_texts(strings, piece[name])
+                values, ends = piece.pop("sets", (np.empty(0, np.uint32), np.zeros(len(piece["id"]) + 1, np.int64)))
+                starts = ends[:-1] - ends[0] + sets.tell() // 4
+                values[ends[0] : ends[-1]].tofile(sets)
+                parts.append(piece | {"shingles": np.column_stack([starts, np.diff(ends)])})
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in self.table.columns}
+        arrays = [columns[name].astype(kind, copy=False) for name, (kind, _) in self.table.columns.items()]
+        keys = {}
+        if self.settings.exact:
+            order = np.argsort(columns["exact"][:, 0], kind="stable")
+            keys["exact"] = columns["exact"][order, 0], order
+        if self.settings.minhash:
+            keys["band"] = _sorted_bands(columns, hasher)
+        return [
+            *(folder / name for name in ("strings.bin", "shingles.bin")),
+            save(folder / "columns.bin", *arrays),
+            *(save_keys(folder / f"{name}.bin", *pair) for name, pair in keys.items()),
+        ]
 
 
 def _pieces(batches: Iterator[Columns]) -> Iterator[tuple[int, Columns]]:
@@ -109,62 +138,36 @@ def _pieces(batches: Iterator[Columns]) -> Iterator[tuple[int, Columns]]:
         size, start = len(batch["id"]), 0
         while start < size:
             taken = min(SEGMENT - count % SEGMENT, size - start)
-            yield count // SEGMENT, _cut(batch, start, start + taken)
+            piece = {name: values[start : start + taken] for name, values in batch.items() if name != "sets"}
+            if "sets" in batch:
+                values, ends = batch["sets"]
+                piece["sets"] = values, ends[start : start + taken + 1]
+            yield count // SEGMENT, piece
             count, start = count + taken, start + taken
 
 
-def _cut(columns: Columns, low: int, high: int) -> Columns:
-    cut = {name: values[low:high] for name, values in columns.items() if name != "shingles"}
-    if "shingles" in columns:
-        first, last = columns["shingle_count"][:low].sum(), columns["shingle_count"][:high].sum()
-        cut["shingles"] = columns["shingles"][first:last]
-    return cut
+def _write_texts(file: Any, column: pa.ChunkedArray) -> I64:
+    """Append each different text once; returns int64 (rows, 2), start and size of each row's; -1 for null."""
+    coded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    data, ends = utf8_buffer(coded.dictionary)
+    places = np.column_stack([ends[:-1] - ends[0] + file.tell(), np.diff(ends)])
+    places[coded.dictionary.is_null().to_numpy(zero_copy_only=False), 1] = -1
+    data[ends[0] : ends[-1]].tofile(file)
+    chosen: I64 = places[coded.indices.to_numpy()]
+    return chosen
 
 
-def _merge(parts: list[Columns]) -> Columns:
-    def joined(name: str) -> Any:
-        values = [part[name] for part in parts]
-        return list(chain.from_iterable(values)) if isinstance(values[0], list) else np.concatenate(values)
-
-    return {name: joined(name) for name in parts[0]}
-
-
-def _write_segment(folder: Path, pieces: Iterator[Columns], hasher: MinHasher, settings: DedupConfig) -> list[Path]:
-    """Write one segment. Shingle sets, the only column without a fixed width, are written as they come."""
-    files, waiting = [], []
-    with ExitStack() as stack:
-        if settings.verify_by == "exact":
-            files = [folder / "shingles.bin"]
-            shingles = stack.enter_context(atomic_file(files[0], durable=False))
-        for piece in pieces:
-            if files:
-                shingles.write(piece.pop("shingles").tobytes())
-            waiting.append(piece)
-    columns = _merge(waiting)
-    arrays = {name: columns[name] for name in ("id", "exact", "scope", "signature", "length", "date", "offset")}
-    if settings.verify_by == "exact":
-        arrays["shingle_count"] = columns["shingle_count"]
-        arrays["shingle_ends"] = np.concatenate([[0], np.cumsum(columns["shingle_count"])])
-    if settings.exact:
-        order = np.lexsort((columns["exact"][:, 1], columns["exact"][:, 0]))
-        arrays["exact_key"], arrays["exact_row"] = columns["exact"][order], order.astype(np.uint32)
-    if settings.minhash:
-        arrays["band_key"], arrays["band_row"] = _sorted_bands(columns, hasher)
-    files += [save_array(folder / f"{name}.npy", array) for name, array in arrays.items()]
-    return [*files, save_strings(folder / "names.parquet", {name: columns[name] for name in ("source", "path", "url")})]
-
-
-def _sorted_bands(columns: Columns, hasher: MinHasher) -> tuple[U64, Any]:
+def _sorted_bands(columns: Columns, hasher: MinHasher) -> tuple[U64, Array]:
     """Band keys of all documents that have words, ascending, and their rows; keys of different scopes differ."""
     real = np.flatnonzero((columns["signature"] != EMPTY).any(axis=1))
     keys = (hasher.band_keys(columns["signature"][real]) ^ columns["scope"][real, None]).ravel()
-    order = np.argsort(keys, kind="stable")
-    return keys[order], np.repeat(real, hasher.bands)[order].astype(np.uint32)
+    order = np.argsort(keys)
+    return keys[order], real[order // hasher.bands]
 
 
-def utf8_buffer(column: pa.ChunkedArray) -> tuple[U8, I64]:
+def utf8_buffer(column: pa.ChunkedArray | pa.Array) -> tuple[U8, I64]:
     """The bytes of a text column, uint8, and the boundaries of its values in them, int64 (rows + 1,)."""
-    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    array = column if isinstance(column, pa.Array) else column.combine_chunks()
     array = array.fill_null("").cast(pa.large_string())
     _, ends, data = array.buffers()
     if not len(array) or data is None:
@@ -173,11 +176,11 @@ def utf8_buffer(column: pa.ChunkedArray) -> tuple[U8, I64]:
     return np.frombuffer(data, np.uint8), bounds.copy()  # writable, as elsewhere: numba compiles once for both
 
 
-def text_hashes(texts: list[str], scopes: list[str]) -> U64:
+def text_hashes(data: U8, ends: I64, scopes: list[str]) -> U64:
     """uint64 (texts, 2): xxh3-128 of each text, composed, with case and white space folded, within its scope."""
-    plain = (normalize("NFC", " ".join(text.casefold().split())) for text in texts)
-    folded = (f"{scope}\0{text}" for text, scope in zip(plain, scopes, strict=True))
-    digests = b"".join(xxhash.xxh3_128_digest(text.encode("utf-8", "replace")) for text in folded)
+    prefixes = {scope: f"{scope}\0".encode("utf-8", "replace") for scope in set(scopes)}
+    folded = zip(scopes, fold(data, ends), strict=True)
+    digests = b"".join(xxhash.xxh3_128_digest(prefixes[scope] + text) for scope, text in folded)
     return np.frombuffer(digests, np.uint64).reshape(-1, 2)
 
 
@@ -194,11 +197,18 @@ def scope_names(table: pa.Table, scope: str) -> list[str]:
     return names
 
 
-def _hash64(scope: str) -> int:
-    return int.from_bytes(hashlib.blake2b(scope.encode(), digest_size=8).digest(), "little") if scope else 0
+def _coded(values: list[Any], code: Callable[[Any], int]) -> I64:
+    """The number that `code` gives for each value, int64; it is asked once for each different value."""
+    codes = {value: code(value) for value in set(values)}
+    return np.array([codes[value] for value in values], np.int64)
 
 
-def _date_number(date: str) -> int:
+def _hash64(scope: str | None) -> int:
+    digest = hashlib.blake2b((scope or "").encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True) if scope else 0
+
+
+def _date_number(date: str | None) -> int:
     """A sortable number of an ISO or ARC date; 0 for a missing one."""
     digits = "".join(character for character in date or "" if character.isdigit())[:14]
     return int(digits.ljust(14, "0")) if digits else 0
@@ -254,52 +264,66 @@ def open_indexes(settings: DedupConfig, base: Path, made_with: dict[str, Any]) -
     return index_files(settings, base)
 
 
-def write_index(path: Path, parts: Iterator[dict[str, Any]]) -> Path:
-    """Write an index file from parts with the columns id, url, exact, scope, signature and perhaps shingles."""
+def write_index(path: Path, parts: Iterator[Columns]) -> Path:
+    """Write an index file from parts with the columns id, url, exact, scope, signature and perhaps sets."""
     with atomic_file(path, durable=False) as file:
         writer = None
         for part in parts:
             table = pa.table(
                 {
-                    "id": pa.array([value.tobytes().hex() for value in part["id"]], pa.string()),
-                    "url": pa.array(part["url"], pa.string()),
-                    "exact": pa.array([value.tobytes() for value in part["exact"]], pa.binary(16)),
+                    "id": hex_ids(part["id"]),
+                    "url": pa.array(part["url"]).cast(pa.string()),
+                    "exact": _fixed(part["exact"]),
                     "scope": pa.array(part["scope"], pa.uint64()),
-                    "signature": pa.array(
-                        [value.tobytes() for value in part["signature"]], pa.binary(4 * part["signature"].shape[1])
-                    ),
+                    "signature": _fixed(part["signature"]),
                 }
             )
-            if "shingles" in part:
-                sets = pa.LargeListArray.from_arrays(pa.array(part["shingle_ends"]), pa.array(part["shingles"]))
-                table = table.append_column("shingles", sets)
-            writer = writer or pq.ParquetWriter(file, table.schema, compression="none", use_dictionary=False)
+            if "sets" in part:
+                values, ends = part["sets"]
+                table = table.append_column("shingles", pa.LargeListArray.from_arrays(pa.array(ends), pa.array(values)))
+            writer = writer or pq.ParquetWriter(
+                file, table.schema, compression="none", use_dictionary=False, write_statistics=False
+            )
             writer.write_table(table)
         if writer:
             writer.close()
     return path
 
 
-def read_index(path: Path, *, shingles: bool) -> Iterator[dict[str, Any]]:
+def read_index(path: Path, source: int, *, shingles: bool) -> Iterator[Columns]:
     """Columns of the table for an earlier corpus's documents; those that an index lacks are 0 or empty."""
     names = ["id", "url", "exact", "scope", "signature", *(["shingles"] if shingles else [])]
     for table in read_batches(path, names):
         rows = table.num_rows
-        columns = {
-            "id": _id_words(table),
+        columns: Columns = {
+            "id": id_words(table),
             "exact": np.frombuffer(b"".join(table["exact"].to_pylist()), np.uint64).reshape(rows, -1),
+            "source": np.full(rows, source),
+            **dict.fromkeys(("length", "date", "offset"), np.zeros(rows, np.int64)),
             "scope": table["scope"].to_numpy(),
             "signature": np.frombuffer(b"".join(table["signature"].to_pylist()), np.uint32).reshape(rows, -1),
-            **dict.fromkeys(("length", "date", "offset"), np.zeros(rows, np.int64)),
-            **dict.fromkeys(("source", "path"), [""] * rows),
-            "url": table["url"].to_pylist(),
+            "path": pa.chunked_array([[""] * rows]),
+            "url": table["url"],
         }
         if shingles:
-            columns["shingles"] = pc.list_flatten(table["shingles"]).to_numpy()
-            columns["shingle_count"] = pc.list_value_length(table["shingles"]).to_numpy().astype(np.int64)
+            counts = pc.list_value_length(table["shingles"]).to_numpy()
+            columns["sets"] = pc.list_flatten(table["shingles"]).to_numpy(), np.cumsum([0, *counts])
         yield columns
 
 
-def _id_words(table: pa.Table) -> U64:
+def id_words(table: pa.Table) -> U64:
     """uint64 (rows, 2): the 128-bit document ids."""
     return np.frombuffer(bytes.fromhex("".join(table["id"].to_pylist())), np.uint64).reshape(-1, 2)
+
+
+def hex_ids(words: U64) -> pa.Array:
+    """Ids as documents have them, of `id_words`."""
+    digits = np.ascontiguousarray(words).tobytes().hex()
+    ends = np.arange(len(words) + 1, dtype=np.int32) * 32
+    return pa.StringArray.from_buffers(len(words), pa.py_buffer(ends), pa.py_buffer(digits.encode()))
+
+
+def _fixed(values: Array) -> pa.Array:
+    """Each row's bytes as a value of fixed size."""
+    kind = pa.binary(values.dtype.itemsize * values[:1].size if len(values) else 1)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])

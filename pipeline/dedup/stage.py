@@ -1,37 +1,31 @@
 """Stage `dedup`: signatures, joins, clusters, and one survivor of each cluster (docs/format.md lists the columns).
 
 Passes: `signatures` (a task per input file) -> `exact-join`, `band-join` (a task per partition of the keys) ->
-`clusters` (one task) -> `lines`, `line-join` (optional) -> `passages`, `passage-join` (optional) -> `dedup` (a task
-per input file). They share
-`pipeline.dedup.table`; its rows name documents only within one building of the stage, whose fingerprint covers
-the input files, and the last pass checks every row's id. Drops: `exact_duplicate`, `near_duplicate`, and
-`exact_known`, `near_known` where an earlier corpus (`against`) has the document; value: Jaccard similarity
-to the document that stays.
+`stars-0`, ... and `clusters` (a task per share of the nodes) -> `lines`, `line-join` (optional) -> `passages`,
+`passage-join` (optional) -> `dedup` (a task per input file). They share `pipeline.dedup.table`; its rows name documents
+only within one building of the stage, whose fingerprint covers the input files, and the last pass checks every row's
+id. Drops: `exact_duplicate`, `near_duplicate`, and `exact_known`, `near_known` where an earlier corpus (`against`) has
+the document; value: Jaccard similarity to the document that stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import CorpusConfig, DedupConfig
-from pipeline.dedup.joins import (
-    BandJoinPass,
-    ClusterPass,
-    ExactJoinPass,
-    document_values,
-    read_clusters,
-    spans,
-    value_counts,
-)
+from pipeline.dedup.components import components
+from pipeline.dedup.joins import BandJoinPass, JoinPass, spans, value_counts
 from pipeline.dedup.lines import LineJoinPass, LinePass, cut_lines, lines_to_cut, site_of
 from pipeline.dedup.signatures import (
     SignaturePass,
+    hex_ids,
+    id_words,
     index_files,
     make_hasher,
     open_indexes,
@@ -39,11 +33,10 @@ from pipeline.dedup.signatures import (
     write_index,
 )
 from pipeline.dedup.substrings import Cutter, PassageJoinPass
+from pipeline.dedup.survivors import ClusterPass, read_clusters
 from pipeline.dedup.table import Table, damaged
 from pipeline.dedup.winnowed import PassagePass
 from pipeline.documents import append_columns, read_rows, replace_texts
-from pipeline.kernels.clusters import similarity
-from pipeline.kernels.minhash import I64
 from pipeline.stage import Build, Stage
 from pipeline.task import DocumentPass, Judge, Pass, TaskReport, Verdict, Verdicts
 
@@ -63,10 +56,11 @@ def passes(build: Build[DedupConfig]) -> Iterator[Pass]:
     indexes = open_indexes(settings, build.base, signature_settings(settings, build.seed, hashes))
     table = Table(build.workdir, [read_rows(path) for path in (*build.inputs, *indexes)], hashes)
     yield SignaturePass(build, table, indexes)
-    exact = ExactJoinPass(build, table) if settings.exact else None
-    near = BandJoinPass(build, table, hasher.bands, exact) if settings.minhash else None
-    yield from (join for join in (exact, near) if join)
-    yield ClusterPass(build, table, exact, near)
+    exact = JoinPass(build, table, "exact", 1) if settings.exact else None
+    near = BandJoinPass(build, table, "band", hasher.bands) if settings.minhash else None
+    joins = [each for each in (exact, near) if each]
+    yield from joins
+    yield ClusterPass(build, table, (yield from components(build, table, joins)))
     line_tasks = 0
     if settings.line_documents:
         yield LinePass(build, table)
@@ -98,19 +92,6 @@ def manifest(build: Build[DedupConfig]) -> dict[str, Any]:
     return {"index": signature_settings(build.settings, build.seed, hasher.bands * hasher.rows)}
 
 
-class Duplicate(NamedTuple):
-    """A document that has duplicates. survivor: id of the document of its cluster that stays; size: of the cluster."""
-
-    survivor: str
-    size: int
-    similarity: float
-    verdict: Verdict | None
-
-    def columns(self) -> tuple[str, int, str | None, float | None]:
-        """Values of ADDED: the last two only of a document that is dropped as a duplicate."""
-        return (self.survivor, self.size, *((self.survivor, self.similarity) if self.verdict else (None, None)))
-
-
 class DedupPass(DocumentPass):
     """Keeps each cluster's survivor, cuts repeated lines and passages, and writes the index of what is kept."""
 
@@ -132,7 +113,9 @@ class DedupJudge(Judge):
         self.input, self.index_file = of.inputs[rank], of.workdir / f"index/{rank:05d}.parquet"
         self.new = int(of.table.starts[len(of.inputs)])  # first node of earlier corpora
         self.next, end = int(of.table.starts[rank]), int(of.table.starts[rank + 1])
-        self.duplicates = self._duplicates(read_clusters(of.build, self.next, end))
+        self.rows = read_clusters(of.build, self.next, end)
+        self.nodes = self.rows["node"].copy()
+        self.survivors = hex_ids(self.rows["id"]).to_pylist()
         self.cuts = lines_to_cut(of.build, of.line_tasks, self.next, end)
         self.cutter = Cutter(of.build, self.table, of.passage_join, rank) if of.passage_join else None
         self.kept: list[int] = []
@@ -141,14 +124,19 @@ class DedupJudge(Judge):
     def judge(self, table: pa.Table) -> tuple[pa.Table, Verdicts]:
         nodes = range(self.next, self.next + table.num_rows)
         self.next = nodes.stop
-        ids = table["id"].to_pylist()
-        if ids != hex_ids(self.table.rows("id", np.array(nodes, np.int64))):
+        if (id_words(table) != self.table.rows(np.array(nodes, np.int64), "id")[0]).any():
             raise damaged(self.table.folder, f"its ids are not those of {self.input}")
-        rows = [self.duplicates.get(node) or Duplicate(i, 1, 1.0, None) for node, i in zip(nodes, ids, strict=True)]
-        table, verdicts = self._cut_lines(table, nodes, [row.verdict for row in rows])
+        verdicts: list[Verdict | None] = [None] * len(nodes)
+        columns: list[list[Any]] = [table["id"].to_pylist(), [1] * len(nodes), [None] * len(nodes), [None] * len(nodes)]
+        low, high = np.searchsorted(self.nodes, [nodes.start, nodes.stop]).tolist()
+        for i in range(low, high):
+            row, survivor = int(self.nodes[i]) - nodes.start, self.survivors[i]
+            columns[0][row], columns[1][row] = survivor, int(self.rows["size"][i])
+            if verdict := self._verdict(i):
+                verdicts[row], columns[2][row], columns[3][row] = verdict, survivor, verdict.value
+        table, verdicts = self._cut_lines(table, nodes, verdicts)
         table = self._cut_passages(table, nodes, verdicts)
         self.kept += [node for node, verdict in zip(nodes, verdicts, strict=True) if verdict is None]
-        columns = zip(*(row.columns() for row in rows), strict=True)
         return append_columns(table, ADDED, columns), verdicts
 
     def report(self) -> TaskReport:
@@ -158,35 +146,17 @@ class DedupJudge(Judge):
             self.counts |= {"passages_cut": self.cutter.cut_spans, "passage_bytes_cut": self.cutter.cut_bytes}
         return TaskReport(self.counts, files)
 
-    def _duplicates(self, clusters: dict[str, Any]) -> dict[int, Duplicate]:
-        """{node: duplicate} of nodes that have duplicates."""
-        nodes, survivors = clusters["node"], clusters["survivor"]
-        same = (self.table.rows("exact", nodes) == self.table.rows("exact", survivors)).all(axis=1)
-        same &= self.settings.exact
-        ids = hex_ids(self.table.rows("id", survivors))
-        urls = self.table.strings("url", survivors)
-        similarities = np.where(same, 1.0, self._similarities(nodes, survivors))
-        duplicates = {}
-        for i, node in enumerate(nodes.tolist()):
-            verdict, value = None, float(similarities[i])
-            if node != survivors[i]:
-                kind, threshold = ("exact", 1.0) if same[i] else ("near", self.settings.verify)
-                if survivors[i] >= self.new:
-                    verdict = Verdict(f"{kind}_known", value, threshold, f"{ids[i]} {urls[i] or ''}".strip())
-                else:
-                    verdict = Verdict(f"{kind}_duplicate", value, threshold, ids[i])
-            duplicates[node] = Duplicate(ids[i], int(clusters["size"][i]), value, verdict)
-        return duplicates
-
-    def _similarities(self, nodes: I64, survivors: I64) -> Any:
-        exact, parts = self.settings.verify_by == "exact", [np.empty(0)]
-        counts = value_counts(self.table, nodes, exact) + value_counts(self.table, survivors, exact)
-        for start, end in spans(counts, self.settings):
-            pair = np.concatenate([nodes[start:end], survivors[start:end]])
-            half = np.arange(len(pair) // 2)
-            values, offsets = document_values(self.table, pair, exact)
-            parts.append(similarity(values, offsets, half, half + len(half), exact))
-        return np.concatenate(parts)
+    def _verdict(self, i: int) -> Verdict | None:
+        """Verdict on the document of row i of the clusters; None for a survivor."""
+        row, survivor = self.rows[i], self.survivors[i]
+        if row["survivor"] == self.nodes[i]:
+            return None
+        kind, threshold = ("exact", 1.0) if row["same"] else ("near", self.settings.verify)
+        value = float(row["similarity"])
+        if row["survivor"] < self.new:
+            return Verdict(f"{kind}_duplicate", value, threshold, survivor)
+        (url,) = self.table.strings("url", row["survivor"].reshape(1))
+        return Verdict(f"{kind}_known", value, threshold, f"{survivor} {(url or b'').decode()}".strip())
 
     def _cut_lines(
         self, table: pa.Table, nodes: range, verdicts: list[Verdict | None]
@@ -221,17 +191,10 @@ class DedupJudge(Judge):
     def _index_parts(self) -> Iterator[dict[str, Any]]:
         exact, kept = self.settings.verify_by == "exact", np.array(self.kept, np.int64)
         for start, end in spans(value_counts(self.table, kept, exact), self.settings):
-            nodes = kept[start:end]
-            names = ("id", "exact", "scope", "signature")
-            part = {name: self.table.rows(name, nodes) for name in names} | {"url": self.table.strings("url", nodes)}
-            if exact:
-                part["shingles"], part["shingle_ends"] = self.table.shingles(nodes)
-            yield part
-
-
-def hex_ids(ids: Any) -> list[str]:
-    """Ids as written in parquet files, of uint64 (n, 2)."""
-    return [value.tobytes().hex() for value in ids]
+            nodes, names = kept[start:end], ("id", "exact", "scope", "signature")
+            part = dict(zip(names, self.table.rows(nodes, *names), strict=True))
+            sets = {"sets": self.table.shingles(nodes)} if exact else {}
+            yield part | {"url": self.table.strings("url", nodes)} | sets
 
 
 STAGE = Stage("dedup", __name__, ("pyarrow",), passes, files, manifest, decided_by)

@@ -207,7 +207,7 @@ class Cutter:
         if not self._keeps_one:
             return [None] * len(sources), [None] * len(sources)
         nodes, starts = self._passages.find(sources)
-        return [value.tobytes().hex() for value in self._table.rows("id", nodes)], starts.tolist()
+        return [value.tobytes().hex() for value in self._table.rows(nodes, "id")[0]], starts.tolist()
 
 
 def without(data: bytes, pieces: list[Piece]) -> str:

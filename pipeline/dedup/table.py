@@ -1,25 +1,34 @@
 """The columns of all documents that the passes of `dedup` share, on disk, read by node.
 
-The signatures pass writes segments of at most SEGMENT documents, each a folder of .npy columns: memory stays bounded
-however large an input file is. A node is a document's row number in this table; it names the document between the
-passes of one build alone. What leaves the stage carries ids, which the last pass checks. Sorted columns of (key, row)
-are divided into partitions by the key's upper bits, so that every partition is a slice of each segment.
+The signatures pass writes segments of at most SEGMENT documents: memory stays bounded however large an input file is. A
+node is a document's row number in this table; it names the document between the passes of one build alone. What leaves
+the stage carries ids, which the last pass checks. A segment is a folder:
+
+    columns.bin             the fixed-width columns (`Table.columns`), one after the other
+    strings.bin             texts of `path` and `url`, each different one of a batch once; the column has (start,
+                            size), size -1 for null
+    shingles.bin            shingle sets, where pairs are compared exactly
+    exact.bin, band.bin     how many keys, the sorted uint64 keys, and the uint32 row of each
+
+Keys are divided into partitions by their upper bits, so that every partition is a slice of each segment: 25 us to take
+one. Files are mapped, one segment at a time. None is flushed to the disk: the hash in the task's receipt tells a file
+that a power failure tore.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from common.errors import PipelineError
 from common.files import atomic_file
+from pipeline.kernels.clusters import gather
 from pipeline.kernels.minhash import I64, U32, U64
 
 SEGMENT = 16_384
@@ -29,78 +38,105 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Table:
     """Documents of the stage's inputs and, after them, of the indexes of earlier corpora.
 
-    counts: documents of each signature task, in order; hashes: per signature.
+    counts: documents of each signature task, in order; hashes: per signature; columns: {name: (type, values a row)}.
     """
 
     def __init__(self, workdir: Path, counts: list[int], hashes: int) -> None:
         self.hashes = hashes
         self.folder = workdir / ".scratch/documents"
-        sizes = [(task, part, min(SEGMENT, count - part * SEGMENT)) for task, count in enumerate(counts)
-                 for part in range(-(-count // SEGMENT))]  # fmt: skip
-        self.segments = [self.folder / f"{task:05d}-{part:05d}" for task, part, _ in sizes]
-        self._starts = np.cumsum([0, *(size for *_, size in sizes)], dtype=np.int64)
+        self.columns: dict[str, tuple[Any, int]] = {
+            **dict.fromkeys(("id", "exact"), (np.uint64, 2)),
+            **dict.fromkeys(("source", "length", "date", "offset"), (np.int64, 1)),
+            **dict.fromkeys(("path", "url", "shingles"), (np.int64, 2)),  # start, size
+            "scope": (np.uint64, 1),
+            "signature": (np.uint32, hashes),
+        }
+        sizes = [width * np.dtype(kind).itemsize for kind, width in self.columns.values()]
+        self._row_bytes = sum(sizes)
+        self._before = dict(zip(self.columns, accumulate([0, *sizes]), strict=False))  # bytes a row before the column
         self.starts = np.cumsum([0, *counts], dtype=np.int64)  # first node of each task
+        self._parts = np.cumsum([0, *(-(-count // SEGMENT) for count in counts)], dtype=np.int64)  # its first segment
+        task = np.repeat(np.arange(len(counts)), np.diff(self._parts))
+        part = np.arange(len(task)) - self._parts[task]
+        self._starts = np.append(self.starts[task] + part * SEGMENT, self.starts[-1])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def rows(self, column: str, nodes: I64) -> Array:
-        """Values of a column for any nodes, in their order. Holds one segment's file at a time."""
-        out: Array | None = None
-        for segment, positions, rows in self._by_segment(nodes):
-            values = load_array(segment / f"{column}.npy", mapped=True)[rows]
-            if out is None:
-                out = np.empty((len(nodes), *values.shape[1:]), values.dtype)
-            out[positions] = values
-        if out is None:
-            return np.empty((0, 2), np.uint64) if column in ("id", "exact") else np.empty(0, np.int64)
+    def segment(self, task: int, part: int) -> Path:
+        """Folder of a segment."""
+        return self.folder / f"{task:05d}-{part:05d}"
+
+    def rows(self, nodes: I64, *names: str) -> list[Array]:
+        """Values of some columns for any nodes, in their order: (nodes,), or (nodes, n) of n values a row."""
+        out = [
+            np.empty((len(nodes), width)[: 1 + (width > 1)], kind)
+            for kind, width in (self.columns[name] for name in names)
+        ]
+        for number, positions, rows in self._by_segment(nodes):
+            count = int(self._starts[number + 1] - self._starts[number])
+            data = mapped(path := self._path(number) / "columns.bin")
+            if len(data) != count * self._row_bytes:
+                raise damaged(path, f"it has {len(data)} bytes where {count * self._row_bytes} are expected")
+            for name, values in zip(names, out, strict=True):
+                kind, width = self.columns[name]
+                column = data[count * self._before[name] :][: count * width * np.dtype(kind).itemsize].view(kind)
+                values[positions] = (column.reshape(count, width) if width > 1 else column)[rows]
         return out
 
-    def strings(self, column: str, nodes: I64) -> list[str]:
-        """Values of a text column (`source`, `path`, `url`) for any nodes, in their order."""
-        out = [""] * len(nodes)
-        for segment, positions, rows in self._by_segment(nodes):
-            with _reading(path := segment / "names.parquet"):
-                values = pq.read_table(path, columns=[column])[column]
-            for position, value in zip(positions.tolist(), values.take(pa.array(rows)).to_pylist(), strict=True):
-                out[position] = value
-        return out
+    def strings(self, column: str, nodes: I64) -> list[bytes | None]:
+        """UTF-8 of a text column (`path`, `url`) for any nodes, in their order."""
+        (places,) = self.rows(nodes, column)
+        data, offsets = self._pieces("strings.bin", np.uint8, places, nodes)
+        joined, sizes = data.tobytes(), places[:, 1].tolist()
+        return [None if sizes[i] < 0 else joined[low:high] for i, (low, high) in enumerate(pairwise(offsets.tolist()))]
 
     def shingles(self, nodes: I64) -> tuple[U32, I64]:
         """Shingle sets of any nodes, joined, and their offsets (nodes + 1,)."""
-        sets: list[Array] = [np.empty(0, np.uint32)] * len(nodes)
-        for segment, positions, rows in self._by_segment(nodes):
-            ends = load_array(segment / "shingle_ends.npy")
-            values = _map_shingles(segment / "shingles.bin", int(ends[-1]))
-            for position, row in zip(positions.tolist(), rows.tolist(), strict=True):
-                sets[position] = values[ends[row] : ends[row + 1]].copy()  # a view would keep the file mapped
-        offsets = np.cumsum([0, *(len(values) for values in sets)], dtype=np.int64)
-        return np.concatenate([np.empty(0, np.uint32), *sets]), offsets
+        return self._pieces("shingles.bin", np.uint32, self.rows(nodes, "shingles")[0], nodes)
 
-    def partition(self, name: str, number: int, partitions: int) -> tuple[Array, I64]:
-        """(keys, nodes) of one partition of the sorted column pair `<name>_key`, `<name>_row`."""
-        keys, nodes = [], []
-        for segment, start in zip(self.segments, self._starts[:-1], strict=True):
-            column = load_array(path := segment / f"{name}_key.npy", mapped=True)
-            first = column if column.ndim == 1 else column[:, 0]
-            cut, low, high = partition_slice(first, number, partitions)
-            part = first[cut]
+    def partition(self, name: str, number: int, partitions: int) -> tuple[U64, I64]:
+        """(keys, nodes) of one partition of the sorted pairs `name` (exact, band)."""
+        keys, nodes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+        for segment, start in enumerate(self._starts[:-1].tolist()):
+            path = self._path(segment) / f"{name}.bin"
+            data = mapped(path)
+            count = int.from_bytes(data[:8].tobytes(), "little")
+            if len(data) != 8 + 12 * count:
+                raise damaged(path, f"it has {len(data)} bytes")
+            column = data[8 : 8 + 8 * count].view(np.uint64)
+            cut, low, high = partition_slice(column, number, partitions)
+            part = column[cut].copy()
             if len(part) and (part[0] < low or part[-1] > high or (part[1:] < part[:-1]).any()):
                 raise damaged(path, "its keys are not in order")
-            keys.append(np.array(column[cut]))
-            nodes.append(load_array(segment / f"{name}_row.npy", mapped=True)[cut].astype(np.int64) + start)
-        if not keys:
-            return np.empty(0, np.uint64), np.empty(0, np.int64)
+            keys.append(part)
+            nodes.append(data[8 + 8 * count :].view(np.uint32)[cut].astype(np.int64) + start)
         return np.concatenate(keys), np.concatenate(nodes)
 
-    def _by_segment(self, nodes: I64) -> Iterator[tuple[Path, I64, I64]]:
+    def _pieces(self, file: str, kind: Any, places: I64, nodes: I64) -> tuple[Array, I64]:
+        """The nodes' pieces of a file of variable width, joined, and their offsets; places: start and size of each."""
+        offsets = np.concatenate([[0], np.cumsum(np.maximum(places[:, 1], 0))])
+        out = np.empty(offsets[-1], kind)
+        for number, positions, _ in self._by_segment(nodes):
+            path = self._path(number) / file
+            values, chosen = mapped(path, kind), places[positions]
+            if chosen[:, 0].min() < 0 or chosen.sum(axis=1).max() > len(values):
+                raise damaged(path, f"it ends after {len(values)} values")
+            gather(values, chosen, offsets[positions], out)
+        return out, offsets
+
+    def _path(self, number: int) -> Path:
+        task = int(np.searchsorted(self._parts, number, side="right")) - 1
+        return self.segment(task, number - int(self._parts[task]))
+
+    def _by_segment(self, nodes: I64) -> Iterator[tuple[int, I64, I64]]:
         """(segment, positions in `nodes`, rows of the segment) for each segment that holds some of the nodes."""
         order = np.argsort(nodes, kind="stable")
         owner = np.searchsorted(self._starts, nodes[order], side="right") - 1
         bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
         for low, high in pairwise(bounds.tolist()):
-            number, positions = owner[low], order[low:high]
-            yield self.segments[number], positions, nodes[positions] - self._starts[number]
+            number, positions = int(owner[low]), order[low:high]
+            yield number, positions, nodes[positions] - self._starts[number]
 
 
 def partition_slice(keys: U64, number: int, partitions: int) -> tuple[slice, Any, Any]:
@@ -111,44 +147,45 @@ def partition_slice(keys: U64, number: int, partitions: int) -> tuple[slice, Any
     return slice(begin, int(np.searchsorted(keys, high, side="right"))), low, high
 
 
+def save(path: Path, *arrays: Array) -> Path:
+    """Write arrays one after the other to a file that appears complete; returns its path."""
+    with atomic_file(path, durable=False) as file:
+        for array in arrays:
+            np.ascontiguousarray(array).tofile(file)
+    return path
+
+
+def save_keys(path: Path, keys: U64, rows: Array) -> Path:
+    """Write sorted keys and the row of each, as `Table.partition` reads them; returns the path."""
+    return save(path, np.array([len(keys)]), keys, rows.astype(np.uint32))
+
+
 def save_array(path: Path, array: Array) -> Path:
-    """Write a .npy file atomically; returns its path."""
+    """Write a .npy file; returns its path."""
     with atomic_file(path, durable=False) as file:
         np.save(file, array)
     return path
 
 
-def save_strings(path: Path, columns: dict[str, list[str]]) -> Path:
-    """Write text columns as parquet, atomically; returns the path."""
-    with atomic_file(path, durable=False) as file:
-        pq.write_table(pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}), file)
-    return path
-
-
 def load_array(path: Path, *, mapped: bool = False) -> Array:
     """Read a .npy file. Raises PipelineError that names a damaged one."""
-    with _reading(path):
+    try:
         array: Array = np.load(path, mmap_mode="r" if mapped else None)
+    except (OSError, ValueError, EOFError) as error:
+        raise damaged(path, str(error)) from error
     return array
+
+
+def mapped(path: Path, kind: Any = np.uint8) -> Array:
+    """The values of a file, mapped. Raises PipelineError that names a missing or damaged one."""
+    try:
+        with path.open("rb") as file:
+            empty = not os.fstat(file.fileno()).st_size
+            return np.frombuffer(b"" if empty else mmap(file.fileno(), 0, access=ACCESS_READ), kind)
+    except (OSError, ValueError) as error:
+        raise damaged(path, str(error)) from error
 
 
 def damaged(path: Path, reason: str) -> PipelineError:
     """The error for an intermediate file that is not as a pass wrote it."""
     return PipelineError(f"{path}: damaged intermediate file ({reason}); run the recipe again, which rebuilds it")
-
-
-def _map_shingles(path: Path, count: int) -> U32:
-    """The shingles of a segment, mapped."""
-    with _reading(path):
-        values = np.asarray(np.memmap(path, np.uint32, "r") if count else np.empty(0, np.uint32))
-    if len(values) != count:
-        raise damaged(path, f"{len(values)} shingles where {count} are expected")
-    return values
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, EOFError, KeyError) as error:  # pyarrow's errors among them
-        raise damaged(path, str(error)) from error

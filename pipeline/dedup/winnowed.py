@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import DedupConfig, Substrings
-from pipeline.dedup.joins import read_clusters
 from pipeline.dedup.lines import cut_lines, lines_to_cut, site_of
+from pipeline.dedup.survivors import read_clusters
 from pipeline.dedup.table import Array, Table, load_array, partition_slice, save_array
 from pipeline.documents import text_bytes
 from pipeline.kernels.minhash import I64, U64

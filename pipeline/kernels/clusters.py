@@ -146,6 +146,15 @@ def labels(parent: I64) -> I64:
 
 
 @kernel()
+def gather(values: Any, places: I64, to: I64, out: Any) -> None:
+    """Copy values[start : start + size] to out[to[i] :] for each (start, size) in `places`."""
+    for i in range(places.shape[0]):
+        at = places[i, 0]
+        for k in range(places[i, 1]):
+            out[to[i] + k] = values[at + k]
+
+
+@kernel()
 def _similarity(values: U32, offsets: I64, i: int, j: int, exact: bool) -> float:
     """Share of equal hashes of two signatures, or the Jaccard similarity of two sorted sets."""
     a, a_end, b, b_end = offsets[i], offsets[i + 1], offsets[j], offsets[j + 1]

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.compiled import kernel
+from pipeline.kernels.compiled import item, kernel
 from pipeline.kernels.hashing import GOLDEN, PRIME, decode, join_utf8, splitmix
 
 U8 = np.ndarray[Any, np.dtype[np.uint8]]
@@ -69,11 +69,13 @@ class Shingles:
         Digits count here, so pages of a template that differ only in numbers are not identical. For texts without
         digits the signatures estimate the Jaccard similarity of exactly these sets (but for hash collisions).
         """
-        owner = np.repeat(np.arange(len(self.bounds) - 1, dtype=np.uint64), np.diff(self.bounds))
-        keys = np.sort(owner << np.uint64(32) | self.exact)
-        keys = keys[np.concatenate([keys[:1] == keys[:1], keys[1:] != keys[:-1]])]
-        counts = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(self.bounds) - 1)
-        return keys.astype(np.uint32), np.concatenate([[0], np.cumsum(counts)])
+        keys = np.repeat(np.arange(len(self.bounds) - 1, dtype=np.uint64) << np.uint64(32), np.diff(self.bounds))
+        keys |= self.exact
+        keys.sort()
+        values, offsets = np.empty(len(keys), np.uint32), np.zeros(len(self.bounds), np.int64)
+        _distinct(keys, values, offsets)
+        np.cumsum(offsets, out=offsets)
+        return values[: offsets[-1]], offsets
 
 
 class MinHasher:
@@ -114,10 +116,8 @@ class MinHasher:
 
     def band_keys(self, signatures: U32) -> U64:
         """uint64 (documents, bands): hash of each band's rows; equal keys are candidate duplicates."""
-        rows = signatures.reshape(-1, self.bands, self.rows).astype(np.uint64)
-        keys = np.broadcast_to(np.arange(1, self.bands + 1, dtype=np.uint64), rows.shape[:2])
-        for j in range(self.rows):
-            keys = splitmix.py_func(keys * np.uint64(3) + rows[:, :, j])
+        keys = np.empty((len(signatures), self.bands), np.uint64)
+        _band_keys(signatures, keys)
         return keys
 
 
@@ -135,6 +135,28 @@ def _random_words(seed: int, count: int) -> U32:
     x = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed) * np.uint64(1 << 32)) * GOLDEN
     words: U32 = (splitmix.py_func(x) >> np.uint64(32)).astype(np.uint32)
     return words
+
+
+@kernel()
+def _distinct(keys: U64, values: U32, counts: I64) -> None:
+    """The lower halves of sorted different keys, and in counts[i + 1] how many have the upper half i."""
+    found = 0
+    for k in range(keys.size):
+        if k == 0 or keys[k] != keys[k - 1]:
+            values[found] = np.uint32(keys[k])
+            counts[np.int64(keys[k] >> np.uint64(32)) + 1] += 1
+            found += 1
+
+
+@kernel()
+def _band_keys(signatures: U32, keys: U64) -> None:
+    rows = signatures.shape[1] // keys.shape[1]
+    for i in range(keys.shape[0]):
+        for band in range(keys.shape[1]):
+            key = np.uint64(band + 1)
+            for j in range(band * rows, band * rows + rows):
+                key = splitmix(key * np.uint64(3) + np.uint64(signatures[i, j]))
+            keys[i, band] = key
 
 
 @kernel()
@@ -174,6 +196,11 @@ def _shingle(
         ring[:] = np.uint64(0)
         i, end, part = ends[text], ends[text + 1], np.int64(0)
         while i <= end:
+            if part == 0:
+                while i < end and item(data, i) < 0x80 and item(table, item(data, i)) != 0:  # a word of ASCII
+                    word = (word ^ np.uint64(item(table, item(data, i)))) * PRIME
+                    seen |= item(table, item(data, i))
+                    i += 1
             folded = np.uint32(0)
             if part == 0:
                 size = 1
@@ -208,7 +235,8 @@ def _shingle(
                     words += 1
                     if words >= ngram:
                         alike[count] = np.uint32(splitmix(rolling) >> np.uint64(32))
-                        exact[count] = np.uint32(splitmix(rolling_exact) >> np.uint64(32))
+                        same = rolling == rolling_exact  # no number among these words
+                        exact[count] = alike[count] if same else np.uint32(splitmix(rolling_exact) >> np.uint64(32))
                         count += 1
                     word, seen = np.uint64(0), np.uint32(0)
                 if folded == 0:

@@ -302,15 +302,15 @@ def test_damaged_intermediate_files_are_rebuilt(tmp_path: Path, harm: str) -> No
     assert published(build.workdir) == before
 
 
-@pytest.mark.parametrize("column", ["shingles.bin", "band_key.npy", "id.npy", "names.parquet"])
-def test_a_file_that_is_cut_short_under_a_running_pass_is_named(tmp_path: Path, column: str) -> None:
+@pytest.mark.parametrize("file", ["shingles.bin", "band.bin", "columns.bin", "strings.bin"])
+def test_a_file_that_is_cut_short_under_a_running_pass_is_named(tmp_path: Path, file: str) -> None:
     build = make_build(tmp_path, write(tmp_path / "in", corpus(30), 2))
-    with pytest.raises(PipelineError, match=rf"{column}: damaged intermediate file"):  # noqa: PT012
+    with pytest.raises(PipelineError, match=rf"{file}: damaged intermediate file"):  # noqa: PT012
         for step in passes(build):
             for rank in range(step.tasks):
                 step.run(rank=rank)
             if step.name == "signatures":
-                path = build.workdir / f".scratch/documents/00001-00000/{column}"
+                path = build.workdir / f".scratch/documents/00001-00000/{file}"
                 path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
@@ -320,8 +320,10 @@ def test_keys_out_of_order_are_named(tmp_path: Path) -> None:
     step = next(steps)
     for rank in range(step.tasks):
         step.run(rank=rank)
-    path = build.workdir / ".scratch/documents/00000-00000/band_key.npy"
-    np.save(path, np.load(path)[::-1])
+    path = build.workdir / ".scratch/documents/00000-00000/band.bin"
+    data = path.read_bytes()
+    end = 8 + len(data) // 12 * 8
+    path.write_bytes(data[:8] + np.frombuffer(data[8:end], np.uint64)[::-1].tobytes() + data[end:])
     next(steps).run(rank=0)
-    with pytest.raises(PipelineError, match=r"band_key\.npy: .*not in order"):
+    with pytest.raises(PipelineError, match=r"band\.bin: .*not in order"):
         next(steps).run(rank=0)
