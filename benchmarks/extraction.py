@@ -27,7 +27,7 @@ from pipeline.kernels.html.fast import Form
 EXTRACTORS = ("fast", "resiliparse", "trafilatura")
 F1, RATE, FACTOR = 0.935, 340.0, 12.0
 MARKDOWN, VERBATIM = 0.97, 0.99
-MADE_PAGES = 100
+MADE_PAGES, MARKDOWN_PAGES = 100, 10
 
 
 def snippets(data: Path, step: int) -> dict[str, Bar]:
@@ -74,7 +74,7 @@ def structure(data: Path, step: int) -> dict[str, Bar]:
     row = table("markdown", dict.fromkeys(EXTRACTORS, ".3f"))
     for part in PARTS:
         figures: dict[str, list[float]] = {name: [] for name in EXTRACTORS}
-        for seed in range(40 // step):
+        for seed in range(MARKDOWN_PAGES // step):
             page, truth = made_markdown(part, seed)
             for name in EXTRACTORS:
                 text = extract_text(page, extractor=name, form=Form(markdown=True))

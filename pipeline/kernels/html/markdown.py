@@ -3,7 +3,7 @@ r"""Chosen blocks as markdown: headings, nested lists, quotes, GFM tables, fence
 The blocks and their order are those of rendering.py, and so are the words: markup never splits one. Code is the text of
 its `<pre>` byte for byte, with the language that a class of it names. A table of data has its first row as header and
 each cell in its column; the text of a cell that spans others is repeated. TeX stands between dollar signs. Nothing is
-escaped but `|` in cells. In Python, since a page has few blocks; costs about as much as the extraction itself.
+escaped but `|` in cells. In Python, a step for each chosen block and its ancestors.
 """
 
 from __future__ import annotations
