@@ -96,6 +96,15 @@ class ExtractConfig(Model):
     """HTML to main text."""
 
     extractor: Literal["fast", "resiliparse", "trafilatura", "none"] = "fast"
+    format: Literal["text", "markdown"] = Field(
+        "text", description="markdown keeps headings, lists, quotes, tables, code and formulas as such"
+    )
+    keep: list[Literal["links", "images"]] = Field(
+        [], description="with markdown: the targets of links, images with their alternative texts"
+    )
+    comments: Literal["drop", "keep"] = Field(
+        "drop", description="readers' comments below a page's main text; a forum's posts are main text"
+    )
     media_types: list[str] = Field(
         ["text/html", "application/xhtml+xml", "text/plain"],
         description="media types read; others are dropped",
@@ -119,6 +128,14 @@ class ExtractConfig(Model):
     task_bytes: Count = Field(
         4_000_000, description="stored bytes of input per task; tasks follow from this and the inputs alone"
     )
+
+    @model_validator(mode="after")
+    def _can_write(self) -> Self:
+        if self.format == "markdown" and self.extractor in ("resiliparse", "none"):
+            raise ValueError("`format: markdown` takes `extractor: fast` or `extractor: trafilatura`")
+        if self.keep and self.format == "text":
+            raise ValueError("`keep` takes `format: markdown`: text has no links and images")
+        return self
 
 
 class LanguageConfig(Model):

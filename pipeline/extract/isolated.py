@@ -8,13 +8,16 @@ start, and a page 0.1 ms more than in this process. Run as a module, this file i
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-from pipeline.extract.text import extract_decoded
+from pipeline.documents import storable
+from pipeline.extract.text import Extracted, extract_decoded
+from pipeline.kernels.html.fast import TEXT, Form
 
 
 class PageRefusedError(Exception):
@@ -28,8 +31,8 @@ class PageRefusedError(Exception):
 class IsolatedExtractor:
     """`extract_decoded` in a child process, within `seconds` a page. A context manager, which ends the child."""
 
-    def __init__(self, extractor: str, seconds: float) -> None:
-        self.extractor, self.seconds = extractor, seconds
+    def __init__(self, extractor: str, seconds: float, form: Form = TEXT) -> None:
+        self.extractor, self.seconds, self.form = extractor, seconds, form
         self._child: _Child | None = None
 
     def __enter__(self) -> Self:
@@ -38,11 +41,12 @@ class IsolatedExtractor:
     def __exit__(self, *exception: object) -> None:
         self._end()
 
-    def extract(self, page: str, url: str | None) -> str:
+    def extract(self, page: str, url: str | None) -> Extracted:
         """Main text of a decoded page. Raises PageRefusedError if the child hangs or dies on it."""
         self._child = self._child or _Child()
         try:
-            return self._child.ask((page, url, self.extractor), self.seconds).decode("utf-8")
+            answer = self._child.ask((page, url, self.extractor, tuple(self.form)), self.seconds)
+            return Extracted(*json.loads(answer))
         except TimeoutError:
             self._end()
             raise PageRefusedError("extractor_timeout", f"{self.extractor} took over {self.seconds} s") from None
@@ -89,11 +93,12 @@ def _serve(connection: Connection[Any, Any]) -> None:
     connection.send_bytes(b"ready")
     while True:
         try:
-            page, url, extractor = connection.recv()
+            page, url, extractor, form = connection.recv()
         except EOFError:
             return
         # Bytes and not a pickled object: a parser that a page has taken over must not run code in the parent.
-        connection.send_bytes(extract_decoded(page, url=url, extractor=extractor).encode("utf-8", "replace"))
+        found = extract_decoded(page, url=url, extractor=extractor, form=Form(*form))
+        connection.send_bytes(json.dumps(found._replace(text=storable(found.text))).encode())
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ from pipeline.crashes import DETAIL, DETAIL_READING, RULE, Position, Record
 from pipeline.documents import BASE_SCHEMA, BATCH_BYTES, BATCH_ROWS, Counts, document_id, storable, text_bytes
 from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
 from pipeline.extract.markup import html_of_xhtml
-from pipeline.extract.text import decode_page, extract_counted, tidy
+from pipeline.extract.text import Extracted, decode_page, extract_decoded, tidy
 from pipeline.extract.urls import domain_of, list_files, read_rules
-from pipeline.kernels.html.fast import WEIGHTS
+from pipeline.kernels.html.fast import WEIGHTS, Form
 from pipeline.read import Input, RawDocument, list_inputs, plan_tasks, read_documents
 from pipeline.stage import Build, Stage
 from pipeline.task import Pass, Task, TaskReport, Verdict, VerdictWriter, follow
@@ -53,6 +53,12 @@ def files(settings: ExtractConfig, base: Path) -> list[Path]:
     """The URL lists, and the fast extractor's weights."""
     lists = [name for field in _URL_LISTS for name in getattr(settings, field)]
     return [*list_files(lists, base), *([WEIGHTS] if settings.extractor == "fast" else [])]
+
+
+def form_of(settings: ExtractConfig) -> Form:
+    """What the settings ask the extractor to write."""
+    markdown, comments = settings.format == "markdown", settings.comments == "keep"
+    return Form(markdown, "links" in settings.keep, "images" in settings.keep, comments)
 
 
 def decided_by(config: CorpusConfig) -> dict[str, Any]:
@@ -161,7 +167,9 @@ class ExtractPass(SourcePass):
     def process(self, rank: int, task: Task) -> TaskReport:
         settings = self.settings
         seconds = settings.isolate_seconds
-        isolation = nullcontext() if seconds is None else IsolatedExtractor(settings.extractor, seconds)
+        isolation = (
+            nullcontext() if seconds is None else IsolatedExtractor(settings.extractor, seconds, form_of(settings))
+        )
         skipped: Counter[str] = Counter()
         with VerdictWriter.open(self.workdir, "extract", rank, BASE_SCHEMA) as writer, isolation as isolated:
             extraction = _Extraction(settings, self._domains_before(rank), isolated)
@@ -210,16 +218,16 @@ class _Extraction:
     def extract(self, item: Input, raw: RawDocument, refused: Verdict | None) -> tuple[dict[str, Any], Verdict | None]:
         """Row of BASE_SCHEMA and verdict of a document; `refused`: the verdict of rules that need no text."""
         verdict = refused or self._over_limit(raw)
-        text, charset, basis = "", raw.charset, None
+        found, charset, basis = Extracted("", "none"), raw.charset, None
         if verdict is None:
             try:
-                text, charset, basis = self._text(raw)
+                found, charset, basis = self._text(raw)
             except PageRefusedError as error:
                 verdict = Verdict(error.rule, None, self.settings.isolate_seconds, error.detail)
-        if verdict is None and len(text) < self.settings.min_characters:
-            verdict = Verdict("empty_text", float(len(text)), float(self.settings.min_characters))
+        if verdict is None and len(found.text) < self.settings.min_characters:
+            verdict = Verdict("empty_text", float(len(found.text)), float(self.settings.min_characters))
         row = {
-            "text": text,
+            "text": found.text,
             "id": document_id(item.key, raw.offset),
             "url": raw.url,
             "source": item.source.name,
@@ -244,22 +252,22 @@ class _Extraction:
             return None
         return Verdict("domain_limit", float(self.domains[domain]), float(limit), domain)
 
-    def _text(self, raw: RawDocument) -> tuple[str, str, str]:
-        """(text, charset, what the charset rests on) of a document."""
+    def _text(self, raw: RawDocument) -> tuple[Extracted, str, str]:
+        """(what is extracted, charset, what the charset rests on) of a document."""
         if raw.text is not None:
-            return tidy(raw.text), "utf-8", "utf-8"
+            return Extracted(tidy(raw.text), "none"), "utf-8", "utf-8"
         page, charset, basis = decode_page(raw.body, raw.charset)
         if raw.media_type in _READY:
-            return tidy(page), charset, basis
+            return Extracted(tidy(page), "none"), charset, basis
         if raw.media_type.endswith("xml"):
             page = html_of_xhtml(page)
-        extractor: str = self.settings.extractor
         if self.isolated is not None:
-            text, way = self.isolated.extract(page, raw.url), extractor
+            found = self.isolated.extract(page, raw.url)
         else:
-            text, way = extract_counted(page, url=raw.url, extractor=extractor)
-        self.ways[way] += 1
-        return text, charset, basis
+            extractor, form = self.settings.extractor, form_of(self.settings)
+            found = extract_decoded(page, url=raw.url, extractor=extractor, form=form)
+        self.ways[found.method] += 1
+        return found, charset, basis
 
 
 class _Batch:

@@ -18,6 +18,7 @@ from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
 from pipeline.extract.markup import embedded_text, html_of_xhtml
 from pipeline.kernels.html import fast
+from pipeline.kernels.html.fast import TEXT, Form
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 # What the standard means by a label, where Python's codec of that name knows fewer characters. (ISO-8859-8 differs
@@ -82,35 +83,39 @@ def decode_page(body: bytes, declared: str | None = None) -> Decoded:
     return Decoded(_read(body, guess)[0], guess, "detected")
 
 
-def extract_text(html: bytes, *, charset: str | None = None, url: str | None = None, extractor: str = "fast") -> str:
+class Extracted(NamedTuple):
+    """Main text of a page. method: a path of `fast` (pipeline.kernels.html.fast), `embedded` (text that the page holds
+    only as data), or another extractor's name."""
+
+    text: str
+    method: str
+
+
+def extract_text(
+    html: bytes, *, charset: str | None = None, url: str | None = None, extractor: str = "fast", form: Form = TEXT
+) -> str:
     """Main text of an HTML page, paragraphs separated by blank lines; "" if it has none.
 
     charset: the one that the HTTP header declares. extractor: fast, resiliparse, trafilatura, or none (the decoded
-    page, tags and all).
+    page, tags and all). form: what `fast` writes, `Form(markdown=True)` for instance.
     """
     page = decode(html, charset)[0]
     if page.lstrip().startswith("<?xml"):
         page = html_of_xhtml(page)
-    return extract_decoded(page, url=url, extractor=extractor)
+    return extract_decoded(page, url=url, extractor=extractor, form=form).text
 
 
-def extract_decoded(page: str, *, url: str | None = None, extractor: str = "fast") -> str:
+def extract_decoded(page: str, *, url: str | None = None, extractor: str = "fast", form: Form = TEXT) -> Extracted:
     """Like `extract_text`, for a decoded page."""
-    return extract_counted(page, url=url, extractor=extractor)[0]
+    if extractor != "fast":
+        return Extracted(_extract_with(extractor, page, url, form), extractor)
+    text, method = fast.extract(page, form)
+    if len(text) < fast.FEW_BYTES and len(data := embedded_text(page)) > 2 * len(text):
+        return Extracted(tidy(data), "embedded")
+    return Extracted(text if form.markdown else tidy(text), method)
 
 
-def extract_counted(page: str, *, url: str | None = None, extractor: str = "fast") -> tuple[str, str]:
-    """(text, method): a method of `fast` (pipeline.kernels.html.fast), `embedded` (text that the page holds only as
-    data), or another extractor's name."""
-    if extractor == "fast":
-        text, method = fast.extract(page)
-        if len(text) < fast.FEW_BYTES and len(data := embedded_text(page)) > 2 * len(text):
-            return tidy(data), "embedded"
-        return tidy(text), method
-    return _extract_with(extractor, page, url), extractor
-
-
-def _extract_with(extractor: str, page: str, url: str | None) -> str:
+def _extract_with(extractor: str, page: str, url: str | None, form: Form) -> str:
     if extractor == "none":
         return page
     # Imported here, since each adds a fraction of a second to a process's start.
@@ -118,7 +123,10 @@ def _extract_with(extractor: str, page: str, url: str | None) -> str:
         import trafilatura
 
         # deduplicate=True would make the text depend on the pages seen before.
-        return tidy(trafilatura.extract(page, url=url, deduplicate=False, include_comments=False) or "")
+        options = {"include_comments": form.comments, "include_links": form.links, "include_images": form.images}
+        kind = "markdown" if form.markdown else "txt"
+        found = trafilatura.extract(page, url=url, output_format=kind, deduplicate=False, **options) or ""
+        return found.strip() if form.markdown else tidy(found)
     from resiliparse.extract.html2text import extract_plain_text
 
     return tidy(extract_plain_text(page, main_content=True, alt_texts=False))

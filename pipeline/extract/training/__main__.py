@@ -28,9 +28,11 @@ from pipeline.extract.text import decode, tidy
 from pipeline.extract.training import Gold, evaluation_pages, fold_space, snippet_f1, trained_on
 from pipeline.extract.training.made_pages import Part, made_pages, word_f1
 from pipeline.kernels.compiled import Array
-from pipeline.kernels.html.fast import WEIGHTS, Nodes, by_feature, choose, context, render, run_trees
+from pipeline.kernels.html.fast import WEIGHTS, choose, context
 from pipeline.kernels.html.features import describe
+from pipeline.kernels.html.rendering import render
 from pipeline.kernels.html.tree import cut_blocks, parse
+from pipeline.kernels.html.trees import Nodes, by_feature, run_trees
 from pipeline.read.archives import read_records
 
 if TYPE_CHECKING:

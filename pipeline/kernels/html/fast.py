@@ -3,32 +3,36 @@
 tree.py reads the page and cuts it into blocks, features.py describes them. Here two small ensembles of regression
 trees score them: the first scores each block by itself; the second sees the first's scores of the blocks around it,
 along its ancestors and of the page, which makes decisions coherent. Trained by the package `training`, which records
-data and split; `weights.npz` beside this file holds the trees. The chosen blocks are rendered as plain text.
+data and split; `weights.npz` beside this file holds the trees. The chosen blocks are rendered as plain text
+(rendering.py) or markdown (markdown.py).
 
 Where the model leaves nearly nothing of a page that has text, or is unsure of more text than it is sure of (cards of a
 listing, parts of a landing page), a wider choice is made (`wide`); a page with more elements than MAX_ELEMENTS is
 decided by link density alone (`budget`). A heading that is a link or a button is kept with the text that it heads. A
-page whose text is all hidden is read with what it hides. No time-out, no state: the same page always gives the same
-text. Figures: docs/benchmarks.md, benchmarks/extraction.py.
+page whose text is nearly all hidden, or within <noscript>, is read with it. No time-out, no state: the same page always
+gives the same text. Figures: docs/benchmarks.md, benchmarks/extraction.py.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from html import unescape
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compiled import UNCOUNTED, Array, inner, kernel
-from pipeline.kernels.hashing import is_space
-from pipeline.kernels.html.attributes import MAX_SPAN, TAGS
+from pipeline.kernels.compiled import Array, kernel
+from pipeline.kernels.html.attributes import NAME_GROUPS, TAGS
 from pipeline.kernels.html.features import LEVELS, describe
-from pipeline.kernels.html.tree import BREAK, CODE, MATH, UNSEEN, VERBATIM, Blocks, Tree, cut_blocks, parse
+from pipeline.kernels.html.markdown import render_markdown
+from pipeline.kernels.html.rendering import render
+from pipeline.kernels.html.tree import UNSEEN, Blocks, Tree, cut_blocks, parse
+from pipeline.kernels.html.trees import Nodes, Trees, by_feature, run_trees
 
 MAX_ELEMENTS = 300_000
 FEW_BYTES = 200  # below this, less than WIDE_SHARE of the page's text is too little to be its main text
+LITTLE_BYTES = 1000
+SHOWN_TIMES = 4  # a page that hides more than this times what it shows is read with what it hides
 WIDE_SHARE = 0.3
 WIDE_SCORE = 0.15
 SURE_SHARE = 0.5  # of the text with WIDE_SCORE and more; below this share of it the model's choice is unsure
@@ -38,26 +42,25 @@ PROSE_BYTES = 40  # shortest block that counts where nothing but link density de
 WEIGHTS = Path(__file__).with_name("weights.npz")
 AROUND = (-4, -3, -2, -1, 1, 2, 3, 4)
 CONTEXT = 1 + len(AROUND) + LEVELS + 5
-LEAVES = 32  # at most, in a tree: as many as a word has bits
-_ALL = np.uint32((1 << LEAVES) - 1)
-_ROWS = 64  # at a time: enough that the compiler strikes out leaves of several rows in one instruction
-_DE_BRUIJN = np.uint32(0x077CB531)  # its 32 rotations begin with different five bits, which tell a lone bit's index
-_INDEX = np.zeros(LEAVES, np.int64)
-_INDEX[[(int(_DE_BRUIJN) << i & int(_ALL)) >> 27 for i in range(LEAVES)]] = np.arange(LEAVES)
-
-CELL_BYTES = 200  # a longer block in a table cell is a paragraph of a layout table
-MAX_INDENT = 8  # levels
-_MOST_COLUMNS = 2 * MAX_SPAN  # of a table; what is beyond stands in the last
-_SEPARATOR_BYTES = 2 * MAX_INDENT + 4
-_LI, _UL, _OL, _TR, _TD, _TH, _TABLE, _DT, _DD, _P, _BUTTON = (
-    TAGS[name] for name in ("li", "ul", "ol", "tr", "td", "th", "table", "dt", "dd", "p", "button")
-)
+_COMMENT = np.uint32(1 << list(NAME_GROUPS).index("comment"))
+_CONTROLS = np.zeros(256, np.bool_)
+_CONTROLS[[TAGS[name] for name in ("form", "button", "label", "nav")]] = True
+_BUTTON = TAGS["button"]
 _LEVELS = np.zeros(256, np.int64)  # of headings
 _LEVELS[[TAGS[name] for name in ("h1", "h2", "h3", "h4", "h5", "h6", "summary")]] = np.arange(1, 8)
-# Soft hyphens and zero-width spaces part nothing.
-_PLAIN = {**dict.fromkeys("\u00ad\u200b\u2060\ufeff", ""), **dict.fromkeys("\u2028\u2029\x85", "\n"), "\xa0": " "}
-
 Choice = Literal["model", "wide", "budget"]
+
+
+class Form(NamedTuple):
+    """How a page is written: as markdown, with targets of links, with images, with its comments."""
+
+    markdown: bool = False
+    links: bool = False
+    images: bool = False
+    comments: bool = False
+
+
+TEXT = Form()
 
 
 class Extraction(NamedTuple):
@@ -67,57 +70,54 @@ class Extraction(NamedTuple):
     path: Choice
 
 
-class Nodes(NamedTuple):
-    """Nodes of all trees. feature (-1 in a leaf), threshold (a leaf's value), left, right; roots: first nodes."""
-
-    feature: Array
-    threshold: Array
-    left: Array
-    right: Array
-    roots: Array
-
-
-class Trees(NamedTuple):
-    """The same trees, their inner nodes by feature and threshold.
-
-    starts: int64 (features + 1,), where a feature's nodes begin in the next three; threshold: float32; tree: int16;
-    kept: uint32, the leaves of the tree that a value above the threshold leaves possible. leaves: float32
-    (trees, LEAVES), values from left to right.
-    """
-
-    starts: Array
-    threshold: Array
-    tree: Array
-    kept: Array
-    leaves: Array
-
-
-def extract(page: str) -> Extraction:
+def extract(page: str, form: Form = TEXT) -> Extraction:
     """Main text of a decoded HTML page; "" where the page has no text."""
-    data = np.frombuffer(page.encode("utf-8", "replace"), np.uint8)
-    tree = parse(data)
-    blocks = cut_blocks(data, tree)
-    if _hides_all(blocks):
-        tree.run_flags[:] &= ~np.uint8(UNSEEN)
-        blocks.seen[:] = True
+    data, tree, blocks = read(page)
     if len(tree.tag) > MAX_ELEMENTS:
-        return Extraction(render(data, tree, blocks, _prose(blocks)), "budget")
+        return Extraction(_write(data, tree, blocks, _prose(blocks), form), "budget")
     scores = score(tree, blocks, describe(data, tree, blocks))
     chosen, path = choose(blocks, scores, load()[2])
     _keep_headings(tree, blocks, chosen)
-    return Extraction(render(data, tree, blocks, chosen), path)
+    if form.comments:
+        chosen |= find_comments(tree, blocks)
+    return Extraction(_write(data, tree, blocks, chosen, form), path)
+
+
+def read(page: str) -> tuple[Array, Tree, Blocks]:
+    """(bytes, tree, blocks) of a decoded page, its hidden text shown where it is nearly all of the page, and what it
+    says without scripts where it says little else (Discourse, for one)."""
+    data, tree, blocks = _read(page)
+    if _seen(blocks) < LITTLE_BYTES and "<noscript" in page:
+        other = _read(page.replace("<noscript", "<div").replace("</noscript", "</div"))
+        if _seen(other[2]) > SHOWN_TIMES * max(_seen(blocks), FEW_BYTES // 2):
+            data, tree, blocks = other
+    every = int(blocks.bytes.sum())
+    if every >= FEW_BYTES and every > SHOWN_TIMES * _seen(blocks):
+        tree.run_flags[:] &= ~np.uint8(UNSEEN)
+        blocks.seen[:] = True
+    return data, tree, blocks
+
+
+def _read(page: str) -> tuple[Array, Tree, Blocks]:
+    data = np.frombuffer(page.encode("utf-8", "replace"), np.uint8)
+    tree = parse(data)
+    return data, tree, cut_blocks(data, tree)
+
+
+def _seen(blocks: Blocks) -> int:
+    return int(blocks.bytes[blocks.seen].sum())
 
 
 def all_text(page: str) -> str:
     """All text of a decoded HTML page, or of a part of one."""
-    data = np.frombuffer(page.encode("utf-8", "replace"), np.uint8)
-    tree = parse(data)
-    blocks = cut_blocks(data, tree)
+    data, tree, blocks = _read(page)
     return render(data, tree, blocks, np.ones(len(blocks.first), bool))
 
 
-def _hides_all(blocks: Blocks) -> bool:
-    return int(blocks.bytes[blocks.seen].sum()) < FEW_BYTES <= int(blocks.bytes.sum())
+def _write(data: Array, tree: Tree, blocks: Blocks, chosen: Array, form: Form) -> str:
+    if form.markdown:
+        return render_markdown(data, tree, blocks, chosen, links=form.links, images=form.images)
+    return render(data, tree, blocks, chosen)
 
 
 def choose(blocks: Blocks, scores: Array, threshold: float) -> tuple[Array, Choice]:
@@ -131,6 +131,19 @@ def choose(blocks: Blocks, scores: Array, threshold: float) -> tuple[Array, Choi
     if plausible < FEW_BYTES:
         wide |= _prose(blocks)
     return wide, "wide"
+
+
+@kernel()
+def find_comments(tree: Tree, blocks: Blocks) -> Array:
+    """bool (blocks,): readers' comments, by the names of elements around them, without their buttons and links."""
+    inside = np.zeros(len(tree.tag), np.bool_)
+    out = np.zeros(len(blocks.element), np.bool_)
+    for at in range(1, len(tree.tag)):
+        inside[at] = (inside[tree.parent[at]] or (tree.names[at] & _COMMENT) != 0) and not _CONTROLS[tree.tag[at]]
+    for block in range(len(out)):
+        plain = blocks.links[block] * 2 < blocks.bytes[block]
+        out[block] = inside[blocks.element[block]] and plain and blocks.seen[block]
+    return out
 
 
 @kernel()
@@ -173,30 +186,6 @@ def load() -> tuple[Trees, Trees, float]:
         return by_feature(stages[0]), by_feature(stages[1]), float(arrays["threshold"])
 
 
-def by_feature(nodes: Nodes) -> Trees:
-    """Order trees for `run_trees`. Raises ValueError for a tree of more than LEAVES leaves."""
-    inner: list[tuple[int, float, int, int]] = []
-    leaves = np.zeros((len(nodes.roots), LEAVES), np.float32)
-
-    def walk(node: int, tree: int, first: int) -> int:
-        """Number the leaves below a node from `first` on. Returns the number after the last."""
-        if nodes.feature[node] < 0:
-            if first == LEAVES:
-                raise ValueError(f"{WEIGHTS}: tree {tree} has more than {LEAVES} leaves")
-            leaves[tree, first] = nodes.threshold[node]
-            return first + 1
-        middle = walk(nodes.left[node], tree, first)
-        left = (1 << middle) - (1 << first)
-        inner.append((int(nodes.feature[node]), float(nodes.threshold[node]), tree, int(_ALL) & ~left))
-        return walk(nodes.right[node], tree, middle)
-
-    for tree, root in enumerate(nodes.roots):
-        walk(root, tree, 0)
-    feature, threshold, of_tree, kept = (np.array(column) for column in zip(*sorted(inner), strict=True))
-    starts = np.searchsorted(feature, np.arange(feature.max() + 2))
-    return Trees(starts, threshold.astype(np.float32), of_tree.astype(np.int16), kept.astype(np.uint32), leaves)
-
-
 def score(tree: Tree, blocks: Blocks, features: Array) -> Array:
     """float32 (blocks,): probability that a block is main text."""
     first, second, _ = load()
@@ -209,43 +198,6 @@ def context(tree: Tree, blocks: Blocks, scores: Array) -> Array:
     """float32 (blocks, CONTEXT): first-stage scores around each block."""
     out = np.zeros((len(scores), CONTEXT), np.float32)
     _context(tree.parent, blocks, scores, out)
-    return out
-
-
-@kernel()
-def run_trees(trees: Trees, rows: Array) -> Array:
-    """float32 (rows,): sigmoid of the sum of all trees' leaves; a value <= threshold goes left.
-
-    QuickScorer (Lucchese et al. 2015): instead of walking down each tree, whose branches no processor can foresee, go
-    through each feature's thresholds in order and strike out the leaves that every threshold below the value rules
-    out; the first of a tree's remaining leaves is the one that the walk would reach.
-    """
-    starts, threshold, of_tree, kept, leaves = trees
-    out = np.zeros(len(rows), np.float32)
-    possible = np.empty((len(leaves), _ROWS), np.uint32)
-    values = np.empty(_ROWS, np.float32)
-    totals = np.empty(_ROWS, np.float64)
-    for first in range(0, len(rows), _ROWS):
-        possible[:] = _ALL
-        for feature in range(len(starts) - 1):
-            largest = -np.inf
-            for i in range(_ROWS):
-                values[i] = rows[min(first + i, len(rows) - 1), feature]
-                largest = max(largest, values[i])
-            for node in range(starts[feature], starts[feature + 1]):
-                limit, above = threshold[node], kept[node]
-                if largest <= limit:
-                    break
-                of_rows = possible[of_tree[node]]
-                for i in range(_ROWS):
-                    of_rows[i] &= _ALL if values[i] <= limit else above
-        totals[:] = 0.0
-        for tree in range(len(leaves)):
-            for i in range(_ROWS):
-                lowest = possible[tree, i] & -possible[tree, i]
-                totals[i] += leaves[tree, _INDEX[np.uint32(lowest * _DE_BRUIJN) >> np.uint32(27)]]
-        for i in range(min(_ROWS, len(rows) - first)):
-            out[first + i] = 1.0 / (1.0 + np.exp(-totals[i]))
     return out
 
 
@@ -289,212 +241,3 @@ def _context(parent: Array, blocks: Blocks, scores: Array, out: Array) -> None:
     for block in range(count - 1, -1, -1):
         out[block, CONTEXT - 1] = since_good
         since_good = 0 if scores[block] >= 0.5 else since_good + 1
-
-
-def render(page: Array, tree: Tree, blocks: Blocks, chosen: Array) -> str:
-    r"""Text of the blocks where `chosen` (bool per block) holds, in document order.
-
-    Paragraphs are separated by a blank line, list items begin with `- ` (indented by depth), cells of a table row are
-    joined by ` | ` (an empty one keeps its place in tables of data), preformatted text is verbatim, line breaks stay,
-    TeX stands between `\(` and `\)`. Elsewhere white space is folded, but for indentation by no-break spaces; inline
-    tags neither part nor join words. Entities are decoded once, at the end.
-    """
-    numbers = np.flatnonzero(chosen & blocks.seen)
-    columns = np.full(len(tree.tag), -1, np.int32)
-    places = _lay_out(tree, np.zeros(_MOST_COLUMNS, np.int64), columns)
-    out = np.empty(len(page) + _SEPARATOR_BYTES * len(numbers) + 3 * places, np.uint8)
-    size = _render(page, tree, blocks, numbers, columns, out)
-    text = unescape(out[:size].tobytes().decode("utf-8", "replace"))
-    for sign, plain in _PLAIN.items():  # several times faster than one regular expression
-        text = text.replace(sign, plain)
-    return text
-
-
-@inner
-def _surroundings(tag: Array, parent: Array, at: int) -> tuple[int, int, int, int, int]:
-    """(list item, depth of lists, cell, row, table) around an element, 0 for none."""
-    item = lists = cell = row = table = 0
-    while at > 0:
-        kind = tag[at]
-        if table == 0:
-            if kind == _LI and item == 0:
-                item = at
-            elif kind in (_UL, _OL):
-                lists += 1
-            elif (kind in (_TD, _TH)) and cell == 0:
-                cell = at
-            elif kind == _TR and row == 0:
-                row = at
-            elif kind == _TABLE:
-                table = at
-        at = parent[at]
-    return item, lists, cell, row, table
-
-
-@inner
-def _is_data(tag: Array, end: Array, table: int) -> bool:
-    """Whether a table is one of data: it holds no other, and has a header cell or two rows of two cells and more."""
-    rows = cells = 0
-    header = False
-    for at in range(table + 1, end[table]):
-        if tag[at] == _TABLE:
-            return False
-        if tag[at] == _TR:
-            cells = 0
-        elif tag[at] == _TD or tag[at] == _TH:
-            header |= tag[at] == _TH
-            cells += 1
-            rows += cells == 2
-    return header or rows > 1
-
-
-@kernel(**UNCOUNTED)
-def _lay_out(tree: Tree, covered: Array, columns: Array) -> int:
-    """Write the first column of each cell of tables of data, and the number of columns of each of their rows.
-
-    covered: scratch, rows for which a column is still covered by a cell above. Returns the sum of the rows' columns.
-    """
-    places = 0
-    for table in range(len(tree.tag)):
-        if tree.tag[table] != _TABLE or not _is_data(tree.tag, tree.end, table):
-            continue
-        covered[:] = 0
-        row = column = 0
-        for at in range(table + 1, tree.end[table]):
-            kind = tree.tag[at]
-            if kind == _TR:
-                places += column
-                for i in range(column, len(covered)):
-                    covered[i] = max(covered[i] - 1, 0)
-                row, column = at, 0
-            elif kind in (_TD, _TH) and row > 0:
-                while column < len(covered) and covered[column] > 0:
-                    covered[column] -= 1
-                    column += 1
-                columns[at] = column
-                for _ in range(tree.spans[at] & 255):
-                    if column < len(covered):
-                        covered[column] = (tree.spans[at] >> 8) - 1
-                        column += 1
-                columns[row] = column
-        places += column
-    return places
-
-
-@inner
-def _nbsp(page: Array, at: int, end: int) -> int:
-    """Length of a no-break space at `at` (two bytes, or &nbsp; or &#160;), 0 if there is none."""
-    if page[at] == 0xC2 and at + 1 < end and page[at + 1] == 0xA0:
-        return 2
-    if page[at] == 38 and at + 5 < end and page[at + 5] == 59:
-        if page[at + 1] == 110 and page[at + 2] == 98 and page[at + 3] == 115 and page[at + 4] == 112:
-            return 6
-        if page[at + 1] == 35 and page[at + 2] == 49 and page[at + 3] == 54 and page[at + 4] == 48:
-            return 6
-    return 0
-
-
-@inner
-def _places(tree: Tree, blocks: Blocks, columns: Array, block: int, row: int, cell: int, step: int) -> int:
-    """Empty places of a row before (step -1) or behind (1) the cell of a short block; 0 if other text is there."""
-    if columns[cell] < 0 or blocks.bytes[block] >= CELL_BYTES:
-        return 0
-    other = block + step
-    while 0 <= other < len(blocks.seen) and not blocks.seen[other]:
-        other += step
-    if 0 <= other < len(blocks.seen) and row < blocks.element[other] < tree.end[row]:
-        return 0
-    return int(columns[cell] if step < 0 else columns[row] - columns[cell] - (tree.spans[cell] & 255))
-
-
-@inner
-def _put(out: Array, size: int, text: bytes, times: int = 1) -> int:
-    """Write a text several times. Returns the new size of the output."""
-    for _ in range(times):
-        for byte in text:
-            out[size] = byte
-            size += 1
-    return size
-
-
-@inner
-def _render_runs(page: Array, tree: Tree, first: int, last: int, out: Array, size: int) -> int:
-    """Write the text of runs. Returns the new size of the output."""
-    pending = False  # white space seen and not yet written
-    at_start = True
-    indents = False
-    after_break = first > 0 and (tree.run_flags[first - 1] & BREAK) != 0
-    for run in range(first, last):
-        flags = tree.run_flags[run]
-        if flags & UNSEEN:
-            continue
-        if flags & BREAK:
-            out[size] = 10
-            size += 1
-            pending, at_start, after_break = False, True, True
-            continue
-        at = tree.run_start[run]
-        end = tree.run_end[run]
-        if flags & MATH:
-            size = _put(out, size, b" \\(" if pending and not at_start else b"\\(")
-            pending, at_start = False, True
-        while at < end:
-            byte = page[at]
-            hard = _nbsp(page, at, end)
-            if hard > 0:
-                byte = np.uint8(32)
-            more = indents or (hard > 0 and _nbsp(page, at + hard, end) > 0)
-            indents = hard > 0 and at_start and after_break and more
-            if flags & VERBATIM or (hard > 0 and flags & CODE) or indents:
-                out[size] = byte
-                size += 1
-                at_start &= hard > 0
-            elif is_space(byte):
-                pending = True
-            else:
-                if pending and not at_start:
-                    out[size] = 32
-                    size += 1
-                pending = at_start = False
-                out[size] = byte
-                size += 1
-            at += max(hard, 1)
-        if flags & MATH:
-            size = _put(out, size, b"\\)")
-            pending = at_start = False
-    return size
-
-
-@kernel(**UNCOUNTED)
-def _render(page: Array, tree: Tree, blocks: Blocks, numbers: Array, columns: Array, out: Array) -> int:
-    size = 0
-    item = lists = cell = row = table = 0
-    previous = -1
-    for block in numbers:
-        before_item, before_cell, before_row, before_table = item, cell, row, table
-        item, lists, cell, row, table = _surroundings(tree.tag, tree.parent, blocks.element[block])
-        small = blocks.bytes[block] < CELL_BYTES and (previous < 0 or blocks.bytes[previous] < CELL_BYTES)
-        kind = tree.tag[blocks.element[block]]
-        newlines = 2
-        if previous >= 0:
-            if row > 0 and row == before_row and cell != before_cell and small:
-                newlines = 0
-                size = _put(out, size, b" | ", max(columns[cell] - columns[before_cell], 1))
-            elif (
-                (table > 0 and table == before_table and row != before_row and small)
-                or (item > 0 and before_item > 0 and (item != before_item or kind != _P))
-                or (kind == _DD and tree.tag[blocks.element[previous]] == _DT)
-            ):
-                newlines = 1
-            if row != before_row:
-                size = _put(out, size, b" | ", _places(tree, blocks, columns, previous, before_row, before_cell, 1))
-            size = _put(out, size, b"\n", newlines)
-        if row != before_row:
-            size = _put(out, size, b" | ", _places(tree, blocks, columns, block, row, cell, -1))
-        if item > 0 and newlines > 0:
-            size = _put(out, size, b"  ", min(lists, MAX_INDENT) - 1)
-            if item != before_item:
-                size = _put(out, size, b"- ")
-        size = _render_runs(page, tree, blocks.first[block], blocks.last[block], out, size)
-        previous = block
-    return _put(out, size, b" | ", _places(tree, blocks, columns, previous, row, cell, 1)) if previous >= 0 else size

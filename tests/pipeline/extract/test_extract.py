@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from pipeline.extract import decode, extract_text
 from pipeline.extract.markup import html_of_xhtml
-from pipeline.extract.text import extract_counted
+from pipeline.extract.text import extract_decoded
 from pipeline.extract.training import evaluation_pages, snippet_f1, trained_on
-from pipeline.kernels.html import fast
+from pipeline.kernels.html import fast, trees
 from pipeline.kernels.html.attributes import TAGS
-from pipeline.kernels.html.fast import render
 from pipeline.kernels.html.features import FEATURES, describe
+from pipeline.kernels.html.rendering import render
 from pipeline.kernels.html.tree import MAX_DEPTH, Tree, cut_blocks, parse
 from tests.conftest import PROSE, page
 
@@ -200,7 +200,7 @@ def test_text_that_is_only_data() -> None:
     river, fox = PROSE["river"], PROSE["fox"]
     ld = json.dumps({"@graph": [{"headline": "x"}, {"@type": "Article", "articleBody": f"{river}\n\n{fox}"}]})
     page = f"<html><body><div id=root></div><script type='application/ld+json'>{ld}</script></body></html>"
-    assert extract_counted(page)[1] == "embedded"
+    assert extract_decoded(page).method == "embedded"
     assert "four streams" in extract_text(page.encode())
     data = json.dumps({"props": {"id": 7, "body": f"<p>{river}</p><p>{fox}</p>", "slug": "a-b"}})
     page = f"<html><body><div id=__next>Loading</div><script id='__NEXT_DATA__' type='application/json'>{data}</script>"
@@ -282,7 +282,7 @@ def test_any_markup_gives_text_once(html: str) -> None:
 
 def test_trees_give_what_walking_down_them_gives() -> None:
     with np.load(fast.WEIGHTS) as stored:
-        nodes = fast.Nodes(*(stored[f"first_{name}"] for name in fast.Nodes._fields))
+        nodes = trees.Nodes(*(stored[f"first_{name}"] for name in trees.Nodes._fields))
     rows = np.random.default_rng(3).choice(nodes.threshold, (70, int(nodes.feature.max()) + 1))
     rows[1, ::2] = np.inf
     expected = []
@@ -294,9 +294,9 @@ def test_trees_give_what_walking_down_them_gives() -> None:
                 at = nodes.left[at] if row[nodes.feature[at]] <= nodes.threshold[at] else nodes.right[at]
             total += float(nodes.threshold[at])  # in double precision, as the kernel
         expected.append(1 / (1 + np.exp(-total)))
-    found = fast.run_trees(fast.by_feature(nodes), rows)
+    found = trees.run_trees(trees.by_feature(nodes), rows)
     assert found.tolist() == np.array(expected, np.float32).tolist()
-    assert fast.run_trees(fast.by_feature(nodes), rows[:1]).tolist() == found[:1].tolist()
+    assert trees.run_trees(trees.by_feature(nodes), rows[:1]).tolist() == found[:1].tolist()
 
 
 def test_charset_order() -> None:

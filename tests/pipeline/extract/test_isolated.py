@@ -44,7 +44,7 @@ def test_child_gives_the_same_text_and_is_replaced() -> None:
 def test_page_larger_than_the_connection_holds() -> None:
     large = "é" * 3_000_000
     with IsolatedExtractor("none", 60) as isolated:
-        assert isolated.extract(large, None) == large
+        assert isolated.extract(large, None).text == large
 
 
 def test_page_over_the_time_is_a_recorded_drop(tmp_path: Path) -> None:
