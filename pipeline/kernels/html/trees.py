@@ -111,5 +111,6 @@ def walk_trees(nodes: Nodes, row: Array, classes: int) -> Array:
         while nodes.feature[at] >= 0:
             at = nodes.left[at] if row[nodes.feature[at]] <= nodes.threshold[at] else nodes.right[at]
         out[tree % classes] += nodes.threshold[at]
-    out = np.exp(out - out.max())
-    return out / out.sum()
+    shares: Array = np.exp(out - out.max())
+    shares /= shares.sum()
+    return shares
