@@ -66,9 +66,9 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
     loaded = load_recipe(recipe, overrides or ())
     _check_stages(loaded.recipe.stage_names, first, last)
     mirror = _mirror(loaded)
-    with _reporter(loaded) as write_report:
+    with _reporter(loaded) as (write_report, prepare):
         with _annotated(loaded.run, first):
-            _build_corpus(loaded, recipe, mirror, first, last)
+            _build_corpus(loaded, recipe, mirror, first, last, prepare)
         return _finish(loaded.run, mirror, write_report)
 
 
@@ -162,7 +162,12 @@ def _mirror(loaded: Loaded[Recipe]) -> Mirror | None:
 
 
 def _build_corpus(
-    loaded: Loaded[Recipe], path: Path, mirror: Mirror | None, first: str | None, last: str | None
+    loaded: Loaded[Recipe],
+    path: Path,
+    mirror: Mirror | None,
+    first: str | None,
+    last: str | None,
+    after_stage: Callable[[], object] = lambda: None,
 ) -> None:
     from recipes.load import check_paths
 
@@ -179,7 +184,7 @@ def _build_corpus(
     from pipeline.build import build_corpus
     from recipes.mirror import pushing
 
-    with CorpusView() as view:
+    with CorpusView(after_stage=after_stage) as view:
         build_corpus(
             loaded.recipe,
             loaded.run,
@@ -242,16 +247,15 @@ def _train(
 
 
 @contextmanager
-def _reporter(loaded: Loaded[Recipe]) -> Iterator[Callable[[Path], Path]]:
-    """What writes the report: where there are workers, one that gets ready for it while the corpus is built."""
+def _reporter(loaded: Loaded[Recipe]) -> Iterator[tuple[Callable[[Path], Path], Callable[[], object]]]:
+    """(what writes the report, what gets it ready): where there are workers, one of them, beside the others."""
     if not _has_workers(loaded):
-        yield _write_report
+        yield _write_report, lambda: None
         return
     from pipeline.workers import start_worker
 
     with start_worker(_load_report) as worker:
-        worker.submit(int)  # begin now
-        yield lambda run: worker.submit(_write_report, run).result()
+        yield lambda run: worker.submit(_write_report, run).result(), lambda: worker.submit(int)
 
 
 def _load_report() -> None:
