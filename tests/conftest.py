@@ -27,6 +27,7 @@ SLOW = (
     "pipeline/dedup/test_dedup_stage.py",
     "pipeline/dedup/test_substrings.py",
     "pipeline/extract/test_isolated.py",
+    "pipeline/extract/test_structure.py",
     "pipeline/kernels/test_bpe.py",
     "pipeline/language",
     "pipeline/read/test_commoncrawl.py",

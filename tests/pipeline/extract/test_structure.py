@@ -85,7 +85,7 @@ def loses_nothing(html: str) -> None:
 
 
 @given(MARKUP)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_no_word_is_lost(html: str) -> None:
     loses_nothing(html)
 
