@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import pipeline.dedup.winnowed
 from pipeline.dedup.substrings import Cutter, PassageJoinPass
-from pipeline.dedup.table import Table, save_array
+from pipeline.dedup.table import Table, save
 from pipeline.dedup.winnowed import PassagePass
 from pipeline.documents import document_id, read_rows
 from tests.pipeline.dedup.test_dedup_stage import Row, make_build, run, write
@@ -75,10 +76,9 @@ def cut_alone(folder: Path, texts: list[str], keep: str, files: int, length: int
     build = make_build(folder, write(folder / "in", rows, files), substrings=chosen, partition_bytes=6000)
     table = Table(build.workdir, [read_rows(path) for path in build.inputs], 0)
     ids = np.array([list(bytes.fromhex(row["id"])) for row in rows], np.uint8).reshape(-1, 16).view(np.uint64)
-    for segment, low, high in zip(table.segments, table.starts, table.starts[1:], strict=False):
-        save_array(segment / "id.npy", ids[low:high])
-    for name in ("node", "survivor", "size"):
-        save_array(build.workdir / f".scratch/clusters/{name}.npy", np.empty(0, np.int64))
+    rest_of_row = sum(width * np.dtype(kind).itemsize for kind, width in table.columns.values()) - 16
+    for rank, (low, high) in enumerate(pairwise(table.starts.tolist())):
+        save(table.segment(rank, 0) / "columns.bin", ids[low:high], np.zeros((high - low) * rest_of_row, np.uint8))
     passages = PassagePass(build, table, 0)
     for rank in range(files):
         passages.run(rank=rank)
