@@ -177,6 +177,7 @@ def _build_corpus(
 
         start_server()  # it gets ready while this process imports and plans
     from pipeline.build import build_corpus
+    from pipeline.lookup import bring_up_to_date
     from recipes.mirror import pushing
 
     with CorpusView() as view:
@@ -189,6 +190,7 @@ def _build_corpus(
             observer=pushing(view, mirror),
             begin=lambda: _keep_recipe(loaded, path),
         )
+    bring_up_to_date(RunFolder(loaded.run))
     if mirror:
         mirror.push()
     show(funnel_table(view.stats, view.seconds))
