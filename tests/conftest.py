@@ -40,7 +40,6 @@ SLOW = (
     "pipeline/tokenize/test_pack.py",
     "recipes/test_plan.py",
     "scale",
-    "test_corpus_tutorials.py",
     "test_end_to_end.py",
     "test_golden.py",
     "test_tutorials.py",

@@ -199,7 +199,7 @@ class DedupJudge(Judge):
 
 def mixes(settings: DedupConfig) -> bool:
     """Lines that recur on a site, or passages of any documents, are cut from texts."""
-    return any(getattr(settings, name, None) is not None for name in ("line_documents", "substrings"))
+    return settings.line_documents is not None or settings.substrings is not None
 
 
 STAGE = Stage("dedup", __name__, ("pyarrow",), passes, files, manifest, decided_by, mixes=mixes)
