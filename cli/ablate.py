@@ -125,6 +125,8 @@ def build(variant: Variant, folder: Path, earlier: Sequence[Variant]) -> dict[st
     run = RunFolder(path)
     path.mkdir(parents=True, exist_ok=True)
     run.recipe.write_text(resolved_yaml(variant.loaded, path), "utf-8")
+    if (forgotten := RunFolder(variant.loaded.run).forgotten).is_file():
+        shutil.copy(forgotten, path)
     _link_stages(variant, path, [(other, folder / folder_name(other.name)) for other in earlier])
     with CorpusView() as view:
         build_corpus(variant.loaded.recipe, path, variant.loaded.base, observer=view)

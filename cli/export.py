@@ -1,4 +1,4 @@
-"""`export`, a run's model for other programs, and `import`, a Hugging Face model to start from."""
+"""`export`, a run's model or corpus for other programs, and `import`, a Hugging Face model to start from."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class Format(StrEnum):
     hf = "hf"
     gguf = "gguf"
+    dataset = "dataset"
 
 
 class Dtype(StrEnum):
@@ -33,7 +34,9 @@ class Dtype(StrEnum):
 
 def export(
     run: Run,
-    format: Annotated[Format, typer.Option(help="Hugging Face folder, or a GGUF file for llama.cpp.")] = Format.hf,
+    format: Annotated[
+        Format, typer.Option(help="Hugging Face folder, GGUF file, or the corpus as a data set.")
+    ] = Format.hf,
     dtype: Annotated[Dtype | None, typer.Option(help="Type of the weights; default: f32 for hf, f16 for gguf.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Where to write; default: export/hf or export/model.gguf in the run folder.")
@@ -42,10 +45,14 @@ def export(
     tokenizer: TokenizerFile = None,
     eos: End = None,
 ) -> Result:
-    """Write a run's model for transformers, vLLM, llama.cpp, Ollama.
+    """Write a run's model for transformers, vLLM, llama.cpp, Ollama; or its corpus as a data set for the Hub.
 
     Example: pretrain export runs/demo --format gguf --dtype q8_0
+
+    Example: pretrain export runs/demo --format dataset
     """
+    if format is Format.dataset:
+        return _export_corpus(run, output or run.exported[format.value])
     from trainer.export.card import model_card
     from trainer.trained import load_trained
 
@@ -68,6 +75,16 @@ def export(
     sizes = {str(file): file.stat().st_size for file in files}
     value = {"format": format.value, "dtype": weights.value, "step": trained.step, "files": sizes}
     return Result(value, f"{written}: step {trained.step:,} as {weights.value}, {megabytes(sum(sizes.values()))}")
+
+
+def _export_corpus(run: RunFolder, output: Path) -> Result:
+    """The documents of the last stage with texts, and how they were made."""
+    from pipeline.publish import read_dataset, write_dataset
+
+    manifest = read_dataset(write_dataset(run, output, read_recipe(run).get("sources", [])))
+    size = sum(of["bytes"] for of in manifest["files"].values())
+    value = {"format": "dataset", "documents": manifest["documents"], "files": manifest["files"]}
+    return Result(value, f"{output}: {manifest['documents']:,} documents, {megabytes(size)}")
 
 
 def import_model(

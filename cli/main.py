@@ -25,7 +25,7 @@ from typing import Any, TextIO, TypeVar, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cli import ablate, blame, evaluate, export, inspect, mix, prepare, recipe, run, status, terminal
+from cli import ablate, blame, evaluate, export, forget, inspect, mix, prepare, recipe, reproduce, run, status, terminal
 from cli.options import Result, common_options
 from common.errors import Interrupted, PretrainError, RecipeError
 from common.runfolder import RunFolder
@@ -117,9 +117,11 @@ for group, name, command in (
     (app, "inspect", inspect.inspect),
     (app, "trace", inspect.trace),
     (app, "blame", blame.blame),
+    (app, "forget", forget.forget),
     (app, "eval", evaluate.evaluate),
     (app, "generate", evaluate.generate),
     (app, "export", export.export),
+    (app, "verify", reproduce.verify),
     (app, "import", export.import_model),
     (app, "ablate", ablate.ablate),
     (app, "mix", mix.mix),

@@ -182,6 +182,7 @@ def _build_corpus(
 
         start_server()  # it gets ready while this process imports and plans
     from pipeline.build import build_corpus
+    from pipeline.lookup import bring_up_to_date
     from recipes.mirror import pushing
 
     with CorpusView(after_stage=after_stage) as view:
@@ -194,6 +195,7 @@ def _build_corpus(
             observer=pushing(view, mirror),
             begin=lambda: _keep_recipe(loaded, path),
         )
+    bring_up_to_date(RunFolder(loaded.run))
     if mirror:
         mirror.push()
     show(funnel_table(view.stats, view.seconds))

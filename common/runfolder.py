@@ -6,6 +6,7 @@
     shards/                            the published stage `tokenize`, with documents.parquet
     log.jsonl                          times, hosts and events of the corpus
     train/                             metrics.jsonl, log.jsonl, ledger.json, result.json, checkpoints/, blame/, losses/
+    forgotten.json  lookup/            documents taken out for good; where each document is (`pretrain forget`)
     report.html  eval*.json  export/   written by commands
 
 Every part may be missing or half written, because reports are made of unfinished runs too: a missing file reads as
@@ -59,8 +60,14 @@ class RunFolder:
         self.shards = path / "shards"
         self.documents = self.shards / "documents.parquet"
         self.train = path / TRAIN
+        self.forgotten = path / "forgotten.json"
+        self.lookup = path / "lookup"
         self.report = path / "report.html"
-        self.exported = {"hf": path / "export" / "hf", "gguf": path / "export" / "model.gguf"}
+        self.exported = {
+            "hf": path / "export" / "hf",
+            "gguf": path / "export" / "model.gguf",
+            "dataset": path / "export" / "dataset",
+        }
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

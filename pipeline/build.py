@@ -55,7 +55,9 @@ from pipeline.documents import Counts, add_counts, document_id, text_source
 from pipeline.effort import Effort
 from pipeline.executors import Executor, LocalPool
 from pipeline.fingerprint import code_version, fingerprint, library_versions
+from pipeline.forgotten import read_forgotten
 from pipeline.read import input_hashes, list_inputs
+from pipeline.reuse import find_earlier
 from pipeline.stage import Build, Stage, load_stage
 from pipeline.task import HEARTBEAT_SECONDS, DocumentPass, Pass
 
@@ -96,12 +98,18 @@ def build_corpus(
         wanted = names[: names.index(last) + 1] if last else names
         texts_end = [name for name in wanted if name != "tokenize"][-1:]
         stages: list[StageRun] = []
-        before, plan = None, fingerprint(upstream)
+        forgotten, before, plan = read_forgotten(run), None, fingerprint(upstream)
+        lineage = plan
         executor, checked = Executor(config.executor, pool), set[Path]()
         for chosen, name, published in zip(config.stages, wanted, folders, strict=False):
             stage, settings = load_stage(chosen), config.settings(name)
             decides = _decides(stage, settings, base, config)
+            lineage = fingerprint(decides | {"after": lineage})
+            if before is None and forgotten:
+                decides["forgotten"] = forgotten.dump()
             plan = fingerprint(decides | {"after": plan})
+            marks = {"plan": plan, "lineage": lineage} | (upstream if before is None else {})
+            afresh = first is not None and names.index(name) >= names.index(first)
             build = Build(
                 settings=settings,
                 sources=tuple(config.sources),
@@ -111,14 +119,17 @@ def build_corpus(
                 workdir=published,
                 fingerprint="",
                 published=published,
+                forgotten=forgotten,
+                earlier=None if afresh else find_earlier(published, plan, lineage),
             )
             complete = before is None or name in (*texts_end, "tokenize")
             stages.append(
-                StageRun(stage, build, before, executor, run, observer or Observer(), decides, plan, complete, checked)
+                StageRun(stage, build, before, executor, run, observer or Observer(), decides, marks, complete, checked)
             )
             if len(stages) > 1:
                 stages[-2].following.append(stages[-1])
             before = published
+            lineage = plan if stage.mixes(settings) else lineage
         forced = False
         for stage_run in stages:
             forced = forced or stage_run.stage.name == first
@@ -162,9 +173,9 @@ class StageRun:
     """One stage of a run.
 
     before: the published stage that it reads; run: the run folder; decides: what decides its output, but for the stage
-    before it; plan: fingerprint of what decides its output and that of all before it; complete: whether it writes all
-    texts; checked: published folders whose files were found to be those of their manifests; following: the next stage,
-    if one is wanted.
+    before it; marks: fields of its manifest, `plan` (fingerprint of what decides its output and that of all before it)
+    and `lineage` (`pipeline.reuse`) among them; complete: whether it writes all texts; checked: published folders whose
+    files were found to be those of their manifests; following: the next stage, if one is wanted.
     """
 
     stage: Stage[Any]
@@ -174,7 +185,7 @@ class StageRun:
     run: Path
     observer: Observer
     decides: dict[str, Any] = field(default_factory=dict)
-    plan: str = ""
+    marks: dict[str, Any] = field(default_factory=dict)
     complete: bool = True
     checked: set[Path] = field(default_factory=set)
     following: list[StageRun] = field(default_factory=list)
@@ -187,7 +198,7 @@ class StageRun:
         mark = fingerprint(decides)
         settings = decides["settings"] | dict.fromkeys(stage.manifest_only)
         content = fingerprint(decides | {"settings": settings})
-        marks = {"stage": stage.name, "fingerprint": mark, "content": content, "complete": self.complete}
+        marks = {"stage": stage.name, "fingerprint": mark, "content": content, "complete": self.complete} | self.marks
         workdir = self._folder(content)
         if read_manifest(workdir):  # finished, but the last rename never happened
             swap_in(workdir, published)
@@ -200,7 +211,7 @@ class StageRun:
             if manifest["fingerprint"] != mark:  # the files are up to date, their description is not
                 fields = stage.manifest(replace(build, workdir=published)) | marks | {"complete": manifest["complete"]}
                 write_json(published / MANIFEST, fields | {"files": manifest["files"]})
-            shutil.rmtree(self._folder(self.plan, "-ahead"), ignore_errors=True)
+            shutil.rmtree(self._folder(self.marks["plan"], "-ahead"), ignore_errors=True)
             self.observer.stage_skipped(stage.name, read_json(published / "stats.json"))
         stats = read_json(published / "stats.json")
         self._check_counts(stats)
@@ -242,7 +253,7 @@ class StageRun:
 
     def _adopt(self, workdir: Path) -> None:
         """Take over the tasks that ran inside those of the stage before, as far as its files are what they wrote."""
-        ahead = self._folder(self.plan, "-ahead")
+        ahead = self._folder(self.marks["plan"], "-ahead")
         if self.before is None or workdir.exists() or not ahead.is_dir():
             return
         files = _manifest(self.before)["files"]
@@ -262,7 +273,7 @@ class StageRun:
                 inputs=files,
                 texts=() if after.complete else texts or files,
                 schema=schema,
-                workdir=after._folder(after.plan, "-ahead"),
+                workdir=after._folder(after.marks["plan"], "-ahead"),
                 published=None,  # an earlier result of other documents
             )
             pass_ = after.stage.single(build)

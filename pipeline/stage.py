@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipeline.config import STAGES, CorpusConfig, Model, OwnStage, Source, StageName
 from pipeline.crashes import Position
 from pipeline.documents import Counts, read_schema
+from pipeline.forgotten import NOTHING, Forgotten
 from pipeline.task import DocumentPass, Pass
 
 Settings = TypeVar("Settings", bound=Model)
@@ -32,7 +33,9 @@ class Build(Generic[Settings]):
     `extract`, which reads `sources`); workdir: the folder to fill, in which hidden names are scratch; published: the
     folder that it becomes, with an earlier result where there is one; crashed: documents of the sources to leave out
     (`extract`; in other stages `inputs` no longer holds them); texts: for each input the file that has its texts, where
-    the stage shall leave them out; schema: columns of the inputs, where they are not written yet.
+    the stage shall leave them out; schema: columns of the inputs, where they are not written yet; forgotten: documents
+    that `extract` takes no text of; earlier: the published folder, where what it says of documents still holds
+    (`pipeline.reuse`).
     """
 
     settings: Settings
@@ -44,6 +47,8 @@ class Build(Generic[Settings]):
     fingerprint: str
     published: Path | None = None
     crashed: tuple[Position, ...] = ()
+    forgotten: Forgotten = NOTHING
+    earlier: Path | None = None
     texts: tuple[Path, ...] = ()
     schema: pa.Schema | None = None
 
@@ -64,7 +69,8 @@ class Stage(Generic[Settings]):
     fields that it adds to its manifest; decided_by: what else of the recipe decides its output, merged over its own
     settings; manifest_only: settings that decide its manifest alone; check: raises PipelineError for counts that hide
     a mistake; single: its one pass, where it looks at one document at a time: it may then run while the stage before it
-    writes those documents (`pipeline.task`). None where its settings ask for other passes, too.
+    writes those documents (`pipeline.task`). None where its settings ask for other passes, too; mixes: whether the text
+    of a kept document depends on other documents.
     """
 
     name: str
@@ -76,6 +82,7 @@ class Stage(Generic[Settings]):
     decided_by: Callable[[CorpusConfig], dict[str, Any]] = lambda config: {}
     manifest_only: tuple[str, ...] = ()
     check: Callable[[Build[Settings], Counts], None] = lambda build, counts: None
+    mixes: Callable[[Settings], bool] = lambda settings: False
     single: Callable[[Build[Settings]], DocumentPass | None] = lambda build: None
 
 

@@ -93,3 +93,23 @@ def test_mix(folder: Path) -> None:
     mixed = {f"train/{name}": weight for name, weight in proposal["weights"].items()}
     assert manifest["phases"][-1] == {"start": 0.0, "weights": mixed}
     assert json.loads(out[0])["stages"]["tokenize"]["documents_kept"] > 0
+
+
+def test_forget(folder: Path) -> None:
+    page = "https://www.notebook-de.example/de/kachelofen"
+    printed = follow("forget", folder)
+    assert "duplicate of" in printed[f"forget runs/withdrawn --url {page}"]
+    assert "rebuild: at most" in printed[f"forget runs/withdrawn --url {page} --plan"]
+    assert "training starts over" in printed[f"forget runs/withdrawn --url {page} --apply"]
+    assert "forgotten: 2" in printed["inspect runs/withdrawn --stage extract --dropped"]
+    result = json.loads(Path("runs/withdrawn/train/result.json").read_bytes())
+    assert result["step"] == 40
+    for path in Path("runs/withdrawn").glob("corpus/*/*/*.parquet"):
+        assert page not in pq.read_table(path)["url"].to_pylist()
+
+
+def test_publish(folder: Path) -> None:
+    printed = follow("publish", folder)
+    assert "reproduced" in printed["verify shared-corpus --recipe shared.yaml --set name=stranger"]
+    assert "the same bytes" in printed["verify shared-corpus --recipe shared.yaml --set name=stranger"]
+    assert "license: cc0-1.0" in Path("shared-corpus/README.md").read_text("utf-8")

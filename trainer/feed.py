@@ -14,9 +14,8 @@ from torch import Tensor
 from common.errors import TrainerError
 from trainer.attention import Bounds, Documents, document_bounds
 from trainer.config import TrainConfig
-from trainer.optimizer import ramped_sizes
 from trainer.parallel import World
-from trainer.sampler import Sampler
+from trainer.sampler import Sampler, ramped_sizes
 from trainer.shards import Samples, Shards
 
 Part = tuple[Tensor, Tensor, Documents]  # tokens, targets, documents of a micro-batch

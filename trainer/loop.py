@@ -179,6 +179,7 @@ class _Run:
         self.loss = math.nan
         self.validation: dict[str, Any] | None = None
         self.saved = self.evaluated = 0  # the steps of the last checkpoint and of the last evaluation
+        self.shards_since = 0  # the last step that was trained on other shards, which a resumed run accepted
         self.unfinished = False  # whether the evaluation of this step failed
         self.samples: list[dict[str, str]] = []
         self.clock = Clock()
@@ -251,6 +252,8 @@ class _Run:
         if saved is not None:
             state = saved.state
             self.step, self.loss = saved.step, state["loss"]
+            changed = state["identity"]["shards"] != self.identity["shards"]
+            self.shards_since = self.step if changed else state.get("shards_since", 0)
             self.validation, self.samples = state["validation"], state["samples"]
             self.saved = self.step
             self.evaluated, self.unfinished = state.get("evaluated", 0), state.get("unfinished", False)
@@ -415,6 +418,7 @@ class _Run:
             "config": self.config.model_dump(mode="json"),
             "evaluated": self.evaluated,
             "unfinished": self.unfinished,
+            "shards_since": self.shards_since,
         }
         self.keeper.save(self.step, state)
         self.saved = self.step

@@ -258,11 +258,6 @@ def _share(step: int, start: int, steps: int) -> float:
     return (step - start + 1) / (steps - start)
 
 
-def ramped_sizes(steps: int, full: int) -> list[int]:
-    """Batch sizes of the first `steps` updates: an eighth of `full`, two eighths, ... each for as many steps."""
-    return [max(1, full * (1 + 8 * step // steps) // 8) for step in range(steps)]
-
-
 class Average:
     """Exponential moving average of a model's weights: `decay` of the average is kept at each step."""
 

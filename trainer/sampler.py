@@ -97,6 +97,28 @@ class Sampler:
                 batch[rows[chosen], 2] = counts[chosen] // self.streams[stream].size
         return batch
 
+    def steps_of(self, stream: int, sample: int, end: int) -> list[int]:
+        """The steps below `end`, ascending, whose batches hold this sample: one or none in each of its epochs."""
+        steps = set()
+        for phase, cycle in enumerate(self.cycles):
+            first, last = self.starts[phase], self.before(end)
+            if phase + 1 < len(self.starts):
+                last = min(last, self.starts[phase + 1])
+            counts = cycle.counts(stream, int(last - first)) if last > first else range(0)
+            of = self.streams[stream]
+            for epoch in range(counts.start // of.size, -(-counts.stop // of.size)):
+                count = epoch * of.size + of.position(sample, epoch)
+                if count in counts:
+                    steps.add(self._step(int(first + cycle.draw(stream, count))))
+        return sorted(steps)
+
+    def _step(self, draw: int) -> int:
+        """The step that takes a draw."""
+        ramped = len(self.ramp) - 1
+        if draw < self.ramp[-1]:
+            return int(np.searchsorted(self.ramp, draw, side="right")) - 1
+        return ramped + (draw - int(self.ramp[-1])) // self.batch_size
+
 
 class _Cycle:
     """The mixture of one phase: the stream of each draw, and the number of that stream's earlier draws."""
@@ -113,6 +135,15 @@ class _Cycle:
         turn, slot = divmod(draws, len(self.stream))
         stream = self.stream[slot]
         return stream, self.drawn[stream] + turn * self.slots[stream] + self.before[slot]
+
+    def counts(self, stream: int, draws: int) -> range:
+        """Numbers of a stream's draws, counted over the whole run, among the first `draws` of this phase."""
+        return range(int(self.drawn[stream]), int(self.drawn_after(draws)[stream]))
+
+    def draw(self, stream: int, count: int) -> int:
+        """The draw (counted from the phase's start) that is a stream's draw number `count`: `locate` turned round."""
+        turn, before = divmod(count - int(self.drawn[stream]), int(self.slots[stream]))
+        return turn * len(self.stream) + int(np.flatnonzero(self.stream == stream)[before])
 
     def drawn_after(self, draws: int) -> Ints:
         """Draws of each stream in the whole run once this phase has made `draws`."""
@@ -148,6 +179,15 @@ class _Stream:
             samples[rows] = shuffled + shift[np.searchsorted(ends, shuffled, side="right")]
         return samples
 
+    def position(self, sample: int, epoch: int) -> int:
+        """Where in an epoch's order a sample comes: `samples` turned round."""
+        key, ends, shift = self.table(epoch)
+        number = int(np.flatnonzero((sample - shift < ends) & (sample - shift >= ends - np.diff(ends, prepend=0)))[0])
+        block, inside = divmod(sample - int(shift[number]), self.block)
+        size = min(self.block, self.size - block * self.block)
+        keys = np.array([mix(key ^ np.uint64(block + 1))])
+        return block * self.block + int(permute(np.array([inside]), np.array([size]), keys, inverse=True)[0])
+
     def _table(self, epoch: int) -> tuple[Any, Ints, Ints]:
         """The epoch's key and, in its order of shards, the end of each and the shift from position to sample."""
         key = mix(self.key ^ np.uint64(epoch))
@@ -173,6 +213,11 @@ def _check(sizes: Ints, phases: Sequence[Phase]) -> None:
             )
 
 
+def ramped_sizes(steps: int, full: int) -> list[int]:
+    """Batch sizes of the first `steps` updates: an eighth of `full`, two eighths, ... each for as many steps."""
+    return [max(1, full * (1 + 8 * step // steps) // 8) for step in range(steps)]
+
+
 def quotas(shares: np.ndarray[Any, np.dtype[np.float64]], slots: int) -> Ints:
     """Slots per stream in proportion to `shares` (largest remainder), `slots` in all; at least one where share > 0."""
     exact = shares / shares.sum() * slots
@@ -193,25 +238,29 @@ def interleave(slots: Ints) -> tuple[Ints, Ints]:
     return stream[order], ordinal[order]
 
 
-def permute(positions: Ints, sizes: Ints, keys: Words) -> Ints:
-    """Map each position, 0 <= position < size, by the permutation of range(size) that its key selects.
+def permute(positions: Ints, sizes: Ints, keys: Words, *, inverse: bool = False) -> Ints:
+    """Map each position, 0 <= position < size, by the permutation of range(size) that its key selects, or back.
 
     A Feistel network permutes the next power of four; images outside the range are mapped again until they fall
     inside (fewer than four passes on average).
     """
     distinct, which = np.unique(sizes, return_inverse=True)
     bits = np.array([max(1, ((size - 1).bit_length() + 1) // 2) for size in distinct.tolist()], np.uint64)[which]
-    images = _feistel(positions.astype(np.uint64), bits, keys)
+    turns = range(ROUNDS - 1, -1, -1) if inverse else range(ROUNDS)
+    images = _feistel(positions.astype(np.uint64), bits, keys, turns)
     while (outside := np.flatnonzero(images >= sizes.astype(np.uint64))).size:
-        images[outside] = _feistel(images[outside], bits[outside], keys[outside])
+        images[outside] = _feistel(images[outside], bits[outside], keys[outside], turns)
     return images.astype(np.int64)
 
 
-def _feistel(values: Words, bits: Words, keys: Words) -> Words:
+def _feistel(values: Words, bits: Words, keys: Words, turns: range) -> Words:
     mask = (np.uint64(1) << bits) - np.uint64(1)
     left, right = values >> bits, values & mask
-    for turn in range(ROUNDS):
-        left, right = right, left ^ (mix(mix(keys + np.uint64(turn)) ^ right) & mask)
+    for turn in turns:
+        if turns.step > 0:
+            left, right = right, left ^ (mix(mix(keys + np.uint64(turn)) ^ right) & mask)
+        else:
+            left, right = right ^ (mix(mix(keys + np.uint64(turn)) ^ left) & mask), left
     return (left << bits) | right
 
 

@@ -1,8 +1,8 @@
 """From a training step to its documents and from a document to its steps.
 
 The samples of a step are a function of what the checkpoint records (batch, seed, shards), so nothing needs a log. Steps
-are numbered as in metrics.jsonl: step 1 is the first update; the ledger lists skipped steps. From a document to its
-steps costs the samples of every step up to the checkpoint, O(batch) each.
+are numbered as in metrics.jsonl: step 1 is the first update; the ledger lists skipped steps. Both ways cost
+the same however long the run is, but for the epochs that a sample was read in.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from pathlib import Path
 
 from common.errors import TrainerError
 from trainer.anomalies import Ledger
-from trainer.optimizer import ramped_sizes
 from trainer.pieces import Piece, list_pieces
-from trainer.sampler import Sampler
+from trainer.sampler import Sampler, ramped_sizes
 from trainer.shards import open_as_trained
 from trainer.trained import load_checkpoint
 
@@ -36,7 +35,7 @@ class History:
                 f"{checkpoint.path} has no {' and '.join(sorted(missing))}: an earlier version wrote it, whose order "
                 "of the data is unknown here; train again to trace"
             )
-        self.steps = checkpoint.step
+        self.steps, self.since = checkpoint.step, checkpoint.state.get("shards_since", 0)
         self.ledger = Ledger(train_dir / "ledger.json")
         sequences = saved["global_batch_tokens"] // self.shards.sequence_length
         self.order = Sampler(
@@ -52,6 +51,8 @@ class History:
         """The documents of a step, in the order of the batch. Raises TrainerError for a step that was not trained."""
         if not 1 <= number <= self.steps:
             raise TrainerError(f"step {number} was not trained; the newest checkpoint is that of step {self.steps}")
+        if number <= self.since:
+            raise TrainerError(f"steps 1 to {self.since} were trained on other shards, which a resumed run accepted")
         if (entry := self.ledger.covering(number)) is not None:
             raise TrainerError(f"step {number} was skipped by policy `{entry.policy}`: {entry.reason}")
         drawn = self.order.batch(number - 1).tolist()
@@ -60,11 +61,12 @@ class History:
     def steps_of(self, samples: set[tuple[str, int]]) -> dict[tuple[str, int], list[int]]:
         """The steps, ascending, that trained on each of `samples`, (stream, number): one for each epoch so far."""
         names = {stream.name: number for number, stream in enumerate(self.shards.train)}
-        steps: dict[tuple[str, int], list[int]] = {sample: [] for sample in samples}
-        wanted = {(names[stream], sample): (stream, sample) for stream, sample in samples if stream in names}
-        for step in range(self.steps):
-            if self.ledger.covering(step + 1) is not None:
-                continue
-            for pair in {*map(tuple, self.order.batch(step).tolist())} & wanted.keys():
-                steps[wanted[pair]].append(step + 1)
-        return steps
+        return {
+            (name, sample): [
+                step + 1
+                for step in self.order.steps_of(names[name], sample, self.steps)
+                if step >= self.since and self.ledger.covering(step + 1) is None
+            ]
+            for name, sample in samples
+            if name in names
+        }

@@ -82,8 +82,8 @@ def files(settings: DedupConfig, base: Path) -> list[Path]:
 
 
 def decided_by(config: CorpusConfig) -> dict[str, Any]:
-    """The seed of the hashes."""
-    return {"seed": config.seed}
+    """The seed of the hashes; of earlier corpora only how many there are, since their indexes are hashed."""
+    return {"seed": config.seed, "against": len(config.dedup.against)}
 
 
 def manifest(build: Build[DedupConfig]) -> dict[str, Any]:
@@ -197,4 +197,9 @@ class DedupJudge(Judge):
             yield part | {"url": self.table.strings("url", nodes)} | sets
 
 
-STAGE = Stage("dedup", __name__, ("pyarrow",), passes, files, manifest, decided_by)
+def mixes(settings: DedupConfig) -> bool:
+    """Lines that recur on a site, or passages of any documents, are cut from texts."""
+    return settings.line_documents is not None or settings.substrings is not None
+
+
+STAGE = Stage("dedup", __name__, ("pyarrow",), passes, files, manifest, decided_by, mixes=mixes)

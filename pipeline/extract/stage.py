@@ -2,9 +2,9 @@
 
 Dropped, each with its rule: `unreadable` (bytes that are no record), `http_status`, `media_type`, `too_large`,
 `blocked_url`, `blocked_url_word`, `url_not_allowed`, `domain_limit`, `extractor_timeout`, `extractor_crash` (both with
-`isolate_seconds` alone), `empty_text`, `crashed` (`pipeline.crashes`). Costs what the extractor costs; memory is one
-batch of documents. A limit per domain takes a pass of its own that reads the addresses first, so that the same
-documents are kept however tasks are run.
+`isolate_seconds` alone), `empty_text`, `crashed` (`pipeline.crashes`), `forgotten` (`pipeline.forgotten`). Costs what
+the extractor costs; memory is one batch of documents. A limit per domain takes a pass of its own that reads the
+addresses first, so that the same documents are kept however tasks are run.
 """
 
 from __future__ import annotations
@@ -12,28 +12,32 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
 from common.errors import PipelineError
 from common.files import read_json, write_json
+from pipeline import forgotten
 from pipeline.config import CorpusConfig, ExtractConfig
 from pipeline.crashes import DETAIL, DETAIL_READING, RULE, Position, Record
 from pipeline.documents import BASE_SCHEMA, BATCH_BYTES, BATCH_ROWS, Counts, document_id, storable, text_bytes
 from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
 from pipeline.extract.markup import html_of_xhtml
-from pipeline.extract.text import Extracted, decode_page, extract_decoded, tidy
+from pipeline.extract.text import decode_page, extract_decoded, tidy
 from pipeline.extract.urls import domain_of, list_files, read_rules
 from pipeline.kernels.html.fast import WEIGHTS, Form
 from pipeline.read import Input, RawDocument, list_inputs, plan_tasks, read_documents
+from pipeline.reuse import known
 from pipeline.stage import Build, Stage
 from pipeline.task import Pass, Task, TaskReport, Verdict, VerdictWriter, follow
 
 MAX_NAMED = 1000  # files in stats.json that no reader takes
+_WAYS = "extracted_by"
+_TEXT = ("text", "charset", "charset_from")
 _READY = {"text/plain", "text/markdown"}
 _URL_LISTS = ("blocklist", "allowlist", "url_words")
 # Of a source: where its files are decides nothing (their keys and contents are hashed), nor does the mixture.
@@ -84,7 +88,7 @@ class SourcePass(Pass):
         super().__init__(name, build.workdir, len(inputs))
         self.inputs = inputs
         self.settings = settings = build.settings
-        self.crashed = frozenset(build.crashed)
+        self.crashed, self.forgotten = frozenset(build.crashed), build.forgotten
         self.urls = read_rules(*(list_files(getattr(settings, name), build.base) for name in _URL_LISTS))
 
     def weight(self, rank: int) -> float:
@@ -98,9 +102,11 @@ class SourcePass(Pass):
 
         return read_documents(item, self.settings.max_bytes, skipped=skipped, watch=watch)
 
-    def refuse(self, raw: RawDocument) -> Verdict | None:
+    def refuse(self, item: Input, raw: RawDocument) -> Verdict | None:
         """Why a document is not even decoded."""
         settings = self.settings
+        if self.forgotten and self.forgotten.covers(document_id(item.key, raw.offset), raw.url):
+            return Verdict(forgotten.RULE)
         if raw.crashed is not None:
             return Verdict(RULE, detail=raw.crashed)
         if raw.fault is not None:
@@ -152,7 +158,7 @@ class SurveyPass(SourcePass):
     def process(self, rank: int, task: Task) -> TaskReport:
         domains: Counter[str] = Counter()
         for item in self.inputs[rank]:
-            domains.update(domain_of(raw.url) for raw in self.read(item, task) if self.refuse(raw) is None)
+            domains.update(domain_of(raw.url) for raw in self.read(item, task) if self.refuse(item, raw) is None)
         write_json(self.survey_path(rank), dict(sorted(domains.items())))
         return TaskReport(files=[self.survey_path(rank)])
 
@@ -162,7 +168,12 @@ class ExtractPass(SourcePass):
 
     def __init__(self, build: Build[ExtractConfig], inputs: list[list[Input]], unread: list[str]) -> None:
         super().__init__("extract", build, inputs)
-        self.unread = unread
+        self.unread, self.earlier = unread, build.earlier
+
+    def total(self, kind: Literal["counts", "notes"]) -> Counts:
+        """The sum of all tasks, without ways by which nothing is extracted any more."""
+        total = super().total(kind)
+        return total | {name: {way: n for way, n in total[name].items() if n} for name in total.keys() & {_WAYS}}
 
     def process(self, rank: int, task: Task) -> TaskReport:
         settings = self.settings
@@ -172,13 +183,16 @@ class ExtractPass(SourcePass):
         )
         skipped: Counter[str] = Counter()
         with VerdictWriter.open(self.workdir, "extract", rank, BASE_SCHEMA) as writer, isolation as isolated:
-            extraction = _Extraction(settings, self._domains_before(rank), isolated)
+            before = _Before(known(self.earlier, rank, _TEXT, ["data"]), self._empty_before(rank))
+            extraction = _Extraction(settings, self._domains_before(rank), isolated, before)
             ahead = follow(
                 self.ahead, rank, BASE_SCHEMA, self._written(rank, task, extraction, _Batch(writer), skipped)
             )
-        counts = {"extracted_by": extraction.ways, "skipped_records": skipped}
+        counts = {_WAYS: extraction.ways, "skipped_records": skipped}
         if rank == 0:
             counts["skipped_files"] = Counter(self.unread)
+            if self.earlier:  # the tasks count what is more or less than then
+                extraction.ways.update(read_json(self.earlier / "stats.json")[_WAYS])
         report = writer.report(TaskReport({name: dict(sorted(of.items())) for name, of in counts.items()}))
         report.ahead = ahead
         return report
@@ -193,12 +207,17 @@ class ExtractPass(SourcePass):
         total, done = self.weight(rank), 0.0
         for item in self.inputs[rank]:
             for raw in self.read(item, task, skipped):
-                batch.add(*extraction.extract(item, raw, self.refuse(raw)))
+                batch.add(*extraction.extract(item, raw, self.refuse(item, raw)))
                 if batch.is_full():
                     within = min(raw.offset, item.size) if item.source.type == "warc" else 0
                     yield batch.write(task, (done + within) / total)
             done += item.size
         yield batch.write(task, 1.0)
+
+    def _empty_before(self, rank: int) -> set[str]:
+        """Ids of the documents in which the earlier build found no text."""
+        rules = known(self.earlier, rank, ["rule"], ["dropped"])
+        return {document for document, (rule,) in rules.items() if rule == "empty_text"}
 
     def _domains_before(self, rank: int) -> Counter[str]:
         domains: Counter[str] = Counter()
@@ -208,27 +227,42 @@ class ExtractPass(SourcePass):
         return domains
 
 
-class _Extraction:
-    """State of one task. domains: documents of each domain so far; ways: how texts were extracted."""
+class _Before(NamedTuple):
+    """What an earlier build of the same lineage extracted. texts: columns _TEXT by id; empty: ids without a text."""
 
-    def __init__(self, settings: ExtractConfig, domains: Counter[str], isolated: IsolatedExtractor | None) -> None:
-        self.settings, self.domains, self.isolated = settings, domains, isolated
+    texts: dict[str, tuple[Any, ...]]
+    empty: set[str]
+
+
+class _Extraction:
+    """State of one task. domains: documents of each domain so far; ways: how texts were extracted, more than before."""
+
+    def __init__(
+        self, settings: ExtractConfig, domains: Counter[str], isolated: IsolatedExtractor | None, before: _Before
+    ) -> None:
+        self.settings, self.domains, self.isolated, self.before = settings, domains, isolated, before
         self.ways: Counter[str] = Counter()
 
     def extract(self, item: Input, raw: RawDocument, refused: Verdict | None) -> tuple[dict[str, Any], Verdict | None]:
         """Row of BASE_SCHEMA and verdict of a document; `refused`: the verdict of rules that need no text."""
+        identity = document_id(item.key, raw.offset)
         verdict = refused or self._over_limit(raw)
-        found, charset, basis = Extracted("", "none"), raw.charset, None
+        if identity in self.before.empty or (verdict is not None and identity in self.before.texts):
+            with suppress(PageRefusedError):
+                self._text(raw, -1)
+        if refused and refused.rule == forgotten.RULE:
+            raw = RawDocument(raw.offset)
+        text, charset, basis = "", raw.charset, None
         if verdict is None:
             try:
-                found, charset, basis = self._text(raw)
+                text, charset, basis = self.before.texts.get(identity) or self._text(raw)
             except PageRefusedError as error:
                 verdict = Verdict(error.rule, None, self.settings.isolate_seconds, error.detail)
-        if verdict is None and len(found.text) < self.settings.min_characters:
-            verdict = Verdict("empty_text", float(len(found.text)), float(self.settings.min_characters))
+        if verdict is None and len(text) < self.settings.min_characters:
+            verdict = Verdict("empty_text", float(len(text)), float(self.settings.min_characters))
         row = {
-            "text": found.text,
-            "id": document_id(item.key, raw.offset),
+            "text": text,
+            "id": identity,
             "url": raw.url,
             "source": item.source.name,
             "path": item.key,
@@ -252,13 +286,13 @@ class _Extraction:
             return None
         return Verdict("domain_limit", float(self.domains[domain]), float(limit), domain)
 
-    def _text(self, raw: RawDocument) -> tuple[Extracted, str, str]:
-        """(what is extracted, charset, what the charset rests on) of a document."""
+    def _text(self, raw: RawDocument, number: int = 1) -> tuple[str, str, str]:
+        """(text, charset, what the charset rests on) of a document, which counts as `number` in `ways`."""
         if raw.text is not None:
-            return Extracted(tidy(raw.text), "none"), "utf-8", "utf-8"
+            return tidy(raw.text), "utf-8", "utf-8"
         page, charset, basis = decode_page(raw.body, raw.charset)
         if raw.media_type in _READY:
-            return Extracted(tidy(page), "none"), charset, basis
+            return tidy(page), charset, basis
         if raw.media_type.endswith("xml"):
             page = html_of_xhtml(page)
         if self.isolated is not None:
@@ -266,8 +300,8 @@ class _Extraction:
         else:
             extractor, form = self.settings.extractor, form_of(self.settings)
             found = extract_decoded(page, url=raw.url, extractor=extractor, form=form)
-        self.ways[found.method] += 1
-        return found, charset, basis
+        self.ways[found.method] += number
+        return found.text, charset, basis
 
 
 class _Batch:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import LanguageConfig
+from pipeline.config import CorpusConfig, LanguageConfig
 from pipeline.documents import append_columns
 from pipeline.language.identify import Guess, LanguageIdentifier, find_model
+from pipeline.reuse import known
 from pipeline.stage import Build, Stage
 from pipeline.task import DocumentPass, Judge, Pass, Verdict, Verdicts
 
@@ -41,6 +43,11 @@ def files(settings: LanguageConfig, base: Path) -> list[Path]:
     return [find_model(base / settings.model if settings.model else None)]
 
 
+def decided_by(config: CorpusConfig) -> dict[str, Any]:
+    """Not where the model lies: its content is hashed."""
+    return {"model": None}
+
+
 class LanguagePass(DocumentPass):
     """Identifies and filters."""
 
@@ -48,9 +55,10 @@ class LanguagePass(DocumentPass):
         super().__init__("language", build.workdir, build.inputs, ADDED, build.texts)
         self.settings = build.settings
         self.model = str(files(build.settings, build.base)[0])
+        self.earlier = build.earlier
 
     def open(self, rank: int) -> LanguageJudge:
-        return LanguageJudge(self.settings, _identifier(self.model))
+        return LanguageJudge(self.settings, self.model, known(self.earlier, rank, [field.name for field in ADDED]))
 
 
 @lru_cache(maxsize=1)
@@ -62,12 +70,15 @@ def _identifier(model: str) -> LanguageIdentifier:
 class LanguageJudge(Judge):
     """Guesses languages and compares them with the recipe's thresholds."""
 
-    def __init__(self, settings: LanguageConfig, identifier: LanguageIdentifier) -> None:
-        self.settings, self.identifier = settings, identifier
+    def __init__(self, settings: LanguageConfig, model: str, guessed: dict[str, tuple[Any, ...]]) -> None:
+        """guessed: columns of documents whose language is known already, by id."""
+        self.settings, self.model, self.guessed = settings, model, guessed
 
     def judge(self, table: pa.Table) -> tuple[pa.Table, Verdicts]:
-        texts = table["text"].to_pylist()
-        guesses = self.identifier.guess(texts)
+        texts, ids = table["text"].to_pylist(), table["id"].to_pylist()
+        new = [number for number, each in enumerate(ids) if each not in self.guessed]
+        fresh = iter(_identifier(self.model).guess([texts[number] for number in new]) if new else [])
+        guesses = [Guess(*self.guessed[each]) if each in self.guessed else next(fresh) for each in ids]
         columns = [[getattr(guess, name) for guess in guesses] for name in ("language", "script", "score")]
         verdicts = [self._verdict(text, guess) for text, guess in zip(texts, guesses, strict=True)]
         return append_columns(table, ADDED, columns), verdicts
@@ -80,10 +91,10 @@ class LanguageJudge(Judge):
         if settings.keep is not None and language not in settings.keep:
             return Verdict("language_unwanted", guess.score, threshold, language)
         if settings.mixed is not None:
-            main = next(iter(self.identifier.shares(text).values()), 1.0)
+            main = next(iter(_identifier(self.model).shares(text).values()), 1.0)
             if main < settings.mixed:
                 return Verdict("language_mixed", main, settings.mixed, language)
         return None
 
 
-STAGE = Stage("language", __name__, ("numba", "pyarrow"), passes, files, single=single)
+STAGE = Stage("language", __name__, ("numba", "pyarrow"), passes, files, decided_by=decided_by, single=single)

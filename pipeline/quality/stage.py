@@ -11,6 +11,7 @@ masking change the text of kept documents afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from common.errors import PipelineError
 from common.files import atomic_file, hash_file, read_manifest
-from pipeline.config import QualityConfig
+from pipeline.config import CorpusConfig, QualityConfig
 from pipeline.documents import Counts, add_counts, append_columns, read_schema, replace_texts
 from pipeline.fingerprint import code_version, fingerprint
 from pipeline.kernels.signals.measure import SIGNALS, signals
@@ -29,6 +30,7 @@ from pipeline.quality.contamination import Contamination, read_evaluations
 from pipeline.quality.edits import edit_lines, mask
 from pipeline.quality.presets import QualityRule
 from pipeline.quality.rules import Failure, Signals, broken, failures, score_cut
+from pipeline.reuse import known
 from pipeline.stage import Build, Stage
 from pipeline.task import DocumentPass, FilesPass, Judge, Pass, Task, TaskReport, Verdict, Verdicts
 
@@ -65,6 +67,12 @@ def files(settings: QualityConfig, base: Path) -> list[Path]:
     return [base / path for _, path in (*models, *evaluations)]
 
 
+def decided_by(config: CorpusConfig) -> dict[str, Any]:
+    """Not where models and evaluation files lie: their contents are hashed."""
+    models = {name: model.model_dump(exclude={"path"}) for name, model in config.quality.models.items()}
+    return {"models": models, "decontaminate": config.quality.decontaminate.model_dump(exclude={"files"})}
+
+
 def manifest(build: Build[QualityConfig]) -> dict[str, Any]:
     """Hash of all that decided the columns, so that the next build can take them over."""
     return {"measured": _measured(build)}
@@ -90,37 +98,35 @@ class Measurement:
 
     def open(self, rank: int) -> Measurer:
         """For the documents of input file `rank`."""
-        return Measurer(self, self._known(rank))
-
-    def _known(self, rank: int) -> dict[str, list[float]]:
-        """{document id: columns} from the published stage, empty where they must be computed."""
-        known: dict[str, list[float]] = {}
-        if self.earlier is None:
-            return known
-        for part in ("data", "dropped"):
-            table = pq.read_table(self.earlier / part / f"{rank:05d}.parquet", columns=["id", *self.names])
-            values = zip(*(table[name].to_pylist() for name in self.names), strict=True)
-            known |= dict(zip(table["id"].to_pylist(), values, strict=True))
-        return known
+        return Measurer(self, known(self.earlier, rank, self.names))
 
 
 class Measurer:
-    """Signals and scores of documents; known: those that need no measuring."""
+    """Signals and scores of documents; known: columns of those that need no measuring, by id."""
 
-    def __init__(self, of: Measurement, known: dict[str, list[float]]) -> None:
-        self.names, self.known = of.names, known
-        chosen = of.settings.models if not known else {}
-        self.models = {name: Classifier(of.base / model.path, model.label) for name, model in chosen.items()}
+    def __init__(self, of: Measurement, known: dict[str, tuple[Any, ...]]) -> None:
+        self.of, self.known = of, known
 
     def columns(self, table: pa.Table) -> dict[str, Any]:
-        if self.known:
-            rows = [self.known[document] for document in table["id"].to_pylist()]
-            return dict(zip(self.names, np.array(rows, np.float64).T, strict=True))
+        names, ids = self.of.names, table["id"].to_pylist()
+        is_new = np.array([each not in self.known for each in ids], bool)
+        rows = np.array([self.known.get(each, [0.0] * len(names)) for each in ids], np.float64).reshape(-1, len(names))
+        columns = dict(zip(names, rows.T.copy(), strict=True))
+        if is_new.any():
+            for name, values in self._measure(table.filter(pa.array(is_new))).items():
+                columns[name][is_new] = values
+        return columns
+
+    @cached_property
+    def _models(self) -> dict[str, Classifier]:
+        return {name: Classifier(self.of.base / of.path, of.label) for name, of in self.of.settings.models.items()}
+
+    def _measure(self, table: pa.Table) -> dict[str, Any]:
         texts = table["text"].to_pylist()
         # The kernels take CR for a character, as the reference does; here CRLF ends a line, too.
         columns = signals([text.replace("\r\n", "\n") for text in texts], language=languages_of(table))
-        scores = {f"{name}_score": model.score(texts) for name, model in self.models.items()}
-        given = {name: table[name].to_numpy() for name in {_LANGUAGE_SCORE} & set(self.names)}
+        scores = {f"{name}_score": model.score(texts) for name, model in self._models.items()}
+        given = {name: table[name].to_numpy() for name in {_LANGUAGE_SCORE} & set(self.of.names)}
         return columns | scores | given
 
 
@@ -296,8 +302,10 @@ def _measured(build: Build[QualityConfig]) -> str:
 
 def _earlier(build: Build[QualityConfig]) -> Path | None:
     """The published stage, if its columns are those that the first pass would compute."""
+    if build.earlier:
+        return build.earlier
     manifest = read_manifest(build.published) if build.published else None
     return build.published if manifest and manifest.get("measured") == _measured(build) else None
 
 
-STAGE = Stage("quality", __name__, ("numba", "pyarrow"), passes, files, manifest, single=single)
+STAGE = Stage("quality", __name__, ("numba", "pyarrow"), passes, files, manifest, decided_by, single=single)

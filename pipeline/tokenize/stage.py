@@ -45,8 +45,13 @@ def files(settings: TokenizeConfig, base: Path) -> list[Path]:
 
 
 def decided_by(config: CorpusConfig) -> dict[str, Any]:
-    """The seed, and the sources' weights, which decide the manifest."""
-    return {"seed": config.seed, "weights": {source.name: source.weight * source.repeat for source in config.sources}}
+    """The seed, and the sources' weights, which decide the manifest. A given tokenizer's content is hashed."""
+    given = config.tokenize.tokenizer.path is not None
+    return {
+        "seed": config.seed,
+        "weights": {source.name: source.weight * source.repeat for source in config.sources},
+        "tokenizer": config.tokenize.tokenizer.model_dump(mode="json") | {"path": given},
+    }
 
 
 def manifest(build: Build[TokenizeConfig]) -> dict[str, Any]:

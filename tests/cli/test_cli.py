@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 COMMANDS = [
     *("run", "corpus", "train", "check", "schema", "harvest", "inspect", "generate"),
     *("report", "status", "ablate", "mix", "plan"),
-    *("trace", "blame", "eval", "export", "import"),
+    *("trace", "blame", "forget", "eval", "export", "verify", "import"),
 ]
 
 

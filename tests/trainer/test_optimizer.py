@@ -11,7 +11,7 @@ import torch
 from tests.trainer.conftest import small_model
 from trainer.config import OptimizerConfig, Rates, ScheduleConfig
 from trainer.model import Transformer
-from trainer.optimizer import SECOND_MOMENT, UPDATE_RMS, Optimizer, momentum, orthogonalize, ramped_sizes, rate
+from trainer.optimizer import SECOND_MOMENT, UPDATE_RMS, Optimizer, momentum, orthogonalize, rate
 
 
 def even(lr: float, matrices: float) -> Rates:
@@ -173,12 +173,6 @@ def test_no_warmup_no_decay_and_runs_shorter_than_their_warmup() -> None:
     assert rate(ScheduleConfig(name="cosine", warmup=0, floor=0.1), 0, 1) == pytest.approx(0.1)
     decay_all = [rate(ScheduleConfig(warmup=5, decay=1.0, floor=0.0), step, 10) for step in range(10)]
     assert decay_all == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
-
-
-def test_the_batch_grows_by_eighths() -> None:
-    assert ramped_sizes(16, 64) == [8, 8, 16, 16, 24, 24, 32, 32, 40, 40, 48, 48, 56, 56, 64, 64]
-    assert ramped_sizes(0, 64) == []
-    assert ramped_sizes(2, 4) == [1, 2]
 
 
 def test_momentum_rises_to_the_given_one() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import TrainerError
-from trainer.sampler import Phase, Sampler, interleave, permute, quotas
+from trainer.sampler import Phase, Sampler, interleave, permute, quotas, ramped_sizes
 
 
 def mixed(sizes: list[int], weights: list[float] | None = None, batch: int = 8, seed: int = 1) -> Sampler:
@@ -51,6 +51,29 @@ def test_every_epoch_of_a_stream_is_each_sample_once(shards, batch: int, block: 
     order = draws(sampler, range(-(-4 * sum(map(sum, shards)) // batch)))
     for stream, sizes in enumerate(shards):
         assert_epochs_are_whole(order[order[:, 0] == stream, 1], sum(sizes))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    shards=st.lists(st.lists(st.integers(1, 20), min_size=1, max_size=6), min_size=1, max_size=3),
+    batch=st.integers(1, 17),
+    ramp=st.lists(st.integers(1, 9), max_size=3),
+    block=st.integers(1, 40),
+    seed=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+def test_a_sample_leads_back_to_the_steps_that_read_it(shards, batch: int, ramp, block: int, seed: int, data) -> None:
+    starts = [0, *sorted(data.draw(st.sets(st.integers(1, 12), max_size=2)))]
+    row = st.lists(st.one_of(st.just(0.0), st.floats(0.2, 5)), min_size=len(shards), max_size=len(shards)).filter(any)
+    sampler = Sampler(shards, [Phase(start, data.draw(row)) for start in starts], batch, seed, block, ramp)
+    end = data.draw(st.integers(0, 30))
+    steps: dict[tuple[int, int], set[int]] = {}
+    for step in range(end):
+        for pair in map(tuple, sampler.batch(step).tolist()):
+            steps.setdefault(pair, set()).add(step)
+    for stream, sizes in enumerate(shards):
+        for sample in range(sum(sizes)):
+            assert sampler.steps_of(stream, sample, end) == sorted(steps.get((stream, sample), set()))
 
 
 def test_small_unweighted_corpora_pass_whole_before_anything_repeats() -> None:
@@ -174,3 +197,9 @@ def test_what_cannot_be_mixed_is_refused(sizes: list[int], weights: list[float])
 def test_phases_out_of_order_are_refused(starts: list[int]) -> None:
     with pytest.raises(TrainerError, match="the first must start at 0"):
         Sampler([[3]], [Phase(start, [1.0]) for start in starts], 4, seed=1)
+
+
+def test_the_batch_grows_by_eighths() -> None:
+    assert ramped_sizes(16, 64) == [8, 8, 16, 16, 24, 24, 32, 32, 40, 40, 48, 48, 56, 56, 64, 64]
+    assert ramped_sizes(0, 64) == []
+    assert ramped_sizes(2, 4) == [1, 2]
