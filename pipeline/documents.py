@@ -44,6 +44,8 @@ BASE_SCHEMA = pa.schema(
         ("media_type", pa.string()),
         ("charset", pa.string()),
         ("charset_from", pa.string()),
+        ("page_kind", pa.string()),
+        ("extract_confidence", pa.float32()),
         ("metadata", pa.string()),
         ("bytes", pa.int64()),  # of `text` in UTF-8
     ]

@@ -46,7 +46,7 @@ def sections(run: RunFolder, prices: Prices = NO_PRICES) -> list[Section]:
 
     funnel = "What came in, what each stage kept."
     clusters = "Clusters of equal and nearly equal documents, of which one survives."
-    extraction = "Pages beside the text that was extracted from them."
+    extraction = "Kinds of page, and pages beside the text that was extracted from them."
     completions = "Continuations of the recipe's prompts, the newest last."
     learnt = "Losses of documents when they were trained on."
     ledger = "Faults, skips, resumptions and warnings; the documents of anomalous steps, the most unusual first."
@@ -59,7 +59,7 @@ def sections(run: RunFolder, prices: Prices = NO_PRICES) -> list[Section]:
         section("samples", "Dropped, and just kept", "The offending part is marked.", passages.dropped_samples),
         section("languages", "Languages and lengths", "", corpus.documents_by_language, corpus.documents_by_length),
         section("duplicates", "Duplicates", clusters, passages.cluster_sizes, passages.largest_clusters),
-        section("extraction", "Extraction", extraction, passages.extracted_pages),
+        section("extraction", "Extraction", extraction, corpus.pages_by_kind, passages.extracted_pages),
         section("tokens", "Tokens, packing and mixture", "", corpus.tokenizer_fertility, corpus.training_mixture),
         section("training", "Training", "", *curves),
         section("completions", "Samples by checkpoint", completions, learning.prompt_completions),

@@ -242,6 +242,7 @@ class _Extraction:
     ) -> None:
         self.settings, self.domains, self.isolated, self.before = settings, domains, isolated, before
         self.ways: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
 
     def extract(self, item: Input, raw: RawDocument, refused: Verdict | None) -> tuple[dict[str, Any], Verdict | None]:
         """Row of BASE_SCHEMA and verdict of a document; `refused`: the verdict of rules that need no text."""
@@ -271,6 +272,8 @@ class _Extraction:
             "media_type": raw.media_type,
             "charset": charset,
             "charset_from": basis,
+            "page_kind": found.kind,
+            "extract_confidence": found.confidence,
             "bytes": None,  # entered with the text
             "metadata": storable(json.dumps(raw.metadata, sort_keys=True, ensure_ascii=False, default=str)),
         }

@@ -85,10 +85,12 @@ def decode_page(body: bytes, declared: str | None = None) -> Decoded:
 
 class Extracted(NamedTuple):
     """Main text of a page. method: a path of `fast` (pipeline.kernels.html.fast), `embedded` (text that the page holds
-    only as data), or another extractor's name."""
+    only as data), or another extractor's name. kind, confidence: kind of page and F1 to expect, of `fast` alone."""
 
     text: str
     method: str
+    kind: str | None = None
+    confidence: float | None = None
 
 
 def extract_text(
@@ -109,10 +111,10 @@ def extract_decoded(page: str, *, url: str | None = None, extractor: str = "fast
     """Like `extract_text`, for a decoded page."""
     if extractor != "fast":
         return Extracted(_extract_with(extractor, page, url, form), extractor)
-    text, method = fast.extract(page, form)
+    text, method, kind, confidence = fast.extract(page, form)
     if len(text) < fast.FEW_BYTES and len(data := embedded_text(page)) > 2 * len(text):
-        return Extracted(tidy(data), "embedded")
-    return Extracted(text if form.markdown else tidy(text), method)
+        return Extracted(tidy(data), "embedded", kind or None, None)
+    return Extracted(text if form.markdown else tidy(text), method, kind or None, confidence if kind else None)
 
 
 def _extract_with(extractor: str, page: str, url: str | None, form: Form) -> str:

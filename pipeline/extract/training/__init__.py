@@ -1,7 +1,7 @@
 """Training of the extractor `fast` (`python -m pipeline.extract.training`), and what its benchmarks share.
 
-Here: trafilatura's evaluation pages, their split into a training and a held-out half, and the score on their snippets.
-Nothing of this package is imported at run time.
+Here: trafilatura's evaluation pages, their split into a training and a held-out half, and the score on their snippets;
+WCXB's development pages, their folds by domain, and word F1. Nothing of this package is imported at run time.
 """
 
 from __future__ import annotations
@@ -10,9 +10,24 @@ import hashlib
 import json
 import re
 import tarfile
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.extract.urls import domain_of
 
 Gold = dict[str, list[str]]
+FOLDS = 5
+_WORD = re.compile(r"\w+")
+
+
+class Reviewed(NamedTuple):
+    """A page of WCXB: HTML, kind of page, domain, reviewed main text."""
+
+    body: bytes
+    kind: str
+    domain: str
+    text: str
 
 
 def trained_on(name: str) -> bool:
@@ -25,6 +40,36 @@ def evaluation_pages(data: Path) -> dict[str, tuple[bytes, Gold]]:
     with tarfile.open(data / "eval/extraction/trafilatura-eval.tar.gz") as archive:
         files = {Path(m.name).name: file.read() for m in archive if (file := archive.extractfile(m))}
     return {gold["file"]: (files[gold["file"]], gold) for gold in json.loads(files["evaldata.json"]).values()}
+
+
+def reviewed_pages(data: Path) -> dict[str, Reviewed]:
+    """{number: page} of WCXB's development split (Web Content Extraction Benchmark, 2026; CC BY 4.0)."""
+    with tarfile.open(data / "eval/extraction/wcxb-dev.tar.xz") as archive:
+        files = {Path(m.name).name: file.read() for m in archive if (file := archive.extractfile(m))}
+    out = {}
+    for name in sorted(files):
+        if name.endswith(".json"):
+            entry, number = json.loads(files[name]), name.removesuffix(".json")
+            kind = entry["_internal"]["page_type"]["primary"]
+            text = entry["ground_truth"].get("main_content") or ""
+            domain = ".".join(domain_of(entry["url"]).split(".")[-2:])
+            out[number] = Reviewed(files[f"{number}.html"], kind, domain, text)
+    return out
+
+
+def fold_of(group: str) -> int:
+    """Fold of a group of pages that belong together: those of a domain, or of a made layout."""
+    return hashlib.blake2b(group.encode()).digest()[1] % FOLDS
+
+
+def words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def word_f1(text: str, truth: str) -> float:
+    """F1 of a text's words as a bag, WCXB's measure."""
+    found, wanted = Counter(words(text)), Counter(words(truth))
+    return 2 * (found & wanted).total() / max(found.total() + wanted.total(), 1)
 
 
 def fold_space(text: str) -> str:

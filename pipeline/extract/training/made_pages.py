@@ -345,7 +345,7 @@ def held_out_pages(count: int) -> Iterator[tuple[str, str, list[Part]]]:
         yield f"{name}-{seed}", name.partition("-")[0], Maker(1_000_000 + seed).layout(name)
 
 
-def word_f1(text: str, parts: list[Part]) -> float:
+def part_f1(text: str, parts: list[Part]) -> float:
     """F1 of a text's words against a made page's main text; words labelled EITHER count neither way."""
     wanted, free = (
         Counter(word for html, label in parts if label == which for word in _words(unescape(_TAG.sub(" ", html))))

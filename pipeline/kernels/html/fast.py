@@ -1,16 +1,17 @@
-"""Extractor `fast`: main text by a trained model over blocks, in numba from the page's bytes to the text's.
+"""Extractor `fast`: main text by a trained model of the page, in numba from the page's bytes to the text's.
 
-tree.py reads the page and cuts it into blocks, features.py describes them. Here two small ensembles of regression
-trees score them: the first scores each block by itself; the second sees the first's scores of the blocks around it,
-along its ancestors and of the page, which makes decisions coherent. Trained by the package `training`, which records
-data and split; `weights.npz` beside this file holds the trees. The chosen blocks are rendered as plain text
-(rendering.py) or markdown (markdown.py).
+tree.py reads the page and cuts it into blocks, features.py and whole.py describe them. Three ensembles of regression
+trees decide: the first tells the kind of page (KINDS) from the page's own row; the second scores each block by itself;
+the third sees the second's scores of the blocks around it, along its ancestors, of its item and the item's likes, of
+its section and of the page, which makes decisions coherent. Trained by the package `training`, which records data and
+split; `weights.npz` beside this file holds the trees.
 
-Where the model leaves nearly nothing of a page that has text, or is unsure of more text than it is sure of (cards of a
-listing, parts of a landing page), a wider choice is made (`wide`); a page with more elements than MAX_ELEMENTS is
-decided by link density alone (`budget`). A heading that is a link or a button is kept with the text that it heads. A
-page whose text is nearly all hidden, or within <noscript>, is read with it. No time-out, no state: the same page always
-gives the same text. Figures: docs/benchmarks.md, benchmarks/extraction.py.
+Of the blocks in order of their scores, as many are chosen as give the best F1 that the scores let expect: where the
+model is sure, those with about one half and more; where it is not, a wider choice. The F1 expected, brought to the
+scale of the F1 that pages of the training data have, is the confidence; a page below UNSURE counts as `wide`. A page
+with more elements than MAX_ELEMENTS is decided by link density alone (`budget`). A heading that is a link or a button
+is kept with the text that it heads. A page whose text is nearly all hidden, or within <noscript>, is read with it. No
+time-out, no state: the same page always gives the same text. Figures: docs/benchmarks.md, benchmarks/extraction.py.
 """
 
 from __future__ import annotations
@@ -21,33 +22,32 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compiled import Array, kernel
+from pipeline.kernels.compiled import Array, inner, kernel
 from pipeline.kernels.html.attributes import NAME_GROUPS, TAGS
 from pipeline.kernels.html.features import LEVELS, describe
 from pipeline.kernels.html.markdown import render_markdown
 from pipeline.kernels.html.rendering import render
 from pipeline.kernels.html.tree import UNSEEN, Blocks, Tree, cut_blocks, parse
-from pipeline.kernels.html.trees import Nodes, Trees, by_feature, run_trees
+from pipeline.kernels.html.trees import Nodes, Trees, by_feature, run_trees, walk_trees
+from pipeline.kernels.html.whole import declared, describe_whole, page_row
 
 MAX_ELEMENTS = 300_000
-FEW_BYTES = 200  # below this, less than WIDE_SHARE of the page's text is too little to be its main text
-LITTLE_BYTES = 1000
+FEW_BYTES, LITTLE_BYTES = 200, 1000
 SHOWN_TIMES = 4  # a page that hides more than this times what it shows is read with what it hides
-WIDE_SHARE = 0.3
-WIDE_SCORE = 0.15
-SURE_SHARE = 0.5  # of the text with WIDE_SCORE and more; below this share of it the model's choice is unsure
-MUCH_BYTES = 1000  # of such text; a page with less is a notice among navigation rather than a listing
+UNSURE = 0.6  # confidence below which a choice counts as wide
 PROSE_BYTES = 40  # shortest block that counts where nothing but link density decides
 
+KINDS = ("article", "collection", "documentation", "forum", "listing", "product", "service")
 WEIGHTS = Path(__file__).with_name("weights.npz")
-AROUND = (-4, -3, -2, -1, 1, 2, 3, 4)
-CONTEXT = 1 + len(AROUND) + LEVELS + 5
+AROUND = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5)
+CONTEXT = 1 + len(AROUND) + LEVELS + 12
+_BUTTON = TAGS["button"]
 _COMMENT = np.uint32(1 << list(NAME_GROUPS).index("comment"))
 _CONTROLS = np.zeros(256, np.bool_)
 _CONTROLS[[TAGS[name] for name in ("form", "button", "label", "nav")]] = True
-_BUTTON = TAGS["button"]
 _LEVELS = np.zeros(256, np.int64)  # of headings
 _LEVELS[[TAGS[name] for name in ("h1", "h2", "h3", "h4", "h5", "h6", "summary")]] = np.arange(1, 8)
+
 Choice = Literal["model", "wide", "budget"]
 
 
@@ -64,23 +64,54 @@ TEXT = Form()
 
 
 class Extraction(NamedTuple):
-    """Text, and the path by which its blocks were chosen."""
+    """Text, the path by which its blocks were chosen, kind of page, and the F1 to expect ("" and 0 by `budget`)."""
 
     text: str
     path: Choice
+    kind: str = ""
+    confidence: float = 0.0
 
 
-def extract(page: str, form: Form = TEXT) -> Extraction:
-    """Main text of a decoded HTML page; "" where the page has no text."""
+class Page(NamedTuple):
+    """A page read and described. rows: float32 (blocks, columns of FEATURES and WHOLE); groups: describe_whole's; row:
+    page_row's."""
+
+    data: Array
+    tree: Tree
+    blocks: Blocks
+    rows: Array
+    groups: Array
+    row: Array
+
+
+class Model(NamedTuple):
+    """kind: trees of the kind of page. first, second: of the blocks. seen, actual: expected F1, and the F1 that pages
+    have with it."""
+
+    kind: Nodes
+    first: Trees
+    second: Trees
+    expected: Array
+    actual: Array
+
+
+def extract(page: str, form: Form = TEXT, model: Model | None = None) -> Extraction:
+    """Main text of a decoded HTML page; "" where the page has no text. model: other trees than `load`'s."""
     data, tree, blocks = read(page)
-    if len(tree.tag) > MAX_ELEMENTS:
+    if len(tree.tag) > MAX_ELEMENTS or len(blocks.first) == 0:
         return Extraction(_write(data, tree, blocks, _prose(blocks), form), "budget")
-    scores = score(tree, blocks, describe(data, tree, blocks))
-    chosen, path = choose(blocks, scores, load()[2])
+    model = model or load()
+    described = describe_page(page, data, tree, blocks)
+    kinds = walk_trees(model.kind, described.row[0], len(KINDS))
+    scores = score(model, described, kinds)
+    chosen, expected = choose(blocks, scores)
     _keep_headings(tree, blocks, chosen)
+    kind = KINDS[int(np.argmax(kinds))]
+    confidence = float(np.interp(expected, model.expected, model.actual))
     if form.comments:
         chosen |= find_comments(tree, blocks)
-    return Extraction(_write(data, tree, blocks, chosen, form), path)
+    path: Choice = "wide" if confidence < UNSURE else "model"
+    return Extraction(_write(data, tree, blocks, chosen, form), path, kind, confidence)
 
 
 def read(page: str) -> tuple[Array, Tree, Blocks]:
@@ -108,6 +139,14 @@ def _seen(blocks: Blocks) -> int:
     return int(blocks.bytes[blocks.seen].sum())
 
 
+def describe_page(page: str, data: Array, tree: Tree, blocks: Blocks) -> Page:
+    """What the model looks at, but for the kind of page."""
+    features = describe(data, tree, blocks)
+    whole, groups = describe_whole(data, tree, blocks, features)
+    rows = np.hstack([features, whole])
+    return Page(data, tree, blocks, rows, groups, page_row(tree, blocks, rows, declared(page)))
+
+
 def all_text(page: str) -> str:
     """All text of a decoded HTML page, or of a part of one."""
     data, tree, blocks = _read(page)
@@ -120,17 +159,126 @@ def _write(data: Array, tree: Tree, blocks: Blocks, chosen: Array, form: Form) -
     return render(data, tree, blocks, chosen)
 
 
-def choose(blocks: Blocks, scores: Array, threshold: float) -> tuple[Array, Choice]:
-    """Blocks scored as main text, or a wider choice where they are too little of the page."""
-    chosen = (scores >= threshold) & blocks.seen
-    wide = chosen | (scores >= WIDE_SCORE) & blocks.seen
-    size, plausible, total = (int(blocks.bytes[which].sum()) for which in (chosen, wide, blocks.seen))
-    sure = size >= SURE_SHARE * plausible or plausible < MUCH_BYTES
-    if sure and (size >= FEW_BYTES or size >= WIDE_SHARE * total):
-        return chosen, "model"
-    if plausible < FEW_BYTES:
-        wide |= _prose(blocks)
-    return wide, "wide"
+def choose(blocks: Blocks, scores: Array) -> tuple[Array, float]:
+    """(Blocks, F1 by bytes) of the choice that has the best F1 if scores are probabilities."""
+    seen = np.where(blocks.seen, scores, 0.0)
+    cut, best = best_cut(blocks.bytes, seen, np.argsort(-seen, kind="stable"))
+    return (seen >= cut) & blocks.seen, best
+
+
+def _prose(blocks: Blocks) -> Array:
+    """Blocks of some length that are not mostly links."""
+    return blocks.seen & (blocks.bytes >= PROSE_BYTES) & (blocks.links * 2 < blocks.bytes)
+
+
+@cache
+def load(weights: Path = WEIGHTS) -> Model:
+    """The trained trees."""
+    with np.load(weights) as arrays:
+        kind, first, second = (
+            Nodes(*(arrays[f"{stage}_{name}"] for name in Nodes._fields)) for stage in ("kind", "first", "second")
+        )
+        return Model(kind, by_feature(first), by_feature(second), arrays["expected"], arrays["actual"])
+
+
+def score(model: Model, page: Page, kinds: Array) -> Array:
+    """float32 (blocks,): probability that a block is main text. kinds: that of each kind of page."""
+    rows = np.hstack([page.rows, np.repeat(kinds[None].astype(np.float32), len(page.rows), 0)])
+    alone = run_trees(model.first, rows)
+    scores: Array = run_trees(model.second, np.hstack([rows, context(page, alone)]))
+    return scores
+
+
+def context(page: Page, scores: Array) -> Array:
+    """float32 (blocks, CONTEXT): first-stage scores around each block."""
+    out = np.zeros((len(scores), CONTEXT), np.float32)
+    seen = np.where(page.blocks.seen, scores, np.float32(0))
+    order = np.argsort(-seen, kind="stable")
+    _context(page.tree.parent, page.blocks, page.groups, scores, best_cut(page.blocks.bytes, seen, order), out)
+    return out
+
+
+@kernel()
+def best_cut(sizes: Array, scores: Array, order: Array) -> tuple[float, float]:
+    """(Lowest score chosen, F1) of the choice with the best expected F1. order: of the scores, from the highest."""
+    total = 0.0
+    for i in range(len(scores)):
+        total += sizes[i] * scores[i]
+    good = size = best = 0.0
+    cut = 2.0
+    for k in range(len(order)):
+        i = order[k]
+        good += sizes[i] * scores[i]
+        size += sizes[i]
+        if k + 1 < len(order) and scores[order[k + 1]] == scores[i]:
+            continue
+        f1 = 2.0 * good / max(size + total, 1e-9)
+        if f1 > best:
+            best, cut = f1, scores[i]
+    return cut, best
+
+
+@inner
+def _share(good: Array, total: Array, at: int) -> float:
+    return float(good[at] / max(total[at], 1.0))
+
+
+@kernel()
+def _context(
+    parent: Array, blocks: Blocks, groups: Array, scores: Array, best: tuple[float, float], out: Array
+) -> None:
+    count, cut = len(scores), best[0]
+    sums, parts = np.zeros((4, len(parent)), np.float64), np.zeros((2, count), np.float64)
+    total, good, like_total, like_good = sums[0], sums[1], sums[2], sums[3]
+    section_total, section_good = parts[0], parts[1]
+    for block in range(count):
+        size, worth = blocks.bytes[block], blocks.bytes[block] * scores[block]
+        total[blocks.element[block]] += size
+        good[blocks.element[block]] += worth
+        like_total[groups[block, 1]] += size
+        like_good[groups[block, 1]] += worth
+        section_total[groups[block, 2]] += size
+        section_good[groups[block, 2]] += worth
+    for at in range(len(parent) - 1, 0, -1):
+        total[parent[at]] += total[at]
+        good[parent[at]] += good[at]
+    all_good = max(good[0], 1e-9)
+    good_before = 0.0
+    since_good = 1000
+    for block in range(count):
+        row = out[block]
+        row[0] = scores[block]
+        i = 1
+        for step in AROUND:
+            other = block + step
+            row[i] = scores[other] if 0 <= other < count else -1
+            i += 1
+        here = blocks.element[block]
+        size = blocks.bytes[block] + 0.0
+        for _ in range(LEVELS):
+            while here > 0 and total[here] <= size:
+                here = parent[here]
+            size = total[here]
+            row[i] = good[here] / max(size, 1.0)
+            i += 1
+        item, like, section = groups[block, 0], groups[block, 1], groups[block, 2]
+        row[i] = _share(good, total, 0)
+        row[i + 1] = np.log1p(good[0])
+        row[i + 2] = good_before / all_good
+        row[i + 3] = since_good
+        row[i + 5] = _share(good, total, item) if item > 0 else -1.0
+        row[i + 6] = _share(like_good, like_total, like) if item > 0 else -1.0
+        row[i + 7] = _share(section_good, section_total, section)
+        row[i + 8] = scores[section]
+        row[i + 9] = cut
+        row[i + 10] = best[1]
+        row[i + 11] = scores[block] - cut
+        good_before += blocks.bytes[block] * scores[block]
+        since_good = 0 if scores[block] >= cut else since_good + 1
+    since_good = 1000
+    for block in range(count - 1, -1, -1):
+        out[block, CONTEXT - 8] = since_good
+        since_good = 0 if scores[block] >= cut else since_good + 1
 
 
 @kernel()
@@ -171,73 +319,3 @@ def _keep_headings(tree: Tree, blocks: Blocks, chosen: Array) -> None:
                 below = level
             if at == 0 or below or (block > 0 and blocks.element[block - 1] >= at):
                 break
-
-
-def _prose(blocks: Blocks) -> Array:
-    """Blocks of some length that are not mostly links."""
-    return blocks.seen & (blocks.bytes >= PROSE_BYTES) & (blocks.links * 2 < blocks.bytes)
-
-
-@cache
-def load() -> tuple[Trees, Trees, float]:
-    """(first stage, second stage, score from which a block is main text)."""
-    with np.load(WEIGHTS) as arrays:
-        stages = [Nodes(*(arrays[f"{stage}_{name}"] for name in Nodes._fields)) for stage in ("first", "second")]
-        return by_feature(stages[0]), by_feature(stages[1]), float(arrays["threshold"])
-
-
-def score(tree: Tree, blocks: Blocks, features: Array) -> Array:
-    """float32 (blocks,): probability that a block is main text."""
-    first, second, _ = load()
-    alone = run_trees(first, features)
-    scores: Array = run_trees(second, np.hstack([features, context(tree, blocks, alone)]))
-    return scores
-
-
-def context(tree: Tree, blocks: Blocks, scores: Array) -> Array:
-    """float32 (blocks, CONTEXT): first-stage scores around each block."""
-    out = np.zeros((len(scores), CONTEXT), np.float32)
-    _context(tree.parent, blocks, scores, out)
-    return out
-
-
-@kernel()
-def _context(parent: Array, blocks: Blocks, scores: Array, out: Array) -> None:
-    count = len(scores)
-    total = np.zeros(len(parent), np.float64)
-    good = np.zeros(len(parent), np.float64)
-    for block in range(count):
-        total[blocks.element[block]] += blocks.bytes[block]
-        good[blocks.element[block]] += blocks.bytes[block] * scores[block]
-    for at in range(len(parent) - 1, 0, -1):
-        total[parent[at]] += total[at]
-        good[parent[at]] += good[at]
-    all_good = max(good[0], 1e-9)
-    good_before = 0.0
-    since_good = 1000
-    for block in range(count):
-        row = out[block]
-        row[0] = scores[block]
-        i = 1
-        for step in AROUND:
-            other = block + step
-            row[i] = scores[other] if 0 <= other < count else -1
-            i += 1
-        here = blocks.element[block]
-        size = blocks.bytes[block] + 0.0
-        for _ in range(LEVELS):
-            while here > 0 and total[here] <= size:
-                here = parent[here]
-            size = total[here]
-            row[i] = good[here] / max(size, 1.0)
-            i += 1
-        row[i] = good[0] / max(total[0], 1.0)
-        row[i + 1] = np.log1p(good[0])
-        row[i + 2] = good_before / all_good
-        row[i + 3] = since_good
-        good_before += blocks.bytes[block] * scores[block]
-        since_good = 0 if scores[block] >= 0.5 else since_good + 1
-    since_good = 1000
-    for block in range(count - 1, -1, -1):
-        out[block, CONTEXT - 1] = since_good
-        since_good = 0 if scores[block] >= 0.5 else since_good + 1

@@ -43,8 +43,8 @@ _NAMED, _TEXT_GROUPS = len(NAME_GROUPS), len(TEXT_GROUPS)
 _PARTS = _NAMED + 1 + len(PART_TAGS)
 # Where each kind of column begins; a name's value is its column.
 OWN = _Own(*range(len(_Own._fields)))
-_SAYS = len(OWN)
-_IN = _SAYS + _TEXT_GROUPS
+SAYS = len(OWN)
+_IN = SAYS + _TEXT_GROUPS
 _LEVEL = _IN + _PARTS
 _NEIGHBOUR = _LEVEL + 5 * LEVELS
 PLACE = _Place(*range(_NEIGHBOUR + 3 * len(AROUND), _NEIGHBOUR + 3 * len(AROUND) + len(_Place._fields)))
@@ -155,7 +155,7 @@ def _describe_text(
     page: Array, tree: Tree, blocks: Blocks, keys: Array, groups: Array, title: Array, seen: Array, hashes: Array,
     out: Array,
 ) -> None:  # fmt: skip
-    """Write the columns OWN (without `copies`) and _SAYS, and a hash of each block's letters."""
+    """Write the columns OWN (without `copies`) and SAYS, and a hash of each block's letters."""
     for block in range(len(blocks.first)):
         words = short = long_words = punctuation = ends = commas = digits = capitals = marks = breaks = emphasis = 0
         letters = in_title = 0
@@ -235,7 +235,7 @@ def _describe_text(
         row[OWN.title_cover] = np.sum(seen) / max(len(title), 1)
         row[OWN.first_capital] = first_capital
         for group in range(_TEXT_GROUPS):
-            row[_SAYS + group] = (mask >> np.uint32(group)) & np.uint32(1)
+            row[SAYS + group] = (mask >> np.uint32(group)) & np.uint32(1)
         hashes[block] = text_hash
 
 

@@ -100,3 +100,17 @@ def run_trees(trees: Trees, rows: Array) -> Array:
         for i in range(min(_ROWS, len(rows) - first)):
             out[first + i] = 1.0 / (1.0 + np.exp(-totals[i]))
     return out
+
+
+@kernel()
+def walk_trees(nodes: Nodes, row: Array, classes: int) -> Array:
+    """float64 (classes,): softmax of the sums of a row's leaves; tree i belongs to class i modulo `classes`."""
+    out = np.zeros(classes)
+    for tree in range(len(nodes.roots)):
+        at = nodes.roots[tree]
+        while nodes.feature[at] >= 0:
+            at = nodes.left[at] if row[nodes.feature[at]] <= nodes.threshold[at] else nodes.right[at]
+        out[tree % classes] += nodes.threshold[at]
+    out = np.exp(out - out.max())
+    shares: Array = out / out.sum()
+    return shares
