@@ -190,16 +190,16 @@ def pages_by_kind(run: RunFolder) -> list[Block]:
     """Pages by predicted kind, with the extractor's confidence, and by the way in which they were extracted."""
     stage = run.stages.get("extract")
     sample = read_sample(stage.data, ["page_kind", "extract_confidence"]) if stage else None
-    if stage is None or sample is None or "page_kind" not in sample or not stage.stats.get("page_kinds"):
+    if stage is None or sample is None or "page_kind" not in sample:
         return []
     pairs = list(zip(sample.column("page_kind"), sample.column("extract_confidence"), strict=True))
     rows: list[list[Any]] = []
-    for kind, count in sorted(stage.stats["page_kinds"].items(), key=lambda item: (-item[1], item[0])):
+    for kind, count in sorted(Counter(kind for kind, _ in pairs if kind).items(), key=lambda item: (-item[1], item[0])):
         values = [confidence for name, confidence in pairs if name == kind and confidence is not None]
         mean, low = (
             (float(np.mean(values)), 100 * float(np.mean(np.array(values) < UNSURE))) if values else (None, None)
         )
-        rows.append([kind, count, mean, low])
+        rows.append([kind, round(count * sample.scale), mean, low])
     ways = [[name, count] for name, count in sorted(stage.stats["extracted_by"].items(), key=lambda item: -item[1])]
     note = (
         f"confidence: word F1 to expect; below {UNSURE} more of the page is kept (`wide`). {sampled(sample.complete)}"

@@ -37,7 +37,7 @@ from pipeline.task import Pass, Task, TaskReport, Verdict, VerdictWriter, follow
 
 MAX_NAMED = 1000  # files in stats.json that no reader takes
 _WAYS = "extracted_by"
-_TEXT = ("text", "charset", "charset_from")
+_TEXT = ("text", "charset", "charset_from", "page_kind", "extract_confidence")
 _READY = {"text/plain", "text/markdown"}
 _URL_LISTS = ("blocklist", "allowlist", "url_words")
 # Of a source: where its files are decides nothing (their keys and contents are hashed), nor does the mixture.
@@ -242,7 +242,6 @@ class _Extraction:
     ) -> None:
         self.settings, self.domains, self.isolated, self.before = settings, domains, isolated, before
         self.ways: Counter[str] = Counter()
-        self.kinds: Counter[str] = Counter()
 
     def extract(self, item: Input, raw: RawDocument, refused: Verdict | None) -> tuple[dict[str, Any], Verdict | None]:
         """Row of BASE_SCHEMA and verdict of a document; `refused`: the verdict of rules that need no text."""
@@ -253,10 +252,10 @@ class _Extraction:
                 self._text(raw, -1)
         if refused and refused.rule == forgotten.RULE:
             raw = RawDocument(raw.offset)
-        text, charset, basis = "", raw.charset, None
+        text, charset, basis, kind, confidence = "", raw.charset, None, None, None
         if verdict is None:
             try:
-                text, charset, basis = self.before.texts.get(identity) or self._text(raw)
+                text, charset, basis, kind, confidence = self.before.texts.get(identity) or self._text(raw)
             except PageRefusedError as error:
                 verdict = Verdict(error.rule, None, self.settings.isolate_seconds, error.detail)
         if verdict is None and len(text) < self.settings.min_characters:
@@ -272,8 +271,8 @@ class _Extraction:
             "media_type": raw.media_type,
             "charset": charset,
             "charset_from": basis,
-            "page_kind": found.kind,
-            "extract_confidence": found.confidence,
+            "page_kind": kind,
+            "extract_confidence": confidence,
             "bytes": None,  # entered with the text
             "metadata": storable(json.dumps(raw.metadata, sort_keys=True, ensure_ascii=False, default=str)),
         }
@@ -289,13 +288,13 @@ class _Extraction:
             return None
         return Verdict("domain_limit", float(self.domains[domain]), float(limit), domain)
 
-    def _text(self, raw: RawDocument, number: int = 1) -> tuple[str, str, str]:
-        """(text, charset, what the charset rests on) of a document, which counts as `number` in `ways`."""
+    def _text(self, raw: RawDocument, number: int = 1) -> tuple[str, str, str, str | None, float | None]:
+        """Values of _TEXT of a document, which counts as `number` in `ways`."""
         if raw.text is not None:
-            return tidy(raw.text), "utf-8", "utf-8"
+            return tidy(raw.text), "utf-8", "utf-8", None, None
         page, charset, basis = decode_page(raw.body, raw.charset)
         if raw.media_type in _READY:
-            return tidy(page), charset, basis
+            return tidy(page), charset, basis, None, None
         if raw.media_type.endswith("xml"):
             page = html_of_xhtml(page)
         if self.isolated is not None:
@@ -304,7 +303,7 @@ class _Extraction:
             extractor, form = self.settings.extractor, form_of(self.settings)
             found = extract_decoded(page, url=raw.url, extractor=extractor, form=form)
         self.ways[found.method] += number
-        return found.text, charset, basis
+        return found.text, charset, basis, found.kind, found.confidence
 
 
 class _Batch:
