@@ -8,6 +8,7 @@ import re
 from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
+from textwrap import indent
 
 from bars import ROOT
 from lxml import html
@@ -121,7 +122,8 @@ def similarity(text: str, truth: str) -> float:
 def code_verbatim(data: Path, step: int) -> tuple[int, int]:
     """(Code blocks of data/web that lie in the main text, those of them that are there byte for byte).
 
-    A block lies in the main text if the plain text holds its words; its bytes are those that lxml reads.
+    A block lies in the main text if the plain text holds its words; its bytes are those that lxml reads, with a line's
+    end for each <br>. Within a list item its lines stand below the item's text, all by the same number of blanks.
     """
     found = exact = 0
     for path in sorted((data / "web").glob("[hk]*.warc.gz")):
@@ -133,8 +135,10 @@ def code_verbatim(data: Path, step: int) -> tuple[int, int]:
             for block in html.fromstring(
                 decode(record.body, record.charset)[0].encode(), parser=html.HTMLParser(encoding="utf-8")
             ).iter("pre"):
+                for end in block.iter("br"):
+                    end.tail = "\n" + (end.tail or "")
                 code = (block.text_content() or "").replace("\r\n", "\n").removeprefix("\n").removesuffix("\n")
                 if code.strip() and " ".join(code.split()) in plain:
                     found += 1
-                    exact += code in marked
+                    exact += any(indent(code, " " * width) in marked for width in range(13))
     return found, exact
