@@ -41,9 +41,9 @@ KIND = COMMON | {
     "objective": "multiclass", "num_class": len(KINDS), "num_leaves": 8, "learning_rate": 0.08, "min_data_in_leaf": 8,
     "feature_fraction": 0.15, "lambda_l2": 3.0,
 }  # fmt: skip
-FIRST = BLOCKS | {"num_leaves": 24, "learning_rate": 0.12, "min_data_in_leaf": 40}
-SECOND = BLOCKS | {"num_leaves": 16, "learning_rate": 0.1, "min_data_in_leaf": 60}
-KIND_TREES, FIRST_TREES, SECOND_TREES = 50, 120, 80
+FIRST = BLOCKS | {"num_leaves": 32, "learning_rate": 0.07, "min_data_in_leaf": 40}
+SECOND = BLOCKS | {"num_leaves": 24, "learning_rate": 0.06, "min_data_in_leaf": 60}
+KIND_TREES, FIRST_TREES, SECOND_TREES = 80, 240, 160
 
 
 def load_samples(data: Path) -> list[Sample]:

@@ -23,7 +23,7 @@ from pipeline.kernels.html.rendering import render
 
 MOST_BLOCKS = 150
 PAGE_POWER = 0.7  # a page's weight is the sum of its blocks' to the power of one less this
-SNIPPET_PAGES, MADE_PAGES = 0.5, 0.15  # weight of a page, a reviewed one having 1
+SNIPPET_PAGES, MADE_PAGES = 1.0, 0.15  # weight of a page, a reviewed one having 1
 
 
 class Sample:
