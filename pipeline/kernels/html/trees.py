@@ -1,4 +1,4 @@
-"""Ensembles of regression trees, compiled: for many rows by QuickScorer, for one by walking down."""
+"""Ensembles of regression trees, compiled."""
 
 from __future__ import annotations
 
@@ -100,17 +100,3 @@ def run_trees(trees: Trees, rows: Array) -> Array:
         for i in range(min(_ROWS, len(rows) - first)):
             out[first + i] = 1.0 / (1.0 + np.exp(-totals[i]))
     return out
-
-
-@kernel()
-def walk_trees(nodes: Nodes, row: Array, classes: int) -> Array:
-    """float64 (classes,): softmax of the sums of a row's leaves; tree i belongs to class i modulo `classes`."""
-    out = np.zeros(classes)
-    for tree in range(len(nodes.roots)):
-        at = nodes.roots[tree]
-        while nodes.feature[at] >= 0:
-            at = nodes.left[at] if row[nodes.feature[at]] <= nodes.threshold[at] else nodes.right[at]
-        out[tree % classes] += nodes.threshold[at]
-    shares: Array = np.exp(out - out.max())
-    shares /= shares.sum()
-    return shares
