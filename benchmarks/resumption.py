@@ -62,10 +62,8 @@ def samples(kind: str) -> Any:
     return tokens if kind == "grown" else tokens[:SAMPLES]
 
 
-def write_data(folder: Path, kind: str) -> None:
-    """The samples as an array, as MDS, and as litdata's chunks."""
-    from litdata import optimize
-    from litdata.streaming import TokensLoader
+def write_data(folder: Path, kind: str, *, litdata: bool) -> None:
+    """The samples as an array, as MDS, and as litdata's chunks, which take half a minute."""
     from streaming import MDSWriter
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -74,8 +72,12 @@ def write_data(folder: Path, kind: str) -> None:
     with MDSWriter(out=str(folder / "mds"), columns={"tokens": "ndarray:uint16"}) as writer:
         for row in samples(kind):
             writer.write({"tokens": row})
-    optimize(fn=_tensors, inputs=[kind], output_dir=str(folder / "litdata"), num_workers=1,
-             chunk_size=LENGTH * 64, item_loader=TokensLoader(block_size=LENGTH))  # fmt: skip
+    if litdata:
+        from litdata import optimize
+        from litdata.streaming import TokensLoader
+
+        optimize(fn=_tensors, inputs=[kind], output_dir=str(folder / "litdata"), num_workers=1,
+                 chunk_size=LENGTH * 64, item_loader=TokensLoader(block_size=LENGTH))  # fmt: skip
 
 
 def _tensors(kind: str) -> Iterator[Any]:
@@ -483,7 +485,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         for kind in KINDS:
-            write_data(folder / f"data-{kind}", kind)
+            write_data(folder / f"data-{kind}", kind, litdata="litgpt" in names)
         for name in names:
             command = [sys.executable, __file__, "--trials", name, str(folder), "1" if arguments.quick else "3"]
             quiet = {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}

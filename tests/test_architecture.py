@@ -66,7 +66,7 @@ def test_no_two_modules_share_a_name():
 
 
 def test_common_is_small():
-    assert sum(len((ROOT / path).read_text("utf-8").splitlines()) for path in sources("common")) <= 920
+    assert sum(len((ROOT / path).read_text("utf-8").splitlines()) for path in sources("common")) <= 930
 
 
 def test_common_loads_few_libraries():

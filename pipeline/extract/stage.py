@@ -214,10 +214,10 @@ class ExtractPass(SourcePass):
             done += item.size
         yield batch.write(task, 1.0)
 
-    def _empty_before(self, rank: int) -> set[str]:
+    def _empty_before(self, rank: int) -> frozenset[str]:
         """Ids of the documents in which the earlier build found no text."""
         rules = known(self.earlier, rank, ["rule"], ["dropped"])
-        return {document for document, (rule,) in rules.items() if rule == "empty_text"}
+        return frozenset(document for document, (rule,) in rules.items() if rule == "empty_text")
 
     def _domains_before(self, rank: int) -> Counter[str]:
         domains: Counter[str] = Counter()
@@ -230,15 +230,19 @@ class ExtractPass(SourcePass):
 class _Before(NamedTuple):
     """What an earlier build of the same lineage extracted. texts: columns _TEXT by id; empty: ids without a text."""
 
-    texts: dict[str, tuple[Any, ...]]
-    empty: set[str]
+    texts: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012 - never written to
+    empty: frozenset[str] = frozenset()
 
 
 class _Extraction:
     """State of one task. domains: documents of each domain so far; ways: how texts were extracted, more than before."""
 
     def __init__(
-        self, settings: ExtractConfig, domains: Counter[str], isolated: IsolatedExtractor | None, before: _Before
+        self,
+        settings: ExtractConfig,
+        domains: Counter[str],
+        isolated: IsolatedExtractor | None,
+        before: _Before = _Before(),  # noqa: B008 - a constant
     ) -> None:
         self.settings, self.domains, self.isolated, self.before = settings, domains, isolated, before
         self.ways: Counter[str] = Counter()

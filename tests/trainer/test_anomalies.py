@@ -57,8 +57,8 @@ def test_ranges_that_make_no_sense_are_refused(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prose with a hundred random Chinese characters in it, whose bytes a model of English does not expect."""
-    noise = "".join(map(chr, np.random.default_rng(3).integers(0x4E00, 0x9FFF, 100)))
+    """Prose with four hundred random Chinese characters in it, whose bytes a model of English does not expect."""
+    noise = "".join(map(chr, np.random.default_rng(3).integers(0x4E00, 0x9FFF, 400)))
     parts = [part for part in PROSE.split("\n\n") if part.strip()]
     streams = {"train/a": ([*parts[:-4], noise], 1.0), "validation/a": (parts[-4:], 1.0)}
     return write_shards(tmp_path_factory.mktemp("noisy") / "shards", streams)
@@ -69,7 +69,7 @@ def noisy_run(policy: str) -> TrainConfig:
         steps=24,
         seed=2,
         optimizer={"lr": 0.01, "muon_lr": 0.01},
-        anomalies={"policy": policy, "sigma": 4.0, "window": 8, "span": 4},
+        anomalies={"policy": policy, "sigma": 2.5, "window": 8, "span": 4},
     )
 
 

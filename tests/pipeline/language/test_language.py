@@ -161,7 +161,8 @@ def language_pass(tmp_path: Path, **settings: object) -> LanguagePass:
 
 def test_thresholds_wanted_languages_and_mixed_texts(tmp_path: Path) -> None:
     mixed = "\n\n".join([PROSE["river"].replace("\n", " "), SENTENCES["de"] * 4, SENTENCES["fr"] * 4])
-    table = pa.table({"text": [SENTENCES["en"], SENTENCES["de"], SENTENCES["ru"], mixed]})
+    texts = [SENTENCES["en"], SENTENCES["de"], SENTENCES["ru"], mixed]
+    table = pa.table({"text": texts, "id": list("abcd")})
     settings = {"keep": ["en", "fr", "ru"], "thresholds": {"ru": 1.0}, "threshold": 0.2, "mixed": 0.7}
     judged, verdicts = language_pass(tmp_path, **settings).open(0).judge(table)
     assert [verdict and verdict.rule for verdict in verdicts] == [

@@ -281,7 +281,7 @@ def test_other_weights_rewrite_the_manifest_alone(tmp_path: Path) -> None:
     second = json.loads((folder / "manifest.json").read_bytes())
     assert {path: path.stat().st_ino for path in folder.rglob("*") if path.name != "manifest.json"} == files
     assert [len(manifest["phases"]) for manifest in (first, second)] == [1, 2]
-    changed = {"phases", "fingerprint"}
+    changed = {"phases", "fingerprint", "plan", "lineage"}
     assert {key for key in second if first[key] != second[key]} == changed
     assert verify(folder).problems == []
     with pytest.raises(PipelineError, match="there is no source or stream `boks`"):
