@@ -185,11 +185,13 @@ def main() -> None:
     stages, scores, kinds = fit(samples)
     figures = measure(samples, scores, kinds)
     confidence = calibrate(figures.pop("pairs"))
-    np.savez_compressed(arguments.out, **stages[-1].arrays(), **confidence)
+    paths = [arguments.out]
     if arguments.folds:
         arguments.folds.mkdir(parents=True, exist_ok=True)
-        for fold, stage in enumerate(stages[:-1]):
-            np.savez_compressed(arguments.folds / f"{fold}.npz", **stage.arrays(), **confidence)
+        paths += [arguments.folds / f"{fold}.npz" for fold in range(FOLDS)]
+    for path, stage in zip(paths, [stages[-1], *stages[:-1]], strict=False):
+        arrays: dict[str, Any] = stage.arrays() | confidence
+        np.savez_compressed(path, **arrays)
     print(json.dumps(figures | {"bytes": arguments.out.stat().st_size}, indent=1))
 
 

@@ -64,7 +64,7 @@ class _Likes(NamedTuple):
     """Per element: siblings alike (itself included), its place among them; bytes, bytes in links, blocks and prices of
     all of them; and of its own subtree the bytes, bytes in links, blocks and prices."""
 
-    count: Array
+    number: Array
     place: Array
     all_bytes: Array
     all_links: Array
@@ -211,8 +211,8 @@ def _find_likes(tree: Tree, blocks: Blocks, prices: Array, heads: Array, likes: 
                     heads[kinds] = at
                     kinds += 1
             if likes.bytes[at] > 0:  # without text it is none
-                likes.place[at] = likes.count[head]
-                likes.count[head] += 1
+                likes.place[at] = likes.number[head]
+                likes.number[head] += 1
                 likes.all_bytes[head] += likes.bytes[at]
                 likes.all_links[head] += likes.links[at]
                 likes.all_blocks[head] += likes.blocks[at]
@@ -232,14 +232,14 @@ def _describe_items(tree: Tree, blocks: Blocks, likes: _Likes, item: Array, grou
         item[at, 2] = head if head > 0 else at
         likes.place[at] &= (1 << 20) - 1
         if head > 0:
-            likes.count[at] = likes.count[head]
+            likes.number[at] = likes.number[head]
             likes.all_bytes[at] = likes.all_bytes[head]
             likes.all_links[at] = likes.all_links[head]
             likes.all_blocks[at] = likes.all_blocks[head]
             likes.all_prices[at] = likes.all_prices[head]
         above = tree.parent[at]
         item[at, 0], item[at, 1] = item[above, 0], item[above, 1]
-        if likes.count[at] >= LEAST_LIKES:
+        if likes.number[at] >= LEAST_LIKES:
             item[at, 1] = at
             if item[at, 0] == 0 or likes.all_bytes[at] >= likes.all_bytes[item[at, 0]]:
                 item[at, 0] = at
@@ -251,17 +251,17 @@ def _describe_items(tree: Tree, blocks: Blocks, likes: _Likes, item: Array, grou
             continue
         groups[block, 0], groups[block, 1] = best, item[best, 2]
         size = max(likes.all_bytes[best], 1)
-        row[COLUMNS.item_likes] = np.log1p(likes.count[best])
+        row[COLUMNS.item_likes] = np.log1p(likes.number[best])
         row[COLUMNS.item_share] = size / total
-        row[COLUMNS.item_bytes] = np.log1p(size / likes.count[best])
+        row[COLUMNS.item_bytes] = np.log1p(size / likes.number[best])
         row[COLUMNS.item_links] = likes.all_links[best] / size
-        row[COLUMNS.item_blocks] = np.log1p(likes.all_blocks[best] / likes.count[best])
+        row[COLUMNS.item_blocks] = np.log1p(likes.all_blocks[best] / likes.number[best])
         row[COLUMNS.item_number] = likes.place[best]
         row[COLUMNS.item_place] = blocks.bytes[block] / max(likes.bytes[best], 1)
-        row[COLUMNS.item_prices] = likes.all_prices[best] / likes.count[best]
-        row[COLUMNS.inner_likes] = np.log1p(likes.count[nearest])
-        row[COLUMNS.inner_bytes] = np.log1p(likes.all_bytes[nearest] / likes.count[nearest])
-        row[COLUMNS.inner_place] = likes.place[nearest] / likes.count[nearest]
+        row[COLUMNS.item_prices] = likes.all_prices[best] / likes.number[best]
+        row[COLUMNS.inner_likes] = np.log1p(likes.number[nearest])
+        row[COLUMNS.inner_bytes] = np.log1p(likes.all_bytes[nearest] / likes.number[nearest])
+        row[COLUMNS.inner_place] = likes.place[nearest] / likes.number[nearest]
 
 
 @kernel(**UNCOUNTED)
