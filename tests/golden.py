@@ -2,9 +2,9 @@
 
 `python -m tests.golden RUN` prints them for a finished run of tests/golden.yaml. The first were recorded at commit
 8618134; CHANGELOG.md says what has changed bytes since: columns (`charset_from`, `bytes`, `page_kind`,
-`extract_confidence`), the extractor's model and with it texts and shards, learning rates and with them weights. Tables
-are hashed by their values, with the texts that they leave to an earlier stage, not by parquet's bytes, which follow pyarrow's version.
-Weights are exact on one kind of processor only; losses hold on all to four digits.
+`extract_confidence`), the extractor's model and with it texts and shards, learning rates and with them weights.
+Tables are hashed by their values, with the texts that they leave to an earlier stage, not by parquet's bytes, which
+follow pyarrow's version. Weights are exact on one kind of processor only; losses hold on all to four digits.
 """
 
 from __future__ import annotations
