@@ -48,6 +48,19 @@ def test_orthogonalize_brings_singular_values_near_one_and_keeps_directions(shap
     torch.testing.assert_close(result, together, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(128, 128), (128, 336), (32, 128)])
+@pytest.mark.parametrize("rank", [20, 128])
+def test_orthogonalize_never_goes_far_above_one_in_bf16(shape: tuple[int, int], rank: int) -> None:
+    """Of full rank, and with a few directions far above the noise, as momenta are."""
+    generator = torch.Generator().manual_seed(0)
+    left, right, noise = (
+        torch.randn(16, *size, generator=generator) for size in ((shape[0], rank), (rank, shape[1]), shape)
+    )
+    matrices = left @ torch.diag(torch.logspace(0, -2, rank)) @ right + 1e-3 * noise
+    result = orthogonalize(matrices.bfloat16())
+    assert torch.linalg.svdvals(result.float()).max() < 1.2
+
+
 def test_muon_is_its_definition_over_steps() -> None:
     ours, theirs = model_with_gradients(), model_with_gradients()
     optimizer = Optimizer(ours, OptimizerConfig(weight_decay=0.1), even(1e-3, 2e-2))
