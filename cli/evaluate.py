@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.contents import Text, read_texts, select_rows
+from cli.contents import Text, read_texts
 from cli.options import End, Result, Run, Step, TokenizerFile
 from cli.terminal import bits_per_byte, choices, make_table, messages, printable, score_cells
 from common.errors import RecipeError
@@ -89,7 +89,8 @@ def _score(
     sets: dict[str, Any] = {}
     if shards and shards.validation:
         tally = score(model, shard_batches(shards, masked=masked and shards.has_documents, limit=limit))
-        sets["held-out"] = grouped(tally, _shard_groups(shards.folder))
+        rows = shards.documents(["id", "source", "language"], "split", {"validation"})
+        sets["held-out"] = grouped(tally, {row["id"]: (row["source"], row["language"] or "und") for row in rows})
     if texts:
         codec, special = load_tokenizer(folder, meta, tokenizer, eos)
         for file in dict.fromkeys(document.name.rpartition(":")[0] for document in texts):
@@ -113,15 +114,6 @@ def grouped(tally: Tally, groups: dict[str, tuple[str, str]]) -> dict[str, Any]:
     return scores | {
         kind: {name: total.scores() for name, total in sorted(named.items())} for kind, named in sums.items()
     }
-
-
-def _shard_groups(folder: Path) -> dict[str, tuple[str, str]]:
-    """Source and language of every held-out document, by id."""
-    path = folder / "documents.parquet"
-    if not path.is_file():
-        return {}
-    rows = select_rows(path, "split", {"validation"}, ["id", "source", "language"])
-    return {row["id"]: (row["source"], row["language"] or "und") for row in rows}
 
 
 def _contamination(tokenizer: Path, shards: Shards, texts: list[Text]) -> dict[str, Any]:

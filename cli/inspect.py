@@ -318,9 +318,7 @@ def _overlaps(run: RunFolder, text: str, limit: int) -> list[Row]:
 
 def _trained(run: RunFolder, pieces: list[Row]) -> list[Row]:
     """One row a document from its rows in documents.parquet: held out, or the steps that took its samples."""
-    samples = {(row["stream"], row["sample"]) for row in pieces if row["split"] == "train"}
-    history = _history(run) if samples and run.checkpoints else None
-    steps_of = history.steps_of(samples) if history else {}
+    history = _history(run) if run.checkpoints and any(row["split"] == "train" for row in pieces) else None
     documents: dict[str, Row] = {}
     for row in pieces:
         fate = documents.setdefault(
@@ -333,7 +331,7 @@ def _trained(run: RunFolder, pieces: list[Row]) -> list[Row]:
                 "trained_until": history.steps if history else 0,
             },
         )
-        steps = steps_of.get((row["stream"], row["sample"]), []) if row["split"] == "train" else []
+        steps = history.steps_of(row["stream"], row["sample"]) if history and row["split"] == "train" else []
         span = [row["offset"], row["offset"] + row["tokens"]]
         fate["pieces"].append({"sample": row["sample"], "span": span, "steps": steps})
         fate["steps"] = sorted({*fate["steps"], *steps})

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from common.errors import TrainerError
-from common.files import sync
+from common.files import replacing
 from common.mds import Shard
 from common.remote import retry
 
@@ -99,14 +99,8 @@ class Remote:
     def fetch(self, name: str) -> Path:
         """Copy a file into the mirror, where it appears complete or not at all. Raises TrainerError."""
         path = self.mirror / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
-        try:
+        with replacing(path, f"{os.getpid()}.{threading.get_ident()}.partial") as partial:
             self._tried(f"{self.location}/{name}", lambda: self.files.get_file(f"{self.root}/{name}", str(partial)))
-            sync(partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
         return path
 
     def _tried(self, what: str, call: Callable[[], T]) -> T:

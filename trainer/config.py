@@ -363,7 +363,8 @@ def continued_shape(config: TrainConfig, given: ModelConfig, context: int) -> Mo
 
 def parameter_count(shape: ModelConfig) -> int:
     """Number of trainable parameters, tied ones counted once."""
-    return matrix_parameters(shape) + shape.vocab_size * shape.width * (not shape.tied) + _norm_parameters(shape)
+    norms = shape.layers * (2 * shape.width + 2 * shape.head_dim * shape.qk_norm) + shape.width
+    return matrix_parameters(shape) + shape.vocab_size * shape.width * (not shape.tied) + norms
 
 
 def matrix_parameters(shape: ModelConfig) -> int:
@@ -380,7 +381,3 @@ def flops_per_token(shape: ModelConfig, context: int | None = None) -> int:
     """
     attended = shape.layers * shape.heads * shape.head_dim * (context or shape.context)
     return 6 * matrix_parameters(shape) + 12 * attended
-
-
-def _norm_parameters(shape: ModelConfig) -> int:
-    return shape.layers * (2 * shape.width + 2 * shape.head_dim * shape.qk_norm) + shape.width

@@ -8,7 +8,6 @@ own means differ by some 0.6 nats, single tokens by some 2.5, so the mean of n t
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -95,7 +94,8 @@ def account(shards: Shards, step: int, reason: str, pieces: Sequence[PieceLoss],
         samples.setdefault((piece.stream, piece.sample), []).append(piece)
     sequences = [{"stream": name, "sample": number, "loss": _mean(of)} for (name, number), of in samples.items()]
     sequences.sort(key=lambda row: math.inf if row["loss"] is None else row["loss"], reverse=True)
-    known = _known(shards, {piece.document for piece, _ in order[:limit] if piece.document is not None})
+    ids = {piece.document for piece, _ in order[:limit] if piece.document is not None}
+    known = {row.pop("id"): row for row in shards.documents(["id", "url", "source", "language"], "id", ids)}
     documents = [
         {
             "id": piece.document,
@@ -120,18 +120,6 @@ def _mean(pieces: Sequence[PieceLoss]) -> float | None:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _known(shards: Shards, ids: set[str]) -> dict[str | None, Row]:
-    """Address, source and language of documents, from the shards' table of documents where there is one."""
-    path = shards.folder / "documents.parquet"
-    if not path.is_file() or importlib.util.find_spec("pyarrow") is None:  # the trainer alone does without it
-        return {}
-    from pyarrow import parquet
-
-    columns = ["id", "url", "source", "language"]
-    rows = parquet.read_table(path, columns=columns, filters=[("id", "in", ids)]).to_pylist() if ids else []
-    return {row.pop("id"): row for row in rows}
 
 
 def _add_excerpts(shards: Shards, documents: list[Row]) -> None:

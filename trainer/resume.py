@@ -59,7 +59,7 @@ class Keeper:
         self.writer = Writer(folder, retention, world if sharded else ALONE)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Start writing a checkpoint; call `collect` for the one before first."""
+        """Start writing a checkpoint; call `writer.collect` for the one before first."""
         if not self.writes:
             return
         optimizer = self.optimizer.state() | random_state(self.device)
@@ -85,22 +85,6 @@ class Keeper:
         self.world.barrier()
         if self.world.main:
             set_aside(self.folder, 0 if saved is None else saved.step)
-
-    def collect(self, *, wait: bool, needed: bool = False) -> tuple[tuple[int, Path] | None, str | None]:
-        """(step, folder) of the checkpoint being written if it has finished, and a warning or None.
-
-        Raises TrainerError where a `needed` one could not be written.
-        """
-        try:
-            return self.writer.collect(wait=wait), None
-        except TrainerError as error:
-            if needed:
-                raise TrainerError(f"{error}. Free some space and start the same command again") from error
-            return None, f"{error}; training continues without it"
-
-    def close(self) -> None:
-        """Wait for a checkpoint that is being written."""
-        self.writer.close()
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

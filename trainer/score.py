@@ -17,7 +17,6 @@ training samples, memory of the evaluation texts.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -299,13 +298,7 @@ def _row(tally: Tally) -> Scores:
 
 def _languages(shards: Shards) -> dict[tuple[str, str], str]:
     """Language of each held-out document, by stream and id."""
-    path = shards.folder / "documents.parquet"
-    if not path.is_file() or importlib.util.find_spec("pyarrow") is None:  # the trainer alone does without it
-        return {}
-    from pyarrow import parquet
-
-    columns = ["id", "stream", "language"]
-    rows = parquet.read_table(path, columns=columns, filters=[("split", "=", "validation")]).to_pylist()
+    rows = shards.documents(["id", "stream", "language"], "split", {"validation"})
     return {(row["stream"], row["id"]): row["language"] or "unknown" for row in rows}
 
 

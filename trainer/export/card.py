@@ -63,14 +63,11 @@ def _metadata(corpus: Corpus | None) -> str:
 
 def _summary(trained: Trained) -> str:
     kind = "Qwen3" if trained.shape.qk_norm else "Llama"
+    millions = sum(prod(tensor.shape) for tensor in trained.weights.values()) / 1e6
     return (
-        f"A base language model of {_millions(trained)} M parameters in {kind}'s architecture, made with `pretrain`. "
+        f"A base language model of {millions:,.1f} M parameters in {kind}'s architecture, made with `pretrain`. "
         "It continues text; it is not an assistant."
     )
-
-
-def _millions(trained: Trained) -> str:
-    return f"{sum(prod(tensor.shape) for tensor in trained.weights.values()) / 1e6:,.1f}"
 
 
 def _model(trained: Trained) -> str:

@@ -139,7 +139,7 @@ def _given(trained: Trained, name: str) -> dict[str, Any]:
     if given.get("bos_token_id") not in (None, trained.special.bos):
         del given["bos_token_id"]
     ends = given.get("eos_token_id")
-    if ends is not None and trained.eos_id not in (ends if isinstance(ends, list) else [ends]):
+    if ends is not None and trained.special.end not in (ends if isinstance(ends, list) else [ends]):
         given["eos_token_id"] = list(trained.special.eos)
     return given
 
