@@ -29,7 +29,7 @@ from pipeline.quality.classifier import Classifier
 from pipeline.quality.contamination import Contamination, read_evaluations
 from pipeline.quality.edits import edit_lines, mask
 from pipeline.quality.presets import QualityRule
-from pipeline.quality.rules import Failure, Signals, broken, failures, score_cut
+from pipeline.quality.rules import Failure, Signals, broken, failures, kept, languages_of, score_cut
 from pipeline.reuse import known
 from pipeline.stage import Build, Stage
 from pipeline.task import DocumentPass, FilesPass, Judge, Pass, Task, TaskReport, Verdict, Verdicts
@@ -81,11 +81,6 @@ def manifest(build: Build[QualityConfig]) -> dict[str, Any]:
 def score_columns(settings: QualityConfig) -> list[str]:
     """Names of the classifiers' columns."""
     return [f"{name}_score" for name in settings.models]
-
-
-def languages_of(table: pa.Table) -> list[str]:
-    """Language of each document; without a language stage before it, English rules apply."""
-    return table["language"].to_pylist() if "language" in table.column_names else ["en"] * table.num_rows
 
 
 class Measurement:
@@ -174,8 +169,7 @@ class CutPass(Pass):
             columns = _read_columns(self.workdir, number)
             present = {"language"} & set(read_schema(path).names)
             languages = languages_of(pq.read_table(path, columns=["id", *present]))
-            fails = broken(self.settings, columns, languages)
-            passing = ~np.logical_or.reduce([np.zeros(len(languages), bool), *fails.values()])
+            passing = kept(broken(self.settings, columns, languages), len(languages))
             for name in self.shares:
                 scores[name].append(columns[name][passing])
             task.beat(0, 0, (number + 1) / len(self.inputs))
