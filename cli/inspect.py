@@ -348,7 +348,6 @@ def _history(run: RunFolder) -> History:
 
 
 def _trace_lines(rows: list[Row]) -> Iterator[str]:
-    """A line or two a document."""
     for row in rows:
         document = f"{row['id']}  {clean(row['url'] or row['source'] or '', 100)}"
         if "share" in row:

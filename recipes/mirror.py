@@ -35,7 +35,6 @@ def is_remote(address: str) -> bool:
 
 
 def local_copy(address: str) -> Path:
-    """The folder of the working copy of the run folder at `address`."""
     name = address.rstrip("/").rpartition("/")[2]
     return COPIES / f"{name}-{xxhash.xxh3_64_hexdigest(address)[:8]}"
 

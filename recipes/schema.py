@@ -104,5 +104,4 @@ def _models(annotation: Any, path: Location) -> Iterator[tuple[Location, type[Ba
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of a recipe file."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema()

@@ -58,7 +58,6 @@ class Cache:
                 self._open.pop(victim, None)
 
     def shard(self, path: Path) -> Shard | None:
-        """The shard of a file, if it is open."""
         with self._lock:
             shard = self._open.get(path)
             if shard is not None:
@@ -74,8 +73,6 @@ class Cache:
 
 
 class Remote:
-    """A remote folder and its mirror."""
-
     def __init__(self, location: str, mirror: Path) -> None:
         """Raises TrainerError where fsspec knows no such kind of address."""
         self.location, self.mirror = location.rstrip("/"), mirror
@@ -126,8 +123,6 @@ class Needed:
 
 
 class Prefetcher:
-    """A thread that fetches the shards of the coming steps."""
-
     def __init__(self, cache: Cache, shards: Callable[[int], list[Needed]]) -> None:
         """shards: the shards that a step reads."""
         self.cache, self.shards = cache, shards

@@ -65,7 +65,6 @@ class Checkpoint:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is published."""
     return folder / f"step-{step:08d}"
 
 
@@ -277,7 +276,6 @@ class Writer:
         return self._step, checkpoint_path(self.folder, self._step)
 
     def close(self) -> None:
-        """Wait for a checkpoint that is being written."""
         if self._thread is not None:
             self._thread.join()
 

@@ -77,7 +77,6 @@ class MdsDataset:
             raise TrainerError(f"{self.folder / name}: sample {index} cannot be decoded ({error}); {AGAIN}") from error
 
     def shard_of(self, index: int) -> int:
-        """The number of the shard that holds a sample."""
         return bisect.bisect_right(self.ends, index)
 
     def shard_bytes(self, number: int) -> int:

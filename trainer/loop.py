@@ -185,7 +185,6 @@ class _Run:
         self.journal = self._restore(observer)
 
     def close(self) -> None:
-        """Wait for a checkpoint that is being written, and close the files."""
         if self.profile is not None:
             self.profile.close()
         self.feed.close()

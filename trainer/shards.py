@@ -112,7 +112,6 @@ class Shards:
         return [Phase(start, [here[stream.name] for stream in self.train]) for start, here in weights.items()]
 
     def prefetcher(self, sampler: Sampler) -> Prefetcher:
-        """Prefetcher for the shards of upcoming steps."""
         sets = [stream.data for stream in self.train]
 
         def needed(step: int) -> list[Needed]:

@@ -41,7 +41,6 @@ class Trained:
     warnings: tuple[str, ...]
 
     def text_of(self, token: int | None) -> str | None:
-        """The text of a token."""
         return None if token is None else self.tokenizer.id_to_token(token)
 
 

@@ -28,7 +28,6 @@ ADDED = (
 
 
 def files(settings: LanguageConfig, base: Path) -> list[Path]:
-    """The model."""
     return [find_model(base / settings.model if settings.model else None)]
 
 
@@ -38,8 +37,6 @@ def decided_by(config: CorpusConfig) -> dict[str, Any]:
 
 
 class LanguagePass(DocumentPass):
-    """Identifies and filters."""
-
     def __init__(self, build: Build[LanguageConfig]) -> None:
         super().__init__("language", build.workdir, build.inputs, ADDED, build.texts)
         self.settings = build.settings

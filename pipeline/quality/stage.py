@@ -79,7 +79,6 @@ def manifest(build: Build[QualityConfig]) -> dict[str, Any]:
 
 
 def score_columns(settings: QualityConfig) -> list[str]:
-    """Names of the classifiers' columns."""
     return [f"{name}_score" for name in settings.models]
 
 

@@ -56,7 +56,6 @@ class Server:
         return open_input(f"{self.address}/{path}")
 
     def size(self, path: str) -> int:
-        """Bytes of a file."""
         with self._turn(), self._ask("HEAD", path, {}) as answer:
             return int(answer.headers["Content-Length"])
 

@@ -35,7 +35,6 @@ def passes(build: Build[TokenizeConfig]) -> Iterator[Pass]:
 
 
 def files(settings: TokenizeConfig, base: Path) -> list[Path]:
-    """A given tokenizer.json."""
     path = settings.tokenizer.path
     if path is None:
         return []
