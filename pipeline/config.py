@@ -106,8 +106,7 @@ class ExtractConfig(Model):
         "drop", description="readers' comments below a page's main text; a forum's posts are main text"
     )
     media_types: list[str] = Field(
-        ["text/html", "application/xhtml+xml", "text/plain"],
-        description="media types read; others are dropped",
+        ["text/html", "application/xhtml+xml", "text/plain"], description="media types read; others are dropped"
     )
     statuses: list[int] = Field([200], description="HTTP status codes kept")
     max_bytes: Count = Field(10_000_000, description="largest decoded page in bytes; larger ones are dropped")

@@ -229,16 +229,14 @@ class TrainConfig(Model):
     schedule: ScheduleConfig = ScheduleConfig()
     z_loss: NonNegative = Field(0.0, description="weight of the squared log-partition penalty")
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto",
-        description="type of activations; auto: bf16 where the hardware multiplies it. Master weights are fp32",
+        "auto", description="type of activations; auto: bf16 where the hardware multiplies it. Master weights are fp32"
     )
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
         description="under torchrun: ddp: a full model in every process; fsdp: one model sharded over the processes",
     )
     recompute: bool = Field(
-        False,
-        description="gradient checkpointing: recompute the activations of blocks; less memory, a third more work",
+        False, description="gradient checkpointing: recompute the activations of blocks; less memory, a third more work"
     )
     compile: bool = Field(True, description="use torch.compile, which takes a minute at the start")
     document_mask: bool = Field(True, description="restrict attention to the token's own document")
