@@ -204,27 +204,17 @@ def generate(
     from trainer.generate import generate as continue_prompts
 
     sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    stream = _Stream(prompt[0]) if len(prompt) == 1 and not choices().json else None
-    completions = continue_prompts(
-        run.trained, prompt, sampling, step=step, tokenizer=tokenizer, eos=eos, device="auto",
-        on_text=stream.write if stream else None,
-    )  # fmt: skip
-    if stream:
-        stream.end()
-    texts = [] if stream else [printable(each.prompt + each.text) + "\n" for each in completions]
-    return Result([asdict(completion) for completion in completions], *texts)
+    unwritten = list(prompt)  # until the first token: nothing is written where loading the model fails
 
-
-class _Stream:
-    """Writes the prompt with its first token, so that nothing is written where loading the model fails."""
-
-    def __init__(self, prompt: str) -> None:
-        self.prompt = prompt
-
-    def write(self, row: int, text: str) -> None:
-        sys.stdout.write(printable(self.prompt + text))
+    def write(row: int, text: str) -> None:
+        sys.stdout.write(printable((unwritten.pop() if unwritten else "") + text))
         sys.stdout.flush()
-        self.prompt = ""
 
-    def end(self) -> None:
-        self.write(0, "\n")
+    on_text = write if len(prompt) == 1 and not choices().json else None
+    completions = continue_prompts(
+        run.trained, prompt, sampling, step=step, tokenizer=tokenizer, eos=eos, device="auto", on_text=on_text
+    )
+    if on_text:
+        on_text(0, "\n")
+    texts = [] if on_text else [printable(each.prompt + each.text) + "\n" for each in completions]
+    return Result([asdict(completion) for completion in completions], *texts)

@@ -267,8 +267,7 @@ def _step_documents(run: RunFolder, step: int) -> list[Row]:
     return [
         {
             "id": piece.document,
-            "url": documents.get(piece.document, {}).get("url"),
-            "source": documents.get(piece.document, {}).get("source"),
+            **{name: documents.get(piece.document, {}).get(name) for name in ("url", "source")},
             "stream": piece.stream,
             "sample": piece.sample,
             "span": [piece.offset, piece.offset + piece.tokens],

@@ -40,9 +40,7 @@ class Cache:
         self.needed: frozenset[Path] = frozenset()
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, Shard] = OrderedDict()
-        files = sorted(
-            (path for path in folder.rglob("*.mds") if path.is_file()), key=lambda path: path.stat().st_mtime
-        )
+        files = sorted(filter(Path.is_file, folder.rglob("*.mds")), key=lambda path: path.stat().st_mtime)
         self._sizes = OrderedDict((path, path.stat().st_size) for path in files)
 
     def add(self, path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Held-out samples are scored as they were packed (`evaluate` does so during the training). A text is scored from the
 token on that begins one (BOS, else the end-of-document token), in windows of the model's context that do not overlap
-(as lm-eval's rolling log-likelihood).
-Bits per byte divide by the text's UTF-8 size, so models with different tokenizers compare. Costs: forward passes.
+(as lm-eval's rolling log-likelihood). Bits per byte divide by the text's UTF-8 size, so models with different
+tokenizers compare. Costs: forward passes.
 
 In-context learning (Olsson et al. 2022, arXiv:2209.11895): how much better a model predicts late in a document than
 early, the mean loss of tokens 450 to 549 minus that of tokens 40 to 59. Only documents with 550 tokens in one window
@@ -213,10 +213,8 @@ def text_batches(
         documents = np.ones(shape, np.int32)
         for row, window in enumerate(windows):
             count = len(window.tokens) - 1
-            tokens[row, :count], targets[row, window.given : count] = (
-                window.tokens[:-1],
-                window.tokens[1 + window.given :],
-            )
+            tokens[row, :count] = window.tokens[:-1]
+            targets[row, window.given : count] = window.tokens[1 + window.given :]
             documents[row, 0] = not window.hidden
         yield Batch(
             tokens=tokens,
@@ -265,10 +263,9 @@ def evaluate(
     """Scores of the first `batches * micro_batch` held-out samples of each stream, always the same ones.
 
     {"loss": nats per token, "bits_per_byte", "in_context", "tokens"}, over all and, in the same form, under "streams"
-    and "languages" (of documents.parquet) by name; languages without "in_context". `loss` is absent where no token has
-    a successor, `bits_per_byte` is absent without
-    token_bytes.npy, `in_context` where no document has 550 tokens, `languages` without documents.parquet. None where
-    nothing is held out.
+    and "languages" (of documents.parquet) by name; languages without "in_context". Absent are `loss` where no token has
+    a successor, `bits_per_byte` without token_bytes.npy, `in_context` where no document has 550 tokens, `languages`
+    without documents.parquet. None where nothing is held out.
     """
     if not shards.validation:
         return None

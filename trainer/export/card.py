@@ -89,15 +89,10 @@ def _training(trained: Trained) -> str:
 def _evaluation(validation: dict[str, Any] | None) -> str:
     if not validation:
         return ""
-    rows = [
-        (
-            stream,
-            f"{scores.get('loss', float('nan')):.3f}",
-            f"{scores.get('bits_per_byte', float('nan')):.3f}",
-            f"{scores['tokens']:,}",
-        )
-        for stream, scores in [*validation["streams"].items(), ("all", validation)]
-    ]
+    rows = []
+    for stream, scores in [*validation["streams"].items(), ("all", validation)]:
+        numbers = (f"{scores.get(name, float('nan')):.3f}" for name in ("loss", "bits_per_byte"))
+        rows.append((stream, *numbers, f"{scores['tokens']:,}"))
     header = ["held-out text", "loss (nats a token)", "bits per byte", "tokens"]
     return "## Evaluation\n\nOn documents held out by duplicate cluster:\n\n" + table(header, rows)
 
