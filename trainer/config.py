@@ -371,11 +371,10 @@ def matrix_parameters(shape: ModelConfig) -> int:
     return shape.layers * (attention + 3 * shape.width * shape.ffn) + shape.vocab_size * shape.width
 
 
-def flops_per_token(shape: ModelConfig, context: int | None = None) -> int:
+def flops_per_token(shape: ModelConfig) -> int:
     """FLOPs of one token's forward and backward pass: 6 for each matrix parameter, and those of attention.
 
     Attention counts all pairs of positions, masked or not (PaLM, arXiv:2204.02311, appendix B), as published
     utilisations do.
     """
-    attended = shape.layers * shape.heads * shape.head_dim * (context or shape.context)
-    return 6 * matrix_parameters(shape) + 12 * attended
+    return 6 * matrix_parameters(shape) + 12 * shape.layers * shape.heads * shape.head_dim * shape.context

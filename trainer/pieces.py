@@ -82,19 +82,19 @@ def ranked(pieces: Sequence[PieceLoss]) -> list[tuple[PieceLoss, float]]:
     return sorted(weighed, key=unusual, reverse=True)
 
 
-def account(shards: Shards, step: int, reason: str, pieces: Sequence[PieceLoss], limit: int = NAMED) -> Row:
+def account(shards: Shards, step: int, reason: str, pieces: Sequence[PieceLoss]) -> Row:
     """What `pretrain blame` tells of a step: its samples by loss, and its most unusual documents with what they are.
 
     {step, reason, loss, median, sequences: [{stream, sample, loss}], documents: [{id, url, source, language, stream,
     sample, span, targets, loss, above, excerpt}]}; a loss that is no number is None.
     """
-    order = ranked(pieces)
+    order = ranked(pieces)[:NAMED]
     samples: dict[tuple[str, int], list[PieceLoss]] = {}
     for piece in pieces:
         samples.setdefault((piece.stream, piece.sample), []).append(piece)
     sequences = [{"stream": name, "sample": number, "loss": _mean(of)} for (name, number), of in samples.items()]
     sequences.sort(key=lambda row: math.inf if row["loss"] is None else row["loss"], reverse=True)
-    ids = {piece.document for piece, _ in order[:limit] if piece.document is not None}
+    ids = {piece.document for piece, _ in order if piece.document is not None}
     known = {row.pop("id"): row for row in shards.documents(["id", "url", "source", "language"], "id", ids)}
     documents = [
         {
@@ -107,7 +107,7 @@ def account(shards: Shards, step: int, reason: str, pieces: Sequence[PieceLoss],
             "loss": _number(piece.loss),
             "above": _number(excess),
         }
-        for piece, excess in order[:limit]
+        for piece, excess in order
     ]
     _add_excerpts(shards, documents)
     return {"step": step, "reason": reason, "loss": _mean(pieces), "sequences": sequences, "documents": documents}

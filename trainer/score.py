@@ -36,6 +36,7 @@ from trainer.vocabulary import Special
 EARLY, LATE = slice(40, 60), slice(450, 550)
 BINS = 32  # most points of the curve over positions
 NGRAM = 13
+MICRO_BATCH = 8  # rows of a forward pass
 BATCH = 256  # samples looked up at once
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that every token changes every later bit
 Item = TypeVar("Item")
@@ -170,7 +171,7 @@ def shard_batches(shards: Shards, *, masked: bool, limit: int | None = None) -> 
 
 
 def stream_batches(
-    shards: Shards, number: int, *, masked: bool, micro_batch: int = 8, limit: int | None = None
+    shards: Shards, number: int, *, masked: bool, micro_batch: int = MICRO_BATCH, limit: int | None = None
 ) -> Iterator[Batch]:
     """The first held-out samples of one stream; documents are named by their hexadecimal ids.
 
@@ -199,15 +200,14 @@ def stream_batches(
 
 
 def text_batches(
-    texts: Iterable[tuple[str, str]], codec: Tokenizer, special: Special, context: int,
-    *, masked: bool, micro_batch: int = 8,
-) -> Iterator[Batch]:  # fmt: skip
+    texts: Iterable[tuple[str, str]], codec: Tokenizer, special: Special, context: int, *, masked: bool
+) -> Iterator[Batch]:
     """Batches of (name, text) pairs, each text after the tokens that begin one.
 
     Where that is the end-of-document token, `masked` hides it from the text, as in training.
     """
     codec.encode_special_tokens = True  # a special token's name in a text is text
-    for windows in _groups(_windows(texts, codec, special, context), micro_batch):
+    for windows in _groups(_windows(texts, codec, special, context), MICRO_BATCH):
         shape = len(windows), max(len(window.tokens) for window in windows) - 1
         tokens, targets = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
         documents = np.ones(shape, np.int32)
