@@ -11,7 +11,7 @@ reads its own rows. Random generators are saved by the main process: no step dra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,9 @@ class Keeper:
     def restore(self, saved: Checkpoint | None) -> None:
         """Take the tensors from a checkpoint, if there is one, and set later checkpoints aside."""
         if saved is not None:
-            set_random_state(saved.optimizer, self.device)
+            torch.set_rng_state(saved.optimizer["random.cpu"])
+            if self.device.type == "cuda" and "random.cuda" in saved.optimizer:  # it was saved on a GPU, too
+                torch.cuda.set_rng_state(saved.optimizer["random.cuda"], self.device)
             self.model.load_weights(training_weights(saved.model, saved.optimizer))
             if self.average is not None:
                 self.average.load(saved.model)
@@ -91,13 +93,6 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     """States of the random generators, by their names in a checkpoint."""
     states = {"random.cpu": torch.get_rng_state()}
     return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Restore what `random_state` returned; the GPU's only where it was saved on one."""
-    torch.set_rng_state(states["random.cpu"])
-    if device.type == "cuda" and "random.cuda" in states:
-        torch.cuda.set_rng_state(states["random.cuda"], device)
 
 
 def identity(

@@ -47,7 +47,7 @@ HEAD_BYTES = 65_536  # room for HTTP headers on top of a body of max_bytes
 _DELIVERED = {"response", "conversion", "resource"}
 _TYPES = _DELIVERED | {"warcinfo", "request", "metadata", "revisit", "continuation"}
 _GZIP = b"\x1f\x8b\x08"
-_STARTS = (_GZIP, b"\x28\xb5\x2f\xfd", b"WARC/")  # what a record may begin with: gzip or zstd member, plain header
+_STARTS = re.compile(rb"\x1f\x8b\x08|\x28\xb5\x2f\xfd|WARC/")  # of a record: gzip or zstd member, plain header
 _WINDOW = 1 << 20
 _PADDING = b"\0\r\n\t "
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
@@ -383,7 +383,7 @@ def _next_start(stream: IO[bytes], position: int) -> int:
     stream.seek(position)
     window = stream.read(_WINDOW)
     while window:
-        for at in sorted({at for mark in _STARTS for at in _occurrences(window, mark)}):
+        for at in (start.start() for start in _STARTS.finditer(window)):
             if at >= 4 and _begins_record(window[at - 4 : at], window[at : at + 4096]):
                 return position + at
         more = stream.read(_WINDOW)
@@ -393,13 +393,6 @@ def _next_start(stream: IO[bytes], position: int) -> int:
         position += len(window) - kept
         window = window[-kept:] + more
     return -1
-
-
-def _occurrences(window: bytes, mark: bytes) -> Iterator[int]:
-    at = window.find(mark)
-    while at >= 0:
-        yield at
-        at = window.find(mark, at + 1)
 
 
 def _begins_record(before: bytes, data: bytes) -> bool:

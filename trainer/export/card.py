@@ -33,7 +33,9 @@ class Corpus:
 
 def model_card(trained: Trained, name: str, corpus: Corpus | None = None) -> str:
     """Markdown with the metadata block that the Hub reads."""
-    parts = [_metadata(corpus), f"# {name}", _summary(trained), _model(trained), _training(trained)]
+    languages = corpus.languages if corpus and corpus.languages else None
+    data = ModelCardData(language=languages, library_name="transformers", pipeline_tag="text-generation")
+    parts = [f"---\n{data.to_yaml()}\n---", f"# {name}", _summary(trained), _model(trained), _training(trained)]
     parts.append(_evaluation(trained.state.get("validation")))
     if corpus:
         parts += [_corpus(corpus), _sources(corpus)]
@@ -53,12 +55,6 @@ def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
     """A Markdown table; the cells' own bars are escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _metadata(corpus: Corpus | None) -> str:
-    languages = corpus.languages if corpus and corpus.languages else None
-    data = ModelCardData(language=languages, library_name="transformers", pipeline_tag="text-generation")
-    return f"---\n{data.to_yaml()}\n---"
 
 
 def _summary(trained: Trained) -> str:
