@@ -85,7 +85,7 @@ def check_hf(ours: Ours, folder: Path) -> dict[str, float | bool]:
         inputs = tokenizer(prompt, return_tensors="pt")
         output = model.generate(**inputs, max_new_tokens=WRITTEN, do_sample=False, temperature=None)[0]
         written = output[inputs.input_ids.shape[1] :].tolist()
-        return written[:-1] if written[-1] == ours.trained.eos_id else written
+        return written[:-1] if written[-1] == ours.trained.special.end else written
 
     return compare(ours, logits, lambda text: tokenizer(text).input_ids, write)
 
@@ -109,7 +109,7 @@ def check_gguf(ours: Ours, folder: Path, dtype: str) -> dict[str, float | bool]:
         llama.reset()
         written: list[int] = []
         for token in llama.generate(ours.encode(prompt), temp=0.0, top_k=1, repeat_penalty=1.0):
-            if token == ours.trained.eos_id or len(written) == WRITTEN:
+            if token == ours.trained.special.end or len(written) == WRITTEN:
                 break
             written.append(token)
         return written

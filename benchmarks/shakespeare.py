@@ -26,10 +26,10 @@ import torch
 from bars import DATA, at_most, finish, options, show_machine
 
 from trainer.config import ModelConfig, OptimizerConfig, Rates, ScheduleConfig, parameter_count
-from trainer.loop import Stepper
 from trainer.machine import DTYPES, compile_model, find_precision
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
+from trainer.stepper import Stepper
 
 TEXT = DATA / "corpora/tinyshakespeare/data/tinyshakespeare/input.txt"
 STEPS, BATCH, CONTEXT, BAR = 2000, 12, 64, 1.53

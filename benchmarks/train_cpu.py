@@ -39,10 +39,10 @@ from peers import PlainGPT, litgpt_model
 from torch import Tensor
 
 from trainer.config import ModelConfig, OptimizerConfig, Rates, flops_per_token
-from trainer.loop import Stepper
 from trainer.machine import DTYPES, compile_model, find_precision, keep_memory
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
+from trainer.stepper import Stepper
 
 VOCABULARY, CONTEXT, BATCH, THREADS = 4096, 256, 16, 2
 SHAPE = ModelConfig(

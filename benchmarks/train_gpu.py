@@ -30,10 +30,10 @@ from bars import Bar, at_least, finish, finite, options, show_machine, table
 from trainer.attention import Documents, document_bounds
 from trainer.config import PRESETS, ModelConfig, OptimizerConfig, flops_per_token
 from trainer.feed import Part
-from trainer.loop import Stepper
 from trainer.machine import compile_model, deterministic, find_device, memory_in_use
 from trainer.model import Transformer
 from trainer.optimizer import Optimizer
+from trainer.stepper import Stepper
 
 VOCABULARY, MICRO_BATCHES, PEAK = 32_768, 8, 989e12
 CASES = {"124m": (1024, 32, 0.50), "1b": (2048, 8, 0.55)}  # context, sequences, bar

@@ -58,17 +58,17 @@ class Sample:
         return list(self.table[name].to_pylist()) if name in self else [None] * self.table.num_rows
 
 
-def read_sample(folder: Path, columns: list[str], limit: int = ROW_GROUPS) -> Sample:
+def read_sample(folder: Path, columns: list[str]) -> Sample:
     """A sample of a folder's parquet files, or of one file, with those of `columns` that exist."""
     import pyarrow as pa
 
-    groups, total = sample_groups(folder, limit)
+    groups, total = sample_groups(folder)
     tables = [read_group(path, number, columns) for path, number in groups]
     return Sample(pa.concat_tables(tables, promote_options="default") if tables else pa.table({}), total)
 
 
-def sample_groups(folder: Path, limit: int = ROW_GROUPS) -> tuple[list[tuple[Path, int]], int]:
-    """At most `limit` row groups (file, number), evenly spaced over the folder's, and the number of all its rows."""
+def sample_groups(folder: Path) -> tuple[list[tuple[Path, int]], int]:
+    """At most ROW_GROUPS row groups (file, number), evenly spaced over the folder's, and the number of all its rows."""
     import pyarrow.parquet as pq
 
     groups: list[tuple[Path, int]] = []
@@ -77,8 +77,8 @@ def sample_groups(folder: Path, limit: int = ROW_GROUPS) -> tuple[list[tuple[Pat
         footer = pq.read_metadata(path)
         total += footer.num_rows
         groups += [(path, number) for number in range(footer.num_row_groups) if footer.row_group(number).num_rows]
-    if len(groups) > limit:
-        groups = [groups[i * len(groups) // limit] for i in range(limit)]
+    if len(groups) > ROW_GROUPS:
+        groups = [groups[i * len(groups) // ROW_GROUPS] for i in range(ROW_GROUPS)]
     return groups, total
 
 

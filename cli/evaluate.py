@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.contents import Text, read_texts, select_rows
+from cli.contents import Text, read_texts
 from cli.options import End, Result, Run, Step, TokenizerFile
 from cli.terminal import bits_per_byte, choices, make_table, messages, printable, score_cells
 from common.errors import RecipeError
@@ -89,7 +89,8 @@ def _score(
     sets: dict[str, Any] = {}
     if shards and shards.validation:
         tally = score(model, shard_batches(shards, masked=masked and shards.has_documents, limit=limit))
-        sets["held-out"] = grouped(tally, _shard_groups(shards.folder))
+        rows = shards.documents(["id", "source", "language"], "split", {"validation"})
+        sets["held-out"] = grouped(tally, {row["id"]: (row["source"], row["language"] or "und") for row in rows})
     if texts:
         codec, special = load_tokenizer(folder, meta, tokenizer, eos)
         for file in dict.fromkeys(document.name.rpartition(":")[0] for document in texts):
@@ -113,15 +114,6 @@ def grouped(tally: Tally, groups: dict[str, tuple[str, str]]) -> dict[str, Any]:
     return scores | {
         kind: {name: total.scores() for name, total in sorted(named.items())} for kind, named in sums.items()
     }
-
-
-def _shard_groups(folder: Path) -> dict[str, tuple[str, str]]:
-    """Source and language of every held-out document, by id."""
-    path = folder / "documents.parquet"
-    if not path.is_file():
-        return {}
-    rows = select_rows(path, "split", {"validation"}, ["id", "source", "language"])
-    return {row["id"]: (row["source"], row["language"] or "und") for row in rows}
 
 
 def _contamination(tokenizer: Path, shards: Shards, texts: list[Text]) -> dict[str, Any]:
@@ -212,27 +204,17 @@ def generate(
     from trainer.generate import generate as continue_prompts
 
     sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    stream = _Stream(prompt[0]) if len(prompt) == 1 and not choices().json else None
-    completions = continue_prompts(
-        run.trained, prompt, sampling, step=step, tokenizer=tokenizer, eos=eos, device="auto",
-        on_text=stream.write if stream else None,
-    )  # fmt: skip
-    if stream:
-        stream.end()
-    texts = [] if stream else [printable(each.prompt + each.text) + "\n" for each in completions]
-    return Result([asdict(completion) for completion in completions], *texts)
+    unwritten = list(prompt)  # until the first token: nothing is written where loading the model fails
 
-
-class _Stream:
-    """Writes the prompt with its first token, so that nothing is written where loading the model fails."""
-
-    def __init__(self, prompt: str) -> None:
-        self.prompt = prompt
-
-    def write(self, row: int, text: str) -> None:
-        sys.stdout.write(printable(self.prompt + text))
+    def write(row: int, text: str) -> None:
+        sys.stdout.write(printable((unwritten.pop() if unwritten else "") + text))
         sys.stdout.flush()
-        self.prompt = ""
 
-    def end(self) -> None:
-        self.write(0, "\n")
+    on_text = write if len(prompt) == 1 and not choices().json else None
+    completions = continue_prompts(
+        run.trained, prompt, sampling, step=step, tokenizer=tokenizer, eos=eos, device="auto", on_text=on_text
+    )
+    if on_text:
+        on_text(0, "\n")
+    texts = [] if on_text else [printable(each.prompt + each.text) + "\n" for each in completions]
+    return Result([asdict(completion) for completion in completions], *texts)

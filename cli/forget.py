@@ -1,7 +1,7 @@
 """`forget`: where documents are in a run, and the run without them.
 
 The index of the run folder (`pipeline.lookup`) finds a document, its duplicates and its tokens; the order of the data
-(`trainer.order`) the steps that read them. With --apply their ids and hashed addresses go onto the list that every
+(`trainer.trace`) the steps that read them. With --apply their ids and hashed addresses go onto the list that every
 later build honours (`pipeline.forgotten`), the corpus is built again, and checkpoints that saw them are set aside.
 """
 
@@ -25,7 +25,7 @@ from common.runfolder import Row, RunFolder
 
 if TYPE_CHECKING:
     from pipeline.lookup import Lookup
-    from trainer.order import Order
+    from trainer.trace import Order
 
 _SHOWN = 10  # steps of a document
 _FIELDS = ("id", "url", "source", "path", "offset", "cluster")
@@ -108,12 +108,12 @@ def _read_list(path: Path) -> Iterator[str]:
 
 def _open_order(run: RunFolder) -> Order | str | None:
     """The order of the data of the run's training; why it is not known; None where there is no training."""
-    from trainer.order import Order
+    from trainer.trace import read_order
 
     if not run.state:
         return None
     try:
-        return Order(run.shards, run.state, run.ledger)
+        return read_order(run.shards, run.state, run.ledger)
     except (ValueError, OSError) as error:
         return str(error)
 

@@ -267,8 +267,7 @@ def _step_documents(run: RunFolder, step: int) -> list[Row]:
     return [
         {
             "id": piece.document,
-            "url": documents.get(piece.document, {}).get("url"),
-            "source": documents.get(piece.document, {}).get("source"),
+            **{name: documents.get(piece.document, {}).get(name) for name in ("url", "source")},
             "stream": piece.stream,
             "sample": piece.sample,
             "span": [piece.offset, piece.offset + piece.tokens],
@@ -318,9 +317,7 @@ def _overlaps(run: RunFolder, text: str, limit: int) -> list[Row]:
 
 def _trained(run: RunFolder, pieces: list[Row]) -> list[Row]:
     """One row a document from its rows in documents.parquet: held out, or the steps that took its samples."""
-    samples = {(row["stream"], row["sample"]) for row in pieces if row["split"] == "train"}
-    history = _history(run) if samples and run.checkpoints else None
-    steps_of = history.steps_of(samples) if history else {}
+    history = _history(run) if run.checkpoints and any(row["split"] == "train" for row in pieces) else None
     documents: dict[str, Row] = {}
     for row in pieces:
         fate = documents.setdefault(
@@ -333,7 +330,7 @@ def _trained(run: RunFolder, pieces: list[Row]) -> list[Row]:
                 "trained_until": history.steps if history else 0,
             },
         )
-        steps = steps_of.get((row["stream"], row["sample"]), []) if row["split"] == "train" else []
+        steps = history.steps_of(row["stream"], row["sample"]) if history and row["split"] == "train" else []
         span = [row["offset"], row["offset"] + row["tokens"]]
         fate["pieces"].append({"sample": row["sample"], "span": span, "steps": steps})
         fate["steps"] = sorted({*fate["steps"], *steps})
@@ -350,7 +347,6 @@ def _history(run: RunFolder) -> History:
 
 
 def _trace_lines(rows: list[Row]) -> Iterator[str]:
-    """A line or two a document."""
     for row in rows:
         document = f"{row['id']}  {clean(row['url'] or row['source'] or '', 100)}"
         if "share" in row:

@@ -36,8 +36,6 @@ _RESUME = "stopped; finished work is kept, and the same command resumes from the
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal stopped the process."""
-
     def __init__(self, number: int = signal.SIGTERM) -> None:
         self.signal = number
 

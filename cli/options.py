@@ -23,9 +23,11 @@ class Result:
         self.value, self.parts, self.error = value, parts, error
 
 
-def _choose(name: str) -> Any:
-    """Callback of an option that sets a field of `Choices`."""
-    return lambda chosen: setattr(choices(), name, chosen)
+def _choice(field: str, *names: str, help: str) -> Any:
+    """An option that sets a field of `Choices`."""
+    return typer.Option(
+        *names, expose_value=False, callback=lambda chosen: setattr(choices(), field, chosen), help=help
+    )
 
 
 Run = Annotated[
@@ -52,23 +54,10 @@ Overrides = Annotated[
 
 
 def common_options(
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", expose_value=False, callback=_choose("json"), help="Print the result as JSON."),
-    ] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", expose_value=False, callback=_choose("quiet"), help="Print errors only."),
-    ] = False,
+    as_json: Annotated[bool, _choice("json", "--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, _choice("quiet", "--quiet", "-q", help="Print errors only.")] = False,
     verbose: Annotated[
-        bool,
-        typer.Option(
-            "--verbose",
-            "-v",
-            expose_value=False,
-            callback=_choose("verbose"),
-            help="Print more detail: drops by rule, every checkpoint.",
-        ),
+        bool, _choice("verbose", "--verbose", "-v", help="Print more detail: drops by rule, every checkpoint.")
     ] = False,
 ) -> None:
     """The options that every command has."""

@@ -99,18 +99,13 @@ def make_shards(
     from pipeline.build import build_corpus
     from pipeline.config import CorpusConfig
 
-    choice = {"path": str(tokenizer.absolute())} if tokenizer else {"vocab_size": vocab_size}
     settings = {
         "name": "text",
         "sources": [{"name": "text", "type": "jsonl", "paths": inputs, "text_key": text_key}],
         "stages": ["extract", "tokenize"],
         "extract": {"extractor": "none"},
-        "tokenize": {
-            "tokenizer": choice,
-            "sequence_length": sequence_length,
-            "packing": packing,
-            "validation": validation,
-        },
+        "tokenize": {"sequence_length": sequence_length, "packing": packing, "validation": validation}
+        | {"tokenizer": {"path": str(tokenizer.absolute())} if tokenizer else {"vocab_size": vocab_size}},
         "executor": {"workers": workers},
     }
     try:

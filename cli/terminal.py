@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
@@ -92,9 +91,7 @@ class View:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop_bar()
 
     def say(self, line: str) -> None:
@@ -310,20 +307,15 @@ def training_summary(result: TrainResult) -> Group:
         f"checkpoint: {result.checkpoint}",
     ]
     if result.validation:
-        parts.append(validation_table(result.validation))
+        table = make_table("validation", "loss", "bits per byte", "tokens")
+        for stream, scores in [*result.validation["streams"].items(), ("all", result.validation)]:
+            table.add_row(stream, *score_cells(scores))
+        parts.append(table)
     for sample in result.samples:
         text = Text(clean(sample["prompt"] + sample["text"]) + "\n")
         text.stylize("bold", 0, len(clean(sample["prompt"])))
         parts.append(text)
     return Group(*parts)
-
-
-def validation_table(validation: dict[str, Any]) -> Table:
-    """Loss and bits per byte of each validation stream and over all."""
-    table = make_table("validation", "loss", "bits per byte", "tokens")
-    for stream, scores in [*validation["streams"].items(), ("all", validation)]:
-        table.add_row(stream, *score_cells(scores))
-    return table
 
 
 def score_cells(scores: dict[str, Any]) -> tuple[str, str, str]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.quality.presets import RULE_NAMES
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(gt=0)]
 StageName = Literal["extract", "language", "dedup", "quality", "tokenize"]
@@ -51,7 +52,7 @@ class Fetch(Model):
 class Source(Model):
     """Raw documents to read. `paths` are globs; anything fsspec opens will do."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     type: Literal["warc", "html", "text", "markdown", "jsonl", "parquet", "hf", "commoncrawl"]
     paths: Annotated[list[str], Field(min_length=1)] = Field(
         description="globs relative to the recipe's folder, or fsspec URLs; for `hf`: dataset names or folders;"
@@ -106,8 +107,7 @@ class ExtractConfig(Model):
         "drop", description="readers' comments below a page's main text; a forum's posts are main text"
     )
     media_types: list[str] = Field(
-        ["text/html", "application/xhtml+xml", "text/plain"],
-        description="media types read; others are dropped",
+        ["text/html", "application/xhtml+xml", "text/plain"], description="media types read; others are dropped"
     )
     statuses: list[int] = Field([200], description="HTTP status codes kept")
     max_bytes: Count = Field(10_000_000, description="largest decoded page in bytes; larger ones are dropped")
@@ -419,7 +419,7 @@ class ExecutorConfig(Model):
 class CorpusConfig(Model):
     """A corpus: sources, the order of its stages, and each stage's settings."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     sources: Annotated[list[Source], Field(min_length=1)]
     stages: list[StageName | OwnStage] = list(STAGES)

@@ -20,6 +20,7 @@ from pipeline.documents import Counts, read_schema
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
 # License identifiers of the Hub; any other text is `other` there, and stands in the table of sources.
 LICENSES = {
+    "unknown",  # where none is stated
     *("apache-2.0", "mit", "cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0"),
     *("cc-by-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "odc-by", "odbl", "pddl", "gfdl", "psfl", "bsd-3-clause"),
     *("bsd-2-clause", "gpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "unlicense", "wtfpl"),
@@ -68,18 +69,13 @@ class Facts:
         return int(self.funnel[-1]["documents_kept"])
 
 
-def _licenses(sources: list[Row]) -> list[str]:
-    """The sources' licenses as the Hub spells them; `unknown` where one is not stated."""
-    stated = {str(source.get("license") or "unknown").lower() for source in sources}
-    return sorted({name if name in LICENSES | {"unknown"} else "other" for name in stated})
-
-
 def dataset_card(facts: Facts) -> str:
     """Markdown with the metadata block that the Hub reads."""
     counts, funnel, documents = facts.counts, facts.funnel, facts.documents
     size = sum(of["bytes"] for of in counts["sources"].values())
     languages = [name for name, _ in _largest(counts["languages"]) if name != "und"]
-    licenses = _licenses(facts.sources)
+    stated = {str(source.get("license") or "unknown").lower() for source in facts.sources}
+    licenses = sorted({name if name in LICENSES else "other" for name in stated})
     data = DatasetCardData(
         pretty_name=facts.name,
         license=licenses[0] if len(licenses) == 1 else licenses,

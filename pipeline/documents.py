@@ -12,6 +12,7 @@ documents in the same order, so one pass over the earlier file's ids and texts i
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import re
@@ -19,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -57,6 +58,11 @@ DROP_FIELDS = [
     pa.field("threshold", pa.float64()),
     pa.field("detail", pa.string()),
 ]
+
+
+def open_text(path: Path) -> IO[str]:
+    """A UTF-8 file, unpacked if its name ends in .gz, without a byte-order mark."""
+    return cast("IO[str]", (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig"))
 
 
 def document_id(path: str, offset: int) -> str:

@@ -59,10 +59,7 @@ def bring_up_to_date(run: RunFolder) -> None:
     tables = list(_tables(run))
     write_json(building / "tables.json", [str(table.relative_to(run.path)) for table in tables])
     for key in KEYS:
-        hashes, places = _keys(tables, key)
-        order = np.argsort(hashes, kind="stable")
-        np.save(building / f"{key}.npy", hashes[order])
-        np.save(building / f"{key}-places.npy", places[order])
+        _save(building, key, *_keys(tables, key))
     streams = _write_pieces(run.documents, building)
     publish_folder(building, run.lookup, {"stages": stages, "streams": streams})
 
@@ -74,7 +71,7 @@ def _tables(run: RunFolder) -> Iterator[Path]:
     yield from sorted([*run.text_stages.values()][-1].data.glob("*.parquet"))
 
 
-def _keys(tables: list[Path], key: str) -> tuple[U64, U64]:
+def _keys(tables: list[Path], key: str) -> tuple[list[U64], list[U64]]:
     """(hashes, places) of the tables' values of a column; of clusters only those of several documents."""
     hashes, places = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
     for number, path in enumerate(tables):
@@ -89,7 +86,7 @@ def _keys(tables: list[Path], key: str) -> tuple[U64, U64]:
                 table, rows = table.take(chosen), rows[chosen]
             hashes.append(_hashes(table[key].to_pylist()))
             places.append(rows | np.uint64(number << 32))
-    return np.concatenate(hashes), np.concatenate(places)
+    return hashes, places
 
 
 def _hashes(values: Iterable[str | None]) -> U64:
@@ -107,11 +104,16 @@ def _write_pieces(documents: Path, building: Path) -> list[str]:
         numbers = np.array([streams.setdefault(name, len(streams)) for name in names], np.int64)
         hashes.append(_hashes(table["id"].to_pylist()))
         places.append(np.column_stack([numbers, *(table[name].to_numpy() for name in _PIECE[3:])]))
+    _save(building, "pieces", hashes, places)
+    return [*streams]
+
+
+def _save(building: Path, name: str, hashes: list[U64], places: list[Any]) -> None:
+    """Write an index, sorted by hash."""
     joined = np.concatenate(hashes)
     order = np.argsort(joined, kind="stable")
-    np.save(building / "pieces.npy", joined[order])
-    np.save(building / "pieces-places.npy", np.concatenate(places)[order])
-    return [*streams]
+    np.save(building / f"{name}.npy", joined[order])
+    np.save(building / f"{name}-places.npy", np.concatenate(places)[order])
 
 
 class Lookup:

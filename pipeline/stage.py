@@ -22,7 +22,7 @@ from pipeline.task import DocumentPass, Pass
 
 Settings = TypeVar("Settings", bound=Model)
 MODULES = {name: f"pipeline.{name}.stage" for name in STAGES}
-OWN_MODULE = "pipeline.own.stage"
+OWN_MODULE = "pipeline.own"
 
 
 @dataclass(frozen=True)

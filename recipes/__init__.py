@@ -5,15 +5,6 @@ from recipes.plan import plan_corpus, plan_training
 from recipes.schema import Recipe, Training, json_schema
 
 __all__ = [
-    "Loaded",
-    "Recipe",
-    "Training",
-    "check_paths",
-    "json_schema",
-    "load_recipe",
-    "load_training",
-    "plan_corpus",
-    "plan_training",
-    "resolved_yaml",
-    "training_config",
-]
+    "Loaded", "Recipe", "Training", "check_paths", "json_schema", "load_recipe", "load_training", "plan_corpus",
+    "plan_training", "resolved_yaml", "training_config",
+]  # fmt: skip

@@ -125,7 +125,9 @@ def _message(location: Location, group: list[ErrorDetails], document: Document, 
         origin = document.origin(location)
     else:
         allowed = " or ".join(dict.fromkeys(_allowed(details) for details in group))
-        hint = "; remove the key to keep its default" if value is None else _nearest_choice(first)
+        hint = "; remove the key to keep its default" if value is None else ""
+        if first["type"] == "literal_error" and isinstance(value, str):
+            hint = similar(value, _choices(first))
         text = f"got {show(value)}, allowed: {allowed}{hint}"
     return f"{origin}: {'.'.join(map(str, location)) or 'recipe'}: {text}"
 
@@ -160,12 +162,6 @@ def _allowed(details: ErrorDetails) -> str:
 
 def _choices(details: ErrorDetails) -> list[str]:
     return re.findall(r"'([^']*)'", details["ctx"]["expected"])
-
-
-def _nearest_choice(details: ErrorDetails) -> str:
-    if details["type"] != "literal_error" or not isinstance(details["input"], str):
-        return ""
-    return similar(details["input"], _choices(details))
 
 
 def _allowed_keys(location: Location, schema: type[BaseModel]) -> str:

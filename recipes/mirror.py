@@ -21,7 +21,7 @@ from typing import Any
 import xxhash
 
 from common.errors import RecipeError
-from common.files import MANIFEST
+from common.files import MANIFEST, list_names
 from common.observe import Observer
 
 COPIES = Path("runs/.mirror")
@@ -35,7 +35,6 @@ def is_remote(address: str) -> bool:
 
 
 def local_copy(address: str) -> Path:
-    """The folder of the working copy of the run folder at `address`."""
     name = address.rstrip("/").rpartition("/")[2]
     return COPIES / f"{name}-{xxhash.xxh3_64_hexdigest(address)[:8]}"
 
@@ -73,9 +72,9 @@ class Mirror:
             self._write(notes)
 
     def push(self) -> None:
-        """Upload what changed locally and delete from the store what is gone locally."""
+        """Upload what changed locally and delete from the store what is gone locally; hidden files are scratch."""
         notes = self._notes()
-        paths = {str(path.relative_to(self.local)): path for path in self.local.rglob("*") if self._is_part(path)}
+        paths = {name: self.local / name for name in list_names(self.local)}
         changed = {name for name, path in paths.items() if notes.get(name, {}).get("local") != _stamp(path)}
         gone = notes.keys() - paths.keys()
         touched = {str(folder) for name in changed | gone for folder in PurePath(name).parents}
@@ -108,10 +107,6 @@ class Mirror:
             path.removeprefix(prefix): json.dumps({key: str(info[key]) for key in _IDENTITY if info.get(key)})
             for path, info in remote.items()
         }
-
-    def _is_part(self, path: Path) -> bool:
-        """Whether a local path is a file of the run: hidden files and folders are scratch."""
-        return path.is_file() and not any(part.startswith(".") for part in path.relative_to(self.local).parts)
 
     def _notes(self) -> dict[str, dict[str, Any]]:
         path = self.local / _NOTES

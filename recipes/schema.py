@@ -11,7 +11,7 @@ from typing import Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, Field, model_validator
 
-from pipeline.config import CorpusConfig, Model, OwnStage
+from pipeline.config import CorpusConfig, Model, Name, OwnStage
 from pipeline.quality.presets import PRESETS
 from trainer.config import TrainConfig
 
@@ -45,7 +45,7 @@ class Recipe(CorpusConfig):
 class Training(Model):
     """A recipe without a corpus: for `pretrain train --shards`."""
 
-    name: str = Field("train", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name = "train"
     runs: str = RUNS
     train: TrainConfig = TrainConfig()
 
@@ -104,5 +104,4 @@ def _models(annotation: Any, path: Location) -> Iterator[tuple[Location, type[Ba
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of a recipe file."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema()

@@ -46,8 +46,6 @@ class RolledBack(Exception):
 
 
 class Ledger:
-    """The steps that a run skips."""
-
     def __init__(self, path: Path) -> None:
         """Read the ledger if the file exists. Raises TrainerError where it is damaged."""
         self.path = path
@@ -68,7 +66,6 @@ class Ledger:
             write_atomically(self.path, to_json(self.dump()))
 
     def covering(self, step: int) -> Entry | None:
-        """The entry that makes the run skip `step`, or None."""
         return next((entry for entry in self.entries if entry.first <= step <= entry.last), None)
 
     def knows(self, state: dict[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from common.errors import TrainerError
-from common.files import sync
+from common.files import replacing
 from common.mds import Shard
 from common.remote import retry
 
@@ -40,9 +40,7 @@ class Cache:
         self.needed: frozenset[Path] = frozenset()
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, Shard] = OrderedDict()
-        files = sorted(
-            (path for path in folder.rglob("*.mds") if path.is_file()), key=lambda path: path.stat().st_mtime
-        )
+        files = sorted(filter(Path.is_file, folder.rglob("*.mds")), key=lambda path: path.stat().st_mtime)
         self._sizes = OrderedDict((path, path.stat().st_size) for path in files)
 
     def add(self, path: Path) -> None:
@@ -58,7 +56,6 @@ class Cache:
                 self._open.pop(victim, None)
 
     def shard(self, path: Path) -> Shard | None:
-        """The shard of a file, if it is open."""
         with self._lock:
             shard = self._open.get(path)
             if shard is not None:
@@ -74,8 +71,6 @@ class Cache:
 
 
 class Remote:
-    """A remote folder and its mirror."""
-
     def __init__(self, location: str, mirror: Path) -> None:
         """Raises TrainerError where fsspec knows no such kind of address."""
         self.location, self.mirror = location.rstrip("/"), mirror
@@ -99,14 +94,8 @@ class Remote:
     def fetch(self, name: str) -> Path:
         """Copy a file into the mirror, where it appears complete or not at all. Raises TrainerError."""
         path = self.mirror / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
-        try:
+        with replacing(path, f"{os.getpid()}.{threading.get_ident()}.partial") as partial:
             self._tried(f"{self.location}/{name}", lambda: self.files.get_file(f"{self.root}/{name}", str(partial)))
-            sync(partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
         return path
 
     def _tried(self, what: str, call: Callable[[], T]) -> T:
@@ -132,8 +121,6 @@ class Needed:
 
 
 class Prefetcher:
-    """A thread that fetches the shards of the coming steps."""
-
     def __init__(self, cache: Cache, shards: Callable[[int], list[Needed]]) -> None:
         """shards: the shards that a step reads."""
         self.cache, self.shards = cache, shards

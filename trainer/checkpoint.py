@@ -65,7 +65,6 @@ class Checkpoint:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is published."""
     return folder / f"step-{step:08d}"
 
 
@@ -159,16 +158,11 @@ def _difference(path: Path, size: int, expected: str) -> str | None:
         return f"{path.name} has {actual} bytes, {size} were written"
     if sha256(path) != expected:
         return f"the SHA-256 of {path.name} is not the one recorded when it was written"
-    if path.suffix == ".safetensors" and not _is_safetensors(path):
+    with path.open("rb") as file:  # safetensors begin with the length of a JSON object, then that object
+        is_safe = int.from_bytes(file.read(8), "little") < size and file.read(1) == b"{"
+    if path.suffix == ".safetensors" and not is_safe:
         return f"{path.name} is not a safetensors file (a pickle is never loaded)"
     return None
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Whether a file begins like safetensors: the length of a JSON object, then that object."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        return size < path.stat().st_size and file.read(1) == b"{"
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -247,12 +241,12 @@ class Writer:
 
         Call `collect` for the one before first. `state` is taken from the main process.
         """
-        files = {}
+        files, part = {}, f".{self.world.rank}-of-{self.world.size}" if self.world.size > 1 else ""
         for kind, tensors in (("model", model), ("optimizer", optimizer)):
-            rows = {name: part for name, tensor in tensors.items() if (part := local_rows(tensor)) is not None}
+            rows = {name: span for name, tensor in tensors.items() if (span := local_rows(tensor)) is not None}
             mine = [name for name in tensors if name in rows or self.world.main]
             copies = {name: self._copy(f"{kind}/{name}", local_part(tensors[name]).detach()) for name in mine}
-            files[self._file_name(kind)] = copies, rows
+            files[f"{kind}{part}.safetensors"] = copies, rows
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._step, text = step, to_json(state)
@@ -277,13 +271,8 @@ class Writer:
         return self._step, checkpoint_path(self.folder, self._step)
 
     def close(self) -> None:
-        """Wait for a checkpoint that is being written."""
         if self._thread is not None:
             self._thread.join()
-
-    def _file_name(self, kind: str) -> str:
-        part = f".{self.world.rank}-of-{self.world.size}" if self.world.size > 1 else ""
-        return f"{kind}{part}.safetensors"
 
     def _copy(self, name: str, tensor: Tensor) -> Tensor:
         buffer = self._buffers.get(name)
@@ -306,7 +295,10 @@ class Writer:
         def write() -> Records:
             for name, (tensors, rows) in files.items():
                 write_tensors(partial / name, tensors, rows)
-            return {name: _record(partial / name) for name in [*files, *([STATE] if self.world.main else [])]}
+            written = [partial / name for name in [*files, *([STATE] if self.world.main else [])]]
+            for path in written:
+                sync(path)
+            return {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in written}
 
         def finish() -> None:
             if self.world.main:
@@ -336,12 +328,6 @@ class Writer:
             if problem is not None:
                 raise OSError(problem)
         return [cast(T, result) for result, _ in outcomes]
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """Flush a file to the disk; its size and hash."""
-    sync(path)
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _publish(partial: Path, final: Path, manifest: dict[str, Any]) -> None:

@@ -229,16 +229,14 @@ class TrainConfig(Model):
     schedule: ScheduleConfig = ScheduleConfig()
     z_loss: NonNegative = Field(0.0, description="weight of the squared log-partition penalty")
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto",
-        description="type of activations; auto: bf16 where the hardware multiplies it. Master weights are fp32",
+        "auto", description="type of activations; auto: bf16 where the hardware multiplies it. Master weights are fp32"
     )
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
         description="under torchrun: ddp: a full model in every process; fsdp: one model sharded over the processes",
     )
     recompute: bool = Field(
-        False,
-        description="gradient checkpointing: recompute the activations of blocks; less memory, a third more work",
+        False, description="gradient checkpointing: recompute the activations of blocks; less memory, a third more work"
     )
     compile: bool = Field(True, description="use torch.compile, which takes a minute at the start")
     document_mask: bool = Field(True, description="restrict attention to the token's own document")
@@ -363,7 +361,8 @@ def continued_shape(config: TrainConfig, given: ModelConfig, context: int) -> Mo
 
 def parameter_count(shape: ModelConfig) -> int:
     """Number of trainable parameters, tied ones counted once."""
-    return matrix_parameters(shape) + shape.vocab_size * shape.width * (not shape.tied) + _norm_parameters(shape)
+    norms = shape.layers * (2 * shape.width + 2 * shape.head_dim * shape.qk_norm) + shape.width
+    return matrix_parameters(shape) + shape.vocab_size * shape.width * (not shape.tied) + norms
 
 
 def matrix_parameters(shape: ModelConfig) -> int:
@@ -372,15 +371,10 @@ def matrix_parameters(shape: ModelConfig) -> int:
     return shape.layers * (attention + 3 * shape.width * shape.ffn) + shape.vocab_size * shape.width
 
 
-def flops_per_token(shape: ModelConfig, context: int | None = None) -> int:
+def flops_per_token(shape: ModelConfig) -> int:
     """FLOPs of one token's forward and backward pass: 6 for each matrix parameter, and those of attention.
 
     Attention counts all pairs of positions, masked or not (PaLM, arXiv:2204.02311, appendix B), as published
     utilisations do.
     """
-    attended = shape.layers * shape.heads * shape.head_dim * (context or shape.context)
-    return 6 * matrix_parameters(shape) + 12 * attended
-
-
-def _norm_parameters(shape: ModelConfig) -> int:
-    return shape.layers * (2 * shape.width + 2 * shape.head_dim * shape.qk_norm) + shape.width
+    return 6 * matrix_parameters(shape) + 12 * shape.layers * shape.heads * shape.head_dim * shape.context

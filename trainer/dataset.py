@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import bisect
 import json
-import os
 import threading
 from collections.abc import Mapping
 from itertools import accumulate
@@ -21,7 +20,7 @@ import numpy as np
 import xxhash
 
 from common.errors import TrainerError
-from common.files import hash_file, sync
+from common.files import hash_file, write_atomically
 from common.mds import BROKEN, Shard, decompress, read_columns
 from trainer.cache import Cache, Remote
 
@@ -78,7 +77,6 @@ class MdsDataset:
             raise TrainerError(f"{self.folder / name}: sample {index} cannot be decoded ({error}); {AGAIN}") from error
 
     def shard_of(self, index: int) -> int:
-        """The number of the shard that holds a sample."""
         return bisect.bisect_right(self.ends, index)
 
     def shard_bytes(self, number: int) -> int:
@@ -154,11 +152,7 @@ class MdsDataset:
         if len(data) != size:
             raise TrainerError(f"{stored} holds {len(data)} bytes, but index.json lists {size}; {AGAIN}")
         path = self.cache.folder / self.name / f"{digest}-{xxhash.xxh3_128_hexdigest(data)}.mds"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_bytes(data)
-        sync(partial)
-        partial.replace(path)
+        write_atomically(path, data)
         return path
 
     def _verify(self, stored: Entry) -> None:

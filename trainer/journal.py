@@ -50,8 +50,6 @@ class Clock:
 
 
 class Journal:
-    """Writes the rows of a run."""
-
     def __init__(self, output: Path, observer: Observer, kept: int | None) -> None:
         """kept: length in bytes to which metrics.jsonl is cut back; None keeps all of it."""
         self.output, self.observer = output, observer
@@ -82,28 +80,23 @@ class Journal:
         self.observer.step(row | speed)
 
     def evaluated(self, row: Row) -> None:
-        """Write a row of held-out scores."""
         row = {"kind": "eval"} | row
         self.metrics.write(row)
         self._send("validation/", row)
         self.observer.evaluated(row)
 
     def sampled(self, step: int, samples: list[dict[str, str]]) -> None:
-        """Write the prompts with their continuations."""
         self.metrics.write({"kind": "samples", "step": step, "samples": samples})
 
     def skipped(self, step: int, policy: str, reason: str) -> None:
-        """Write that a step was skipped."""
         self.metrics.write({"kind": "skipped", "step": step, "policy": policy, "reason": reason})
         self.observer.warning(f"step {step} is skipped ({policy}): {reason}")
 
     def warn(self, step: int, message: str) -> None:
-        """Write a warning."""
         self._note({"kind": "warning", "step": step, "message": message})
         self.observer.warning(message)
 
     def close(self) -> None:
-        """Close the files and end the trackers."""
         for name in list(self.trackers):
             try:
                 self.trackers[name].close()

@@ -15,9 +15,9 @@ Everything that a step does follows from (config, shards, step) and the checkpoi
 and the learning rate are functions of the step, and the forward pass draws no random numbers. So the same call
 resumes after any crash, bit for bit on the same machine (docs/determinism.md).
 
-`trainer.feed` reads the next step's samples while this one computes; `Stepper` turns its micro-batches into an update.
-Under torchrun the same code runs in every process (trainer.parallel); only the main one writes and reports, except
-that each process writes its part of a sharded checkpoint.
+`trainer.feed` reads the next step's samples while this one computes; `trainer.stepper` turns its micro-batches into an
+update. Under torchrun the same code runs in every process (trainer.parallel); only the main one writes and reports,
+except that each process writes its part of a sharded checkpoint.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from trainer.anomalies import Entry, Ledger, RolledBack, Watch, parse_steps
 from trainer.attention import choose
 from trainer.checkpoint import Retention, checkpoint_path
 from trainer.config import TrainConfig, flops_per_token, learning_rates, resolve_model
-from trainer.feed import Feed, Part
+from trainer.feed import Feed
 from trainer.generate import Sampling, complete, encode_prompts
 from trainer.journal import Clock, Journal
 from trainer.machine import (
@@ -61,17 +61,16 @@ from trainer.machine import (
 )
 from trainer.model import Transformer
 from trainer.optimizer import Average, Optimizer
-from trainer.parallel import ALONE, Losses, World, distribute, own_folder, set_gradient_sync
+from trainer.parallel import World, distribute, own_folder
 from trainer.profile import STEPS, WARMUP, Profile
 from trainer.recorder import Recorder
 from trainer.score import evaluate
 from trainer.shards import Shards, open_shards
-from trainer.tensors import gathered
+from trainer.stepper import NO_LOSS, Stepper
 from trainer.trained import load_initial
 from trainer.vocabulary import load_codec
 
 SAMPLE_TOKENS, SAMPLE_TOP_K = 64, 50  # of the continuations of the recipe's prompts
-NO_LOSS = -1.0  # of a step whose samples have nothing to predict; a loss is never negative
 
 
 def train(
@@ -143,24 +142,23 @@ class _Run:
         config = config.model_copy(update={"precision": find_precision(config.precision, device)})
         self.config, self.shards, self.output, self.device, self.world = config, shards, output, device, world
         self.checkpoints = checkpoints
-        initial: Mapping[str, Tensor] | None = None
-        initial_sha256: str | None = None
-        self.shape = resolve_model(config, shards.vocab_size, shards.sequence_length)
-        self.special, self.hints = shards.special, list(shards.warnings)
-        if config.initial is not None:
+        self.special, self.hints, given = shards.special, list(shards.warnings), None
+        if config.initial is None:
+            self.shape = resolve_model(config, shards.vocab_size, shards.sequence_length)
+        else:
             given = load_initial(config, shards.tokenizer, shards.sequence_length, shards.special)
-            self.shape, initial, initial_sha256 = given.shape, given.weights, given.sha256
-            self.special = given.special
+            self.shape, self.special = given.shape, given.special
             self.hints += given.warnings
+        initial = given.weights_sha256 if given else None
         self.identity = resume.identity(
-            config, self.shape, shards=shards.fingerprint, tokenizer=shards.tokenizer_sha256, initial=initial_sha256
+            config, self.shape, shards=shards.fingerprint, tokenizer=shards.tokenizer_sha256, initial=initial
         )
         attention = choose(device, DTYPES[config.precision], self.shape.context) if config.compile else "sdpa"
         self.settings = resume.settings(config, environment(device) | {"attention": attention})
         self.feed = Feed(config, shards, world, device)
         self.model = Transformer(self.shape, seed=config.seed, compute_dtype=DTYPES[config.precision]).to(device)
-        if initial is not None:
-            self.model.load_weights(initial)
+        if given is not None:
+            self.model.load_weights(given.weights)
         self.model.recompute = config.recompute
         losses = distribute(self.model, world, config.parallel)
         self.optimizer = Optimizer(self.model, config.optimizer, learning_rates(config), world)
@@ -187,12 +185,11 @@ class _Run:
         self.journal = self._restore(observer)
 
     def close(self) -> None:
-        """Wait for a checkpoint that is being written, and close the files."""
         if self.profile is not None:
             self.profile.close()
         self.feed.close()
         self.recorder.close()
-        self.keeper.close()
+        self.keeper.writer.close()
         self.journal.close()
 
     def train(self) -> TrainResult:
@@ -274,13 +271,12 @@ class _Run:
             write_atomically(self.output / "tokenizer.json", self.shards.tokenizer.read_bytes())
         if self.config.document_mask and not self.feed.masked:
             self._warn("document_mask: the shards have no doc_lengths column, so attention crosses documents")
-        self.prompts = self.config.prompts
-        if self.prompts and self.shards.tokenizer is None:
-            self._warn("prompts: the shards have no tokenizer.json, so nothing is generated")
-            self.prompts = []
-        self.codec = load_codec(self.shards.tokenizer) if self.prompts and self.shards.tokenizer else None
+        prompts = self.config.prompts
+        self.codec = load_codec(self.shards.tokenizer) if prompts and self.shards.tokenizer else None
         if self.codec is not None:  # a prompt that is too long fails here rather than at the first evaluation
-            encode_prompts(self.prompts, self.codec, self.special, self.shape.context)
+            encode_prompts(prompts, self.codec, self.special, self.shape.context)
+        elif prompts:
+            self._warn("prompts: the shards have no tokenizer.json, so nothing is generated")
         if self.config.compile and (problem := compile_model(self.model, self.settings[resume.ATTENTION])):
             self._warn(problem)
         self.peak = peak_flops(self.device, DTYPES[self.config.precision]) * self.world.size
@@ -365,7 +361,7 @@ class _Run:
             if self.codec is not None:
                 sampling = Sampling(max_tokens=SAMPLE_TOKENS, top_k=SAMPLE_TOP_K, seed=self.config.seed)
                 with uncompiled():
-                    texts = complete(self.model, self.codec, self.special, self.prompts, sampling)
+                    texts = complete(self.model, self.codec, self.special, self.config.prompts, sampling)
                 self.samples = [{"prompt": each.prompt, "text": each.text} for each in texts]
         if self.validation is not None:
             trained = {"step": self.step, "tokens_trained": self.feed.tokens_before(self.step)}
@@ -428,11 +424,13 @@ class _Run:
 
     def _collect(self, *, wait: bool, needed: bool = False) -> None:
         """Report a finished checkpoint; a failed one is fatal only if `needed`."""
-        done, warning = self.keeper.collect(wait=wait, needed=needed)
-        if warning is not None:
-            self._warn(warning)
-        if done is not None:
-            self.journal.observer.checkpointed(*done)
+        try:
+            if (done := self.keeper.writer.collect(wait=wait)) is not None:
+                self.journal.observer.checkpointed(*done)
+        except TrainerError as error:
+            if needed:
+                raise TrainerError(f"{error}. Free some space and start the same command again") from error
+            self._warn(f"{error}; training continues without it")
 
     def _finite_losses(self) -> list[float]:
         """The losses since the last logged row, of steps that have one; waits for the device, which counts as training.
@@ -473,48 +471,3 @@ class _Run:
             "optimizer": self.config.optimizer.name,
             **environment(self.device),
         }
-
-
-class Stepper:
-    """Turns micro-batches into an update of a model: forward and backward passes, clipping, optimizer.
-
-    The gradient is that of the mean loss over all the step's targets, however many micro-batches and processes they
-    are divided into. Nothing here waits for the device: losses and norms are tensors. Weights are cast to the compute
-    type once a step.
-    """
-
-    def __init__(
-        self, model: Transformer, optimizer: Optimizer, *, world: World = ALONE, losses: Losses | None = None
-    ) -> None:
-        """losses: with several processes, the function that `trainer.parallel.distribute` returned."""
-        self.model, self.optimizer, self.world = model, optimizer, world
-        self.losses = losses or model.losses
-        self.parameters = list(model.parameters())
-        self.token_losses: list[Tensor] = []  # of the last step's micro-batches, in nats
-
-    def gradients(self, parts: Sequence[Part], z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Set the gradients from this process's micro-batches; all processes must have the same number of them.
-
-        Returns the mean loss in nats over the targets of all processes (NO_LOSS without any), and the gradient's norm.
-        """
-        device = self.model.norm.weight.device
-        loss, self.token_losses = torch.zeros((), device=device), []
-        counts = [(targets >= 0).sum() for _, targets, _ in parts]
-        total = self.world.total(torch.stack(counts).sum().float())
-        targets = total.clamp(min=1.0)
-        scale = self.world.size / targets  # both kinds of parallelism average gradients
-        with self.model.cast_once():
-            for number, part in enumerate(parts):
-                set_gradient_sync(self.losses, self.model, number == len(parts) - 1)
-                objective, losses = self.losses(*part, scale=scale, z_loss=z_loss)
-                objective.backward()  # type: ignore[no-untyped-call]
-                loss += losses.sum()
-                self.token_losses.append(losses)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        return torch.where(total > 0, self.world.total(loss) / targets, NO_LOSS), gathered(norm)
-
-    def apply(self, norm: Tensor) -> None:
-        """Update the weights with the gradients of this `norm`, clipped as the optimizer's settings say."""
-        if clip := self.optimizer.config.clip:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
-        self.optimizer.step()

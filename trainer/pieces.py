@@ -8,7 +8,6 @@ own means differ by some 0.6 nats, single tokens by some 2.5, so the mean of n t
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -83,19 +82,20 @@ def ranked(pieces: Sequence[PieceLoss]) -> list[tuple[PieceLoss, float]]:
     return sorted(weighed, key=unusual, reverse=True)
 
 
-def account(shards: Shards, step: int, reason: str, pieces: Sequence[PieceLoss], limit: int = NAMED) -> Row:
+def account(shards: Shards, step: int, reason: str, pieces: Sequence[PieceLoss]) -> Row:
     """What `pretrain blame` tells of a step: its samples by loss, and its most unusual documents with what they are.
 
     {step, reason, loss, median, sequences: [{stream, sample, loss}], documents: [{id, url, source, language, stream,
     sample, span, targets, loss, above, excerpt}]}; a loss that is no number is None.
     """
-    order = ranked(pieces)
+    order = ranked(pieces)[:NAMED]
     samples: dict[tuple[str, int], list[PieceLoss]] = {}
     for piece in pieces:
         samples.setdefault((piece.stream, piece.sample), []).append(piece)
     sequences = [{"stream": name, "sample": number, "loss": _mean(of)} for (name, number), of in samples.items()]
     sequences.sort(key=lambda row: math.inf if row["loss"] is None else row["loss"], reverse=True)
-    known = _known(shards, {piece.document for piece, _ in order[:limit] if piece.document is not None})
+    ids = {piece.document for piece, _ in order if piece.document is not None}
+    known = {row.pop("id"): row for row in shards.documents(["id", "url", "source", "language"], "id", ids)}
     documents = [
         {
             "id": piece.document,
@@ -107,7 +107,7 @@ def account(shards: Shards, step: int, reason: str, pieces: Sequence[PieceLoss],
             "loss": _number(piece.loss),
             "above": _number(excess),
         }
-        for piece, excess in order[:limit]
+        for piece, excess in order
     ]
     _add_excerpts(shards, documents)
     return {"step": step, "reason": reason, "loss": _mean(pieces), "sequences": sequences, "documents": documents}
@@ -120,18 +120,6 @@ def _mean(pieces: Sequence[PieceLoss]) -> float | None:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _known(shards: Shards, ids: set[str]) -> dict[str | None, Row]:
-    """Address, source and language of documents, from the shards' table of documents where there is one."""
-    path = shards.folder / "documents.parquet"
-    if not path.is_file() or importlib.util.find_spec("pyarrow") is None:  # the trainer alone does without it
-        return {}
-    from pyarrow import parquet
-
-    columns = ["id", "url", "source", "language"]
-    rows = parquet.read_table(path, columns=columns, filters=[("id", "in", ids)]).to_pylist() if ids else []
-    return {row.pop("id"): row for row in rows}
 
 
 def _add_excerpts(shards: Shards, documents: list[Row]) -> None:

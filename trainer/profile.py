@@ -51,7 +51,6 @@ class Profile:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Surrounds a step."""
         if self.done == 0:
             activity = ProfilerActivity.CUDA if self.device.type == "cuda" else ProfilerActivity.CPU
             self._synchronize()

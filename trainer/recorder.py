@@ -110,7 +110,6 @@ class Recorder:
             _write_table(self.output / LOSSES / f"{rows[0][0]:08d}-{rows[-1][0]:08d}.parquet", rows)
 
     def close(self) -> None:
-        """Wait for the thread."""
         self.thread.shutdown(cancel_futures=True)
 
     def _read(self, arrays: list[tuple[int, Array]]) -> list[Recorded]:

@@ -11,7 +11,7 @@ reads its own rows. Random generators are saved by the main process: no step dra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Keeper:
         self.writer = Writer(folder, retention, world if sharded else ALONE)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Start writing a checkpoint; call `collect` for the one before first."""
+        """Start writing a checkpoint; call `writer.collect` for the one before first."""
         if not self.writes:
             return
         optimizer = self.optimizer.state() | random_state(self.device)
@@ -77,7 +77,9 @@ class Keeper:
     def restore(self, saved: Checkpoint | None) -> None:
         """Take the tensors from a checkpoint, if there is one, and set later checkpoints aside."""
         if saved is not None:
-            set_random_state(saved.optimizer, self.device)
+            torch.set_rng_state(saved.optimizer["random.cpu"])
+            if self.device.type == "cuda" and "random.cuda" in saved.optimizer:  # it was saved on a GPU, too
+                torch.cuda.set_rng_state(saved.optimizer["random.cuda"], self.device)
             self.model.load_weights(training_weights(saved.model, saved.optimizer))
             if self.average is not None:
                 self.average.load(saved.model)
@@ -86,34 +88,11 @@ class Keeper:
         if self.world.main:
             set_aside(self.folder, 0 if saved is None else saved.step)
 
-    def collect(self, *, wait: bool, needed: bool = False) -> tuple[tuple[int, Path] | None, str | None]:
-        """(step, folder) of the checkpoint being written if it has finished, and a warning or None.
-
-        Raises TrainerError where a `needed` one could not be written.
-        """
-        try:
-            return self.writer.collect(wait=wait), None
-        except TrainerError as error:
-            if needed:
-                raise TrainerError(f"{error}. Free some space and start the same command again") from error
-            return None, f"{error}; training continues without it"
-
-    def close(self) -> None:
-        """Wait for a checkpoint that is being written."""
-        self.writer.close()
-
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
     """States of the random generators, by their names in a checkpoint."""
     states = {"random.cpu": torch.get_rng_state()}
     return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Restore what `random_state` returned; the GPU's only where it was saved on one."""
-    torch.set_rng_state(states["random.cpu"])
-    if device.type == "cuda" and "random.cuda" in states:
-        torch.cuda.set_rng_state(states["random.cuda"], device)
 
 
 def identity(

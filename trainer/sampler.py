@@ -113,7 +113,6 @@ class Sampler:
         return sorted(steps)
 
     def _step(self, draw: int) -> int:
-        """The step that takes a draw."""
         ramped = len(self.ramp) - 1
         if draw < self.ramp[-1]:
             return int(np.searchsorted(self.ramp, draw, side="right")) - 1
@@ -153,8 +152,6 @@ class _Cycle:
 
 
 class _Stream:
-    """The order of one stream's samples."""
-
     def __init__(self, shards: Sequence[int] | Ints, seed: int, number: int, block: int) -> None:
         sizes = np.asarray(shards, np.int64)
         together = max(1, -(-len(sizes) // RUNS))

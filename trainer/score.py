@@ -2,8 +2,8 @@
 
 Held-out samples are scored as they were packed (`evaluate` does so during the training). A text is scored from the
 token on that begins one (BOS, else the end-of-document token), in windows of the model's context that do not overlap
-(as lm-eval's rolling log-likelihood).
-Bits per byte divide by the text's UTF-8 size, so models with different tokenizers compare. Costs: forward passes.
+(as lm-eval's rolling log-likelihood). Bits per byte divide by the text's UTF-8 size, so models with different
+tokenizers compare. Costs: forward passes.
 
 In-context learning (Olsson et al. 2022, arXiv:2209.11895): how much better a model predicts late in a document than
 early, the mean loss of tokens 450 to 549 minus that of tokens 40 to 59. Only documents with 550 tokens in one window
@@ -17,7 +17,6 @@ training samples, memory of the evaluation texts.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from trainer.vocabulary import Special
 EARLY, LATE = slice(40, 60), slice(450, 550)
 BINS = 32  # most points of the curve over positions
 NGRAM = 13
+MICRO_BATCH = 8  # rows of a forward pass
 BATCH = 256  # samples looked up at once
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that every token changes every later bit
 Item = TypeVar("Item")
@@ -171,7 +171,7 @@ def shard_batches(shards: Shards, *, masked: bool, limit: int | None = None) -> 
 
 
 def stream_batches(
-    shards: Shards, number: int, *, masked: bool, micro_batch: int = 8, limit: int | None = None
+    shards: Shards, number: int, *, masked: bool, micro_batch: int = MICRO_BATCH, limit: int | None = None
 ) -> Iterator[Batch]:
     """The first held-out samples of one stream; documents are named by their hexadecimal ids.
 
@@ -200,24 +200,21 @@ def stream_batches(
 
 
 def text_batches(
-    texts: Iterable[tuple[str, str]], codec: Tokenizer, special: Special, context: int,
-    *, masked: bool, micro_batch: int = 8,
-) -> Iterator[Batch]:  # fmt: skip
+    texts: Iterable[tuple[str, str]], codec: Tokenizer, special: Special, context: int, *, masked: bool
+) -> Iterator[Batch]:
     """Batches of (name, text) pairs, each text after the tokens that begin one.
 
     Where that is the end-of-document token, `masked` hides it from the text, as in training.
     """
     codec.encode_special_tokens = True  # a special token's name in a text is text
-    for windows in _groups(_windows(texts, codec, special, context), micro_batch):
+    for windows in _groups(_windows(texts, codec, special, context), MICRO_BATCH):
         shape = len(windows), max(len(window.tokens) for window in windows) - 1
         tokens, targets = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
         documents = np.ones(shape, np.int32)
         for row, window in enumerate(windows):
             count = len(window.tokens) - 1
-            tokens[row, :count], targets[row, window.given : count] = (
-                window.tokens[:-1],
-                window.tokens[1 + window.given :],
-            )
+            tokens[row, :count] = window.tokens[:-1]
+            targets[row, window.given : count] = window.tokens[1 + window.given :]
             documents[row, 0] = not window.hidden
         yield Batch(
             tokens=tokens,
@@ -266,10 +263,9 @@ def evaluate(
     """Scores of the first `batches * micro_batch` held-out samples of each stream, always the same ones.
 
     {"loss": nats per token, "bits_per_byte", "in_context", "tokens"}, over all and, in the same form, under "streams"
-    and "languages" (of documents.parquet) by name; languages without "in_context". `loss` is absent where no token has
-    a successor, `bits_per_byte` is absent without
-    token_bytes.npy, `in_context` where no document has 550 tokens, `languages` without documents.parquet. None where
-    nothing is held out.
+    and "languages" (of documents.parquet) by name; languages without "in_context". Absent are `loss` where no token has
+    a successor, `bits_per_byte` without token_bytes.npy, `in_context` where no document has 550 tokens, `languages`
+    without documents.parquet. None where nothing is held out.
     """
     if not shards.validation:
         return None
@@ -299,13 +295,7 @@ def _row(tally: Tally) -> Scores:
 
 def _languages(shards: Shards) -> dict[tuple[str, str], str]:
     """Language of each held-out document, by stream and id."""
-    path = shards.folder / "documents.parquet"
-    if not path.is_file() or importlib.util.find_spec("pyarrow") is None:  # the trainer alone does without it
-        return {}
-    from pyarrow import parquet
-
-    columns = ["id", "stream", "language"]
-    rows = parquet.read_table(path, columns=columns, filters=[("split", "=", "validation")]).to_pylist()
+    rows = shards.documents(["id", "stream", "language"], "split", {"validation"})
     return {(row["stream"], row["id"]): row["language"] or "unknown" for row in rows}
 
 

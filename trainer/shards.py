@@ -15,10 +15,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from common.errors import TrainerError
 from common.files import read_json, sha256
+from common.runfolder import Row
 from trainer.cache import Cache, Needed, Prefetcher, Remote
 from trainer.config import DataConfig
 from trainer.dataset import AGAIN, Array, MdsDataset, hash_error, read_index
@@ -100,11 +102,6 @@ class Shards:
     warnings: tuple[str, ...] = ()
 
     @property
-    def eos_id(self) -> int | None:
-        """The token that ends documents."""
-        return self.special.end
-
-    @property
     def has_documents(self) -> bool:
         """Whether every stream lists where its documents end."""
         return all("doc_lengths" in stream.data.columns for stream in self.train + self.validation)
@@ -115,19 +112,23 @@ class Shards:
         return [Phase(start, [here[stream.name] for stream in self.train]) for start, here in weights.items()]
 
     def prefetcher(self, sampler: Sampler) -> Prefetcher:
-        """Prefetcher for the shards of upcoming steps."""
+        sets = [stream.data for stream in self.train]
 
-        def needed(stream: int, shard: int) -> Needed:
-            data = self.train[stream].data
-            return Needed((stream, shard), data.shard_bytes(shard), partial(data.open, shard))
+        def needed(step: int) -> list[Needed]:
+            keys = {(of, sets[of].shard_of(sample)) for of, sample in sampler.batch(step).tolist()}
+            return [Needed((of, n), sets[of].shard_bytes(n), partial(sets[of].open, n)) for of, n in sorted(keys)]
 
-        def shards(step: int) -> list[Needed]:
-            ids = sampler.batch(step).tolist()
-            return [
-                needed(*key) for key in sorted({(stream, self.train[stream].data.shard_of(i)) for stream, i in ids})
-            ]
+        return Prefetcher(self.cache, needed)
 
-        return Prefetcher(self.cache, shards)
+    def documents(self, columns: list[str], column: str, values: Collection[str]) -> list[Row]:
+        """Rows of documents.parquet whose `column` is among `values`; none without that table, or without pyarrow."""
+        path = self.folder / "documents.parquet"
+        if not values or not path.is_file() or find_spec("pyarrow") is None:  # the trainer alone does without it
+            return []
+        from pyarrow import parquet
+
+        rows: list[Row] = parquet.read_table(path, columns=columns, filters=[(column, "in", values)]).to_pylist()
+        return rows
 
     def read(self, streams: tuple[Stream, ...], ids: Array) -> Samples:
         """Samples by (stream, sample) number, `ids` (n, 2) int64, in that order.
@@ -149,16 +150,13 @@ class Shards:
                 owner = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)[:length]
                 documents[row, : len(owner)] = owner
                 documents[row, len(owner) :] = len(lengths)
-        self._check_vocabulary(streams, ids, tokens)
-        targets = np.where(np.arange(1, length + 1) < counts[:, None], tokens[:, 1:], IGNORE)
-        return Samples(tokens[:, :-1], targets, documents if self.has_documents else None)
-
-    def _check_vocabulary(self, streams: tuple[Stream, ...], ids: Array, tokens: Array) -> None:
         wrong = (tokens >= self.vocab_size) | (tokens < 0)
         if wrong.any():
             row = int(wrong.any(axis=1).argmax())
             stream, index = ids[row].tolist()
             raise _unknown_token(streams[stream], index, int(tokens[row][wrong[row]][0]), self.vocab_size)
+        targets = np.where(np.arange(1, length + 1) < counts[:, None], tokens[:, 1:], IGNORE)
+        return Samples(tokens[:, :-1], targets, documents if self.has_documents else None)
 
 
 def _too_long(stream: Stream, index: int, count: int, length: int) -> TrainerError:
@@ -203,7 +201,10 @@ def open_shards(
     cache = Cache(cached, int(data.cache_gb * 1e9))
     remote = Remote(str(location), cached / "remote") if "://" in str(location) else None
     if remote is not None:
-        _mirror(remote)
+        remote.mirror.mkdir(parents=True, exist_ok=True)
+        for name in remote.names():  # shards are fetched when they are read
+            if name.endswith(("manifest.json", *CHECKED_AT_ONCE)) or name in BESIDE:
+                remote.fetch(name)
     folder = Path(location) if remote is None else remote.mirror
     if remote is None and not folder.is_dir():
         raise TrainerError(f"{location} does not exist or is not a folder; expected a folder of MDS shards")
@@ -222,14 +223,6 @@ def open_shards(
 def open_as_trained(location: Path | str, cached: Path, state: Mapping[str, Any]) -> Shards:
     """Open the shards of a checkpoint (its state.json) with the settings of its training."""
     return open_shards(location, cached, DataConfig(**state.get("data", {})), state.get("model", {}).get("vocab_size"))
-
-
-def _mirror(remote: Remote) -> None:
-    """Mirror the small files; shards are fetched when they are read."""
-    remote.mirror.mkdir(parents=True, exist_ok=True)
-    for name in remote.names():
-        if name.endswith(("manifest.json", *CHECKED_AT_ONCE)) or name in BESIDE:
-            remote.fetch(name)
 
 
 def _open_manifest(folder: Path, cache: Cache, remote: Remote | None = None) -> Shards:

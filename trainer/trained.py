@@ -40,13 +40,7 @@ class Trained:
     state: dict[str, Any]
     warnings: tuple[str, ...]
 
-    @property
-    def eos_id(self) -> int | None:
-        """The token that ends a document."""
-        return self.special.end
-
     def text_of(self, token: int | None) -> str | None:
-        """The text of a token."""
         return None if token is None else self.tokenizer.id_to_token(token)
 
 
@@ -137,19 +131,8 @@ def load_tokenizer(
     return codec, Special.of(state, codec, path, eos)
 
 
-@dataclass(frozen=True)
-class Initial:
-    """A given model (`train.initial`) as the training takes it; by `sha256` a resumed run knows its weights."""
-
-    shape: ModelConfig
-    weights: Mapping[str, Tensor]
-    sha256: str
-    special: Special
-    warnings: tuple[str, ...]
-
-
-def load_initial(config: TrainConfig, tokenizer: Path | None, context: int, special: Special) -> Initial:
-    """The model of `train.initial`, whose weights take the place of random ones.
+def load_initial(config: TrainConfig, tokenizer: Path | None, context: int, special: Special) -> Trained:
+    """The model of `train.initial` in the shape of this training; its weights take the place of random ones.
 
     tokenizer, context, special: those of the shards; what the shards do not say of special tokens, the given model
     says. Raises TrainerError where the folder holds no model, the shards were made with another tokenizer, or the
@@ -168,10 +151,9 @@ def load_initial(config: TrainConfig, tokenizer: Path | None, context: int, spec
         eos=tuple(dict.fromkeys([*special.eos, *theirs.eos])),
         prefix=special.prefix,
     )
-    warnings = []
-    if context > given.shape.context and shape.rope_scaling == given.shape.rope_scaling:
-        warnings.append(
-            f"train.initial: the shards' sequences of {context} tokens are longer than the given model's context of "
-            f"{given.shape.context}; `model.rope_scaling` is not changed for it"
-        )
-    return Initial(shape, given.weights, given.weights_sha256, merged, tuple(warnings))
+    hint = (
+        f"train.initial: the shards' sequences of {context} tokens are longer than the given model's context of "
+        f"{given.shape.context}; `model.rope_scaling` is not changed for it"
+    )
+    longer = context > given.shape.context and shape.rope_scaling == given.shape.rope_scaling
+    return replace(given, shape=shape, special=merged, warnings=(hint,) if longer else ())

@@ -117,14 +117,14 @@ def added(codec: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def find(file: Path, codec: Tokenizer, *, bos: str | None = None, eos: str | None = None) -> Special:
     """The special tokens of a tokenizer.json; `bos` and `eos` name tokens that go before any other answer."""
-    files = {name: _read(file.with_name(f"{name}.json")) for name in ("config", "generation_config")}
-    tokenizer = _read(file.with_name("special_tokens_map.json")) | _read(file.with_name("tokenizer_config.json"))
+    files = {name: read_object(file.with_name(name)) for name in BESIDE if name.endswith(".json")}
+    tokenizer = files["special_tokens_map.json"] | files["tokenizer_config.json"]
     if (template := file.with_name("chat_template.jinja")).is_file():
         tokenizer["chat_template"] = template.read_text("utf-8")
 
     def ids(kind: str) -> list[int]:
         """By the first file that names any."""
-        for source in (files["generation_config"], files["config"]):
+        for source in (files["generation_config.json"], files["config.json"]):
             value = source.get(f"{kind}_token_id")
             if found := [each for each in (value if isinstance(value, list) else [value]) if each is not None]:
                 return found
@@ -144,15 +144,15 @@ def find(file: Path, codec: Tokenizer, *, bos: str | None = None, eos: str | Non
     if eos is not None:
         ends = [token_id(codec, eos, "train.data.eos"), *ends]
     kept = {
-        "config": {key: value for key, value in files["config"].items() if key.endswith("_token_id")},
-        "generation_config": files["generation_config"],
+        "config": {key: value for key, value in files["config.json"].items() if key.endswith("_token_id")},
+        "generation_config": files["generation_config.json"],
         "tokenizer_config": {key: value for key, value in tokenizer.items() if key not in LEFT_OUT},
     }
     pad = next(iter(ids("pad")), None)
     return Special(start, tuple(dict.fromkeys(ends)), pad, before, {name: each for name, each in kept.items() if each})
 
 
-def _read(path: Path) -> Json:
+def read_object(path: Path) -> Json:
     """A JSON object; empty where there is no such file. Raises TrainerError where it is not one."""
     if not path.is_file():
         return {}

@@ -7,7 +7,6 @@ share of the paragraphs, by length, in the main language).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pipeline.documents import append_columns
 from pipeline.language.identify import Guess, LanguageIdentifier, find_model
 from pipeline.reuse import known
 from pipeline.stage import Build, Stage
-from pipeline.task import DocumentPass, Judge, Pass, Verdict, Verdicts
+from pipeline.task import DocumentPass, Judge, Verdict, Verdicts
 
 ADDED = (
     pa.field("language", pa.string()),
@@ -28,18 +27,7 @@ ADDED = (
 )
 
 
-def passes(build: Build[LanguageConfig]) -> Iterator[Pass]:
-    """One pass, a task for each input file."""
-    yield single(build)
-
-
-def single(build: Build[LanguageConfig]) -> LanguagePass:
-    """The one pass."""
-    return LanguagePass(build)
-
-
 def files(settings: LanguageConfig, base: Path) -> list[Path]:
-    """The model."""
     return [find_model(base / settings.model if settings.model else None)]
 
 
@@ -49,8 +37,6 @@ def decided_by(config: CorpusConfig) -> dict[str, Any]:
 
 
 class LanguagePass(DocumentPass):
-    """Identifies and filters."""
-
     def __init__(self, build: Build[LanguageConfig]) -> None:
         super().__init__("language", build.workdir, build.inputs, ADDED, build.texts)
         self.settings = build.settings
@@ -97,4 +83,7 @@ class LanguageJudge(Judge):
         return None
 
 
-STAGE = Stage("language", __name__, ("numba", "pyarrow"), passes, files, decided_by=decided_by, single=single)
+STAGE = Stage(
+    "language", __name__, ("numba", "pyarrow"), lambda build: iter([LanguagePass(build)]), files,
+    decided_by=decided_by, single=LanguagePass,
+)  # fmt: skip

@@ -21,7 +21,7 @@ import numpy as np
 
 from common.errors import PipelineError
 from common.files import write_atomically
-from pipeline.documents import read_batches
+from pipeline.documents import open_text, read_batches
 from pipeline.kernels.fasttext import empty_cache, predict, read_network
 
 Array = np.ndarray[Any, Any]
@@ -148,11 +148,7 @@ def _texts(path: Path) -> Iterator[str]:
             for table in read_batches(path, ["text"]):
                 yield from table["text"].to_pylist()
             return
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8-sig") as file
-        ):
+        with open_text(path) as file:
             if name.endswith((".jsonl", ".json")):
                 yield from (json.loads(row)["text"] for row in file if row.strip())
             else:

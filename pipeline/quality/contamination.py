@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import PipelineError
+from pipeline.documents import open_text
 from pipeline.kernels.overlap import word_ngrams
 
 
@@ -54,11 +55,7 @@ def _read(path: Path) -> Iterator[str]:
     jsonl = path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
     number = 0
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8-sig") as file
-        ):
+        with open_text(path) as file:
             for number, line in enumerate(file, 1):  # noqa: B007 - the error names it
                 if not jsonl:
                     yield line

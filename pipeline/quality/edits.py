@@ -159,7 +159,9 @@ def edit_lines(text: str, *, terminal: bool = False) -> str:
     C4 deletes lines of fewer than 3 words, with a word of over 1,000 characters, with `javascript` or a notice on
     cookies and terms; with `terminal`, also those that do not end in . ? ! " or '.
     """
-    return "\n".join(line for line in map(_edit, text.splitlines()) if line and not (terminal and _is_open(line)))
+    lines = filter(None, map(_edit, text.splitlines()))
+    ends = tuple(C4_ENDS)
+    return "\n".join(line for line in lines if not terminal or (line.endswith(ends) and not line.endswith("...")))
 
 
 def _edit(line: str) -> str:
@@ -168,8 +170,3 @@ def _edit(line: str) -> str:
         return ""
     folded = line.lower()
     return "" if any(notice in folded for notice in NOTICES) else _CITATION.sub("", line.strip())
-
-
-def _is_open(line: str) -> bool:
-    """Whether the line does not end in terminal punctuation."""
-    return not line.endswith(tuple(C4_ENDS)) or line.endswith("...")

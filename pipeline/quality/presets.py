@@ -22,12 +22,7 @@ class QualityRule(NamedTuple):
 NEEDS_STOP_WORDS = frozenset({"gopher_stop_words"})  # off for languages without a list of stop words
 # Variants of other rules, off until a recipe sets them to true or gives a threshold.
 OPTIONAL = frozenset(
-    {
-        "gopher_alpha_only_words",
-        "c4_terminal_sentences",
-        "c4_terminal_curly_brackets",
-        "c4_terminal_lorem_ipsum",
-    }
+    {"gopher_alpha_only_words", "c4_terminal_sentences", "c4_terminal_curly_brackets", "c4_terminal_lorem_ipsum"}
 )
 
 PRESETS: dict[str, dict[str, QualityRule]] = {

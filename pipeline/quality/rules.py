@@ -102,6 +102,11 @@ def score_cut(scores: Array, share: float) -> float:
     return float(np.partition(scores, len(scores) - count)[len(scores) - count])
 
 
+def languages_of(table: pa.Table) -> list[str]:
+    """Language of each document; without a language stage before it, English rules apply."""
+    return table["language"].to_pylist() if "language" in table.column_names else ["en"] * table.num_rows
+
+
 def _by_language(settings: QualityConfig, languages: list[str]) -> Iterator[tuple[Array, dict[str, QualityRule]]]:
     """(documents of a language, its rules) for each language."""
     names = np.array(languages, dtype=object)
@@ -156,9 +161,8 @@ def load(stage: Path) -> Columns:
         raise PipelineError(f"{stage}: holds no documents")
     table = pa.concat_tables(tables)
     numbers = [name for name in table.column_names if name not in ("failed_rules", "language")]
-    languages = table["language"].to_pylist() if "language" in table.column_names else ["en"] * table.num_rows
     contaminated = np.array(["contamination" in rules.split() for rules in table["failed_rules"].to_pylist()], bool)
-    return Columns({name: table[name].to_numpy() for name in numbers}, languages, contaminated)
+    return Columns({name: table[name].to_numpy() for name in numbers}, languages_of(table), contaminated)
 
 
 def fails(settings: QualityConfig, columns: Columns) -> dict[str, Array]:

@@ -10,8 +10,8 @@ masking change the text of kept documents afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from pipeline.quality.classifier import Classifier
 from pipeline.quality.contamination import Contamination, read_evaluations
 from pipeline.quality.edits import edit_lines, mask
 from pipeline.quality.presets import QualityRule
-from pipeline.quality.rules import Failure, Signals, broken, failures, score_cut
+from pipeline.quality.rules import Failure, Signals, broken, failures, kept, languages_of, score_cut
 from pipeline.reuse import known
 from pipeline.stage import Build, Stage
 from pipeline.task import DocumentPass, FilesPass, Judge, Pass, Task, TaskReport, Verdict, Verdicts
@@ -79,36 +79,21 @@ def manifest(build: Build[QualityConfig]) -> dict[str, Any]:
 
 
 def score_columns(settings: QualityConfig) -> list[str]:
-    """Names of the classifiers' columns."""
     return [f"{name}_score" for name in settings.models]
 
 
-def languages_of(table: pa.Table) -> list[str]:
-    """Language of each document; without a language stage before it, English rules apply."""
-    return table["language"].to_pylist() if "language" in table.column_names else ["en"] * table.num_rows
-
-
-class Measurement:
-    """How a build measures documents. names: of the columns; earlier: the published stage that has them already."""
-
-    def __init__(self, build: Build[QualityConfig]) -> None:
-        self.settings, self.base = build.settings, build.base
-        self.names = _names(build)
-        self.earlier = _earlier(build)
-
-    def open(self, rank: int) -> Measurer:
-        """For the documents of input file `rank`."""
-        return Measurer(self, known(self.earlier, rank, self.names))
-
-
 class Measurer:
-    """Signals and scores of documents; known: columns of those that need no measuring, by id."""
+    """Signals and scores of the documents of input file `rank`.
 
-    def __init__(self, of: Measurement, known: dict[str, tuple[Any, ...]]) -> None:
-        self.of, self.known = of, known
+    names: of the columns; earlier: the published stage that has them already for some of the documents.
+    """
+
+    def __init__(self, settings: QualityConfig, base: Path, names: list[str], earlier: Path | None, rank: int) -> None:
+        self.settings, self.base, self.names = settings, base, names
+        self.known = known(earlier, rank, names)
 
     def columns(self, table: pa.Table) -> dict[str, Any]:
-        names, ids = self.of.names, table["id"].to_pylist()
+        names, ids = self.names, table["id"].to_pylist()
         is_new = np.array([each not in self.known for each in ids], bool)
         rows = np.array([self.known.get(each, [0.0] * len(names)) for each in ids], np.float64).reshape(-1, len(names))
         columns = dict(zip(names, rows.T.copy(), strict=True))
@@ -119,14 +104,14 @@ class Measurer:
 
     @cached_property
     def _models(self) -> dict[str, Classifier]:
-        return {name: Classifier(self.of.base / of.path, of.label) for name, of in self.of.settings.models.items()}
+        return {name: Classifier(self.base / of.path, of.label) for name, of in self.settings.models.items()}
 
     def _measure(self, table: pa.Table) -> dict[str, Any]:
         texts = table["text"].to_pylist()
         # The kernels take CR for a character, as the reference does; here CRLF ends a line, too.
         columns = signals([text.replace("\r\n", "\n") for text in texts], language=languages_of(table))
         scores = {f"{name}_score": model.score(texts) for name, model in self._models.items()}
-        given = {name: table[name].to_numpy() for name in {_LANGUAGE_SCORE} & set(self.of.names)}
+        given = {name: table[name].to_numpy() for name in {_LANGUAGE_SCORE} & set(self.names)}
         return columns | scores | given
 
 
@@ -135,12 +120,12 @@ class MeasurePass(FilesPass):
 
     def __init__(self, build: Build[QualityConfig]) -> None:
         super().__init__("measure", build.workdir, [[path] for path in build.inputs])
-        self.measurement = Measurement(build)
+        self.names, self.measurer = _names(build), _measurer(build)
 
     def process(self, rank: int, task: Task) -> TaskReport:
         path = _columns_file(self.workdir, rank)
-        measurer = self.measurement.open(rank)
-        schema = pa.schema([(name, pa.float64()) for name in self.measurement.names])
+        measurer = self.measurer(rank)
+        schema = pa.schema([(name, pa.float64()) for name in self.names])
         with atomic_file(path, durable=False) as file, pq.ParquetWriter(file, schema) as writer:
             for table in self.read(rank, task):
                 writer.write_table(pa.table(measurer.columns(table), schema))
@@ -174,8 +159,7 @@ class CutPass(Pass):
             columns = _read_columns(self.workdir, number)
             present = {"language"} & set(read_schema(path).names)
             languages = languages_of(pq.read_table(path, columns=["id", *present]))
-            fails = broken(self.settings, columns, languages)
-            passing = ~np.logical_or.reduce([np.zeros(len(languages), bool), *fails.values()])
+            passing = kept(broken(self.settings, columns, languages), len(languages))
             for name in self.shares:
                 scores[name].append(columns[name][passing])
             task.beat(0, 0, (number + 1) / len(self.inputs))
@@ -193,12 +177,11 @@ class DecidePass(DocumentPass):
         others = [pa.field("failed_rules", pa.string()), pa.field("masked", pa.int64())]
         super().__init__("quality", build.workdir, build.inputs, [*scores, *bins, *others], build.texts)
         self.cuts, self.base = cuts or {}, build.base
-        self.measurement = Measurement(build) if cuts is None else None
+        self.measurer = _measurer(build) if cuts is None else None
 
     def open(self, rank: int) -> DecideJudge:
-        if self.measurement:
-            return DecideJudge(self, self.measurement.open(rank))
-        return DecideJudge(self, MeasuredColumns(_read_columns(self.workdir, rank)))
+        measured = self.measurer(rank) if self.measurer else MeasuredColumns(_read_columns(self.workdir, rank))
+        return DecideJudge(self, measured)
 
 
 class DecideJudge(Judge):
@@ -300,12 +283,12 @@ def _measured(build: Build[QualityConfig]) -> str:
     )
 
 
-def _earlier(build: Build[QualityConfig]) -> Path | None:
-    """The published stage, if its columns are those that the first pass would compute."""
-    if build.earlier:
-        return build.earlier
-    manifest = read_manifest(build.published) if build.published else None
-    return build.published if manifest and manifest.get("measured") == _measured(build) else None
+def _measurer(build: Build[QualityConfig]) -> Callable[[int], Measurer]:
+    """The `Measurer` of each input file; it takes over the published stage's columns if it would compute the same."""
+    earlier, manifest = build.earlier, read_manifest(build.published) if build.published else None
+    if not earlier and manifest and manifest.get("measured") == _measured(build):
+        earlier = build.published
+    return partial(Measurer, build.settings, build.base, _names(build), earlier)
 
 
 STAGE = Stage("quality", __name__, ("numba", "pyarrow"), passes, files, manifest, decided_by, single=single)

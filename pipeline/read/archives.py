@@ -47,7 +47,7 @@ HEAD_BYTES = 65_536  # room for HTTP headers on top of a body of max_bytes
 _DELIVERED = {"response", "conversion", "resource"}
 _TYPES = _DELIVERED | {"warcinfo", "request", "metadata", "revisit", "continuation"}
 _GZIP = b"\x1f\x8b\x08"
-_STARTS = (_GZIP, b"\x28\xb5\x2f\xfd", b"WARC/")  # what a record may begin with: gzip or zstd member, plain header
+_STARTS = re.compile(rb"\x1f\x8b\x08|\x28\xb5\x2f\xfd|WARC/")  # of a record: gzip or zstd member, plain header
 _WINDOW = 1 << 20
 _PADDING = b"\0\r\n\t "
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
@@ -69,22 +69,31 @@ _FAULTS = (OSError, ValueError, EOFError, AttributeError, IndexError, zlib.error
 
 
 @dataclass(frozen=True)
-class Record:
-    """One archived page. charset: declared by the HTTP header; truncated: max_bytes cut the body.
+class RawDocument:
+    """A document as read: `body` bytes to decode and extract, or ready `text`.
 
-    type: response, resource or conversion; status: of the HTTP response, 200 for the other types.
+    charset: declared by an HTTP header; status: of an HTTP response; truncated: max_bytes cut the body. id, type: of an
+    archive's record (response, resource or conversion). `fault`: why bytes could not be read as a document; the other
+    fields are nearly empty then. `crashed`: why the document is left out although it can be read.
     """
 
-    url: str
-    id: str
     offset: int
-    date: str
-    media_type: str
-    charset: str | None
-    body: bytes
-    status: int
-    truncated: bool
-    type: str
+    url: str = ""
+    date: str = ""
+    media_type: str = ""
+    charset: str | None = None
+    status: int = 200
+    body: bytes = b""
+    text: str | None = None
+    truncated: bool = False
+    fault: str | None = None
+    crashed: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+    type: str = ""
+
+
+Documents = Iterator[RawDocument]
 
 
 @dataclass
@@ -97,7 +106,7 @@ class Tally:
 
 def read_records(
     path: str | Path, *, max_bytes: int = DEFAULT_MAX_BYTES, tally: Tally | None = None, start: int = 0
-) -> Iterator[Record]:
+) -> Documents:
     """Records of an archive (local path or any fsspec URL), in file order.
 
     Compression (gzip members, zstd, lz4, none) is detected. start: `offset` of the record to begin with, in files whose
@@ -142,7 +151,7 @@ class _Reading:
             stream.seek(offset)
             return stream.read(size)
 
-    def read_from(self, start: int) -> Iterator[Record]:
+    def read_from(self, start: int) -> Documents:
         """Records from `start` on, by FastWARC and then, where it stops, by warcio."""
         self.fault, self.records, self.resume = "", 0, None
         with self._open() as stream:
@@ -180,7 +189,7 @@ class _Reading:
             self.reached = _next_start(stream, max(self.reached, 0) + 1)
         return None if self.reached < 0 else self.reached
 
-    def _fastwarc(self, stream: IO[bytes], start: int) -> Iterator[Record]:
+    def _fastwarc(self, stream: IO[bytes], start: int) -> Documents:
         self.plain = plain = self.packed is not None or not self._read_at(start, 4).startswith(tuple(_PACKED))
         stream.seek(start)
         end = start
@@ -188,8 +197,10 @@ class _Reading:
             kind = str(record.record_type).rpartition(".")[2]
             if kind in ("no_type", "unknown") and _declared_type(record) in _TYPES:
                 raise ValueError(_UNREAD)  # it may have silently skipped others before this one
-            if plain and record.stream_pos > end:
-                self._enter_gap(self._end() if self.records else start, record.stream_pos)
+            if plain and record.stream_pos > end:  # what FastWARC passed over in silence
+                gap = self._end() if self.records else start
+                if self._read_at(gap, min(max(record.stream_pos - gap, 0), _WINDOW)).strip(_PADDING):
+                    self.tally.damage.append((gap, f"{record.stream_pos - gap} bytes that belong to no record"))
             headers, claimed = record.headers.asdict(), record.content_length
             self.reached, self.claimed = record.stream_pos, claimed
             self.records += 1
@@ -217,11 +228,6 @@ class _Reading:
 
     def _end(self) -> int:
         return self._block_offset() + self.claimed
-
-    def _enter_gap(self, begin: int, end: int) -> None:
-        """Enter what FastWARC passed over in silence between two records."""
-        if begin < end and self._read_at(begin, min(end - begin, _WINDOW)).strip(_PADDING):
-            self.tally.damage.append((begin, f"{end - begin} bytes that belong to no record"))
 
     def _enter_end(self) -> None:
         """Enter what FastWARC passed over in silence after the last record."""
@@ -253,7 +259,7 @@ class _Reading:
             return None
         return within.start(), begin + within.end()
 
-    def _warcio(self, stream: IO[bytes], start: int) -> Iterator[Record]:
+    def _warcio(self, stream: IO[bytes], start: int) -> Documents:
         """Resume at the record at `start`, or after it if it was delivered already."""
         stream.seek(start)
         again = self.records > 0
@@ -277,7 +283,7 @@ class _Reading:
         if count > int(again):
             self.fault = ""
 
-    def _make(self, kind: str, raw_headers: dict[str, str], offset: int, block: bytes, claimed: int) -> Record:
+    def _make(self, kind: str, raw_headers: dict[str, str], offset: int, block: bytes, claimed: int) -> RawDocument:
         headers = {key.lower(): value for key, value in raw_headers.items()}
         if len(block) < min(claimed, self.max_bytes + HEAD_BYTES):
             self.tally.damage.append((offset, f"record ends after {len(block)} of {claimed} bytes"))
@@ -290,7 +296,7 @@ class _Reading:
         else:
             response = Response(200, {}, block[: self.max_bytes], len(block) > self.max_bytes)
         media_type, charset = parse_content_type(declared)
-        return Record(
+        return RawDocument(
             url=headers.get("warc-target-uri", "").strip("<>"),
             id=headers.get("warc-record-id", "").strip("<>"),
             offset=offset,
@@ -377,7 +383,7 @@ def _next_start(stream: IO[bytes], position: int) -> int:
     stream.seek(position)
     window = stream.read(_WINDOW)
     while window:
-        for at in sorted({at for mark in _STARTS for at in _occurrences(window, mark)}):
+        for at in (start.start() for start in _STARTS.finditer(window)):
             if at >= 4 and _begins_record(window[at - 4 : at], window[at : at + 4096]):
                 return position + at
         more = stream.read(_WINDOW)
@@ -387,13 +393,6 @@ def _next_start(stream: IO[bytes], position: int) -> int:
         position += len(window) - kept
         window = window[-kept:] + more
     return -1
-
-
-def _occurrences(window: bytes, mark: bytes) -> Iterator[int]:
-    at = window.find(mark)
-    while at >= 0:
-        yield at
-        at = window.find(mark, at + 1)
 
 
 def _begins_record(before: bytes, data: bytes) -> bool:

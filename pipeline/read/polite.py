@@ -9,15 +9,15 @@ turns, whatever the number of workers.
 from __future__ import annotations
 
 import fcntl
-import io
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import requests
+from fsspec.spec import AbstractBufferedFile
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
@@ -52,11 +52,10 @@ class Server:
     def open(self, path: str) -> IO[bytes]:
         """A file to seek and read in."""
         if self.is_web:
-            return cast("IO[bytes]", io.BufferedReader(_Ranges(self, path), PIECE))
+            return cast("IO[bytes]", _Ranges(self, path))
         return open_input(f"{self.address}/{path}")
 
     def size(self, path: str) -> int:
-        """Bytes of a file."""
         with self._turn(), self._ask("HEAD", path, {}) as answer:
             return int(answer.headers["Content-Length"])
 
@@ -129,25 +128,12 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyped
     """A file on a web server, read where it is looked into."""
 
     def __init__(self, server: Server, path: str) -> None:
-        self._server, self._path, self._size, self._position = server, path, server.size(path), 0
+        self._server = server
+        super().__init__(None, path, block_size=PIECE, size=server.size(path))
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._position + len(buffer), self._size)
-        data = b"".join(self._server.read(self._path, self._position, end)) if self._position < end else b""
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return b"".join(self._server.read(self.path, start, end))

@@ -16,7 +16,8 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -32,7 +33,7 @@ from common.errors import PipelineError
 from common.remote import open_input
 from pipeline.config import Source
 from pipeline.documents import TEXTS, document_id, storable
-from pipeline.read.archives import Tally, read_records
+from pipeline.read.archives import Documents, RawDocument, Tally, read_records
 from pipeline.read.commoncrawl import fetched, record_at
 from pipeline.read.inputs import Input, files_below
 from pipeline.read.messages import PIECE, decode_members
@@ -40,31 +41,6 @@ from pipeline.read.messages import PIECE, decode_members
 _CHUNK = 1 << 20
 _ESCAPED = 6  # bytes that a character of one byte may take in JSON
 _MEDIA_TYPES = {"html": "text/html", "text": "text/plain", "markdown": "text/markdown"}
-
-
-@dataclass(frozen=True)
-class RawDocument:
-    """A document as read: `body` bytes to decode and extract, or ready `text`.
-
-    `fault`: why bytes could not be read as a document; the other fields are nearly empty then. `crashed`: why the
-    document is left out although it can be read.
-    """
-
-    offset: int
-    url: str = ""
-    date: str = ""
-    media_type: str = ""
-    charset: str | None = None
-    status: int = 200
-    body: bytes = b""
-    text: str | None = None
-    truncated: bool = False
-    fault: str | None = None
-    crashed: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-Documents = Iterator[RawDocument]
 
 
 def read_documents(
@@ -79,10 +55,9 @@ def read_documents(
     An archive's records that are no page (requests, revisits, metadata) are added to `skipped` by type. watch: wraps
     the documents before those outside the source's `sample` and `limit` are passed over.
     """
-    if item.source.type == "commoncrawl":
-        documents = _read_crawl(item, max_bytes, Counter() if skipped is None else skipped)
-    elif item.source.type == "warc":
-        documents = _read_warc(item, max_bytes, Counter() if skipped is None else skipped)
+    if item.source.type in ("warc", "commoncrawl"):
+        read = _read_warc if item.source.type == "warc" else _read_crawl
+        documents = read(item, max_bytes, Counter() if skipped is None else skipped)
     else:
         readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hf": _read_hf}
         documents = readers.get(item.source.type, _read_file)(item, max_bytes)
@@ -96,7 +71,7 @@ def _is_sampled(item: Input, offset: int) -> bool:
     return share >= 1 or int(document_id(item.key, offset)[:16], 16) < share * 2**64
 
 
-def _read_crawl(item: Input, max_bytes: int, skipped: Counter[str]) -> Iterator[RawDocument]:
+def _read_crawl(item: Input, max_bytes: int, skipped: Counter[str]) -> Documents:
     path = item.key.removeprefix(f"{item.source.name}/")
     with fetched(item.source, path, Path(item.path), lambda row: _is_sampled(item, row)) as records:
         is_empty = item.source.select is not None and not any(record.end for record in records)
@@ -111,37 +86,21 @@ def _read_crawl(item: Input, max_bytes: int, skipped: Counter[str]) -> Iterator[
                 yield RawDocument(offset=record.row, fault=record.fault)
 
 
-def _read_warc(item: Input, max_bytes: int, skipped: Counter[str]) -> Iterator[RawDocument]:
+def _read_warc(item: Input, max_bytes: int, skipped: Counter[str]) -> Documents:
     tally = Tally(skipped)
-    for record in read_records(item.path, max_bytes=max_bytes, tally=tally):
-        yield RawDocument(
-            offset=record.offset,
-            url=record.url,
-            date=record.date,
-            media_type=record.media_type,
-            charset=record.charset,
-            status=record.status,
-            body=record.body,
-            truncated=record.truncated,
-        )
+    yield from read_records(item.path, max_bytes=max_bytes, tally=tally)
     for offset, message in tally.damage:
         yield RawDocument(offset=offset, fault=message)
 
 
-def _read_file(item: Input, max_bytes: int) -> Iterator[RawDocument]:
+def _read_file(item: Input, max_bytes: int) -> Documents:
     with open_input(item.path) as file:
         body = file.read(max_bytes + 1)
-    media_type = _MEDIA_TYPES[item.source.type]
-    yield RawDocument(
-        offset=0,
-        url=f"file:{item.key}",
-        media_type=media_type,
-        body=body[:max_bytes],
-        truncated=len(body) > max_bytes,
-    )
+    media_type, is_cut = _MEDIA_TYPES[item.source.type], len(body) > max_bytes
+    yield RawDocument(0, f"file:{item.key}", media_type=media_type, body=body[:max_bytes], truncated=is_cut)
 
 
-def _read_jsonl(item: Input, max_bytes: int) -> Iterator[RawDocument]:
+def _read_jsonl(item: Input, max_bytes: int) -> Documents:
     number = -1
     try:
         with open_input(item.path) as raw:
@@ -198,7 +157,8 @@ def _row_document(item: Input, number: int, row: dict[str, Any], max_bytes: int)
     source = item.source
     text = row.get(source.text_key)
     if isinstance(text, bytes):  # as Spark and Impala write it
-        text = text.decode() if _is_utf8(text) else None
+        with suppress(UnicodeDecodeError):
+            text = text.decode()
     if not isinstance(text, str):
         there = f"a value that is no UTF-8 text under `{source.text_key}`"
         if row.get(source.text_key) is None:
@@ -214,15 +174,7 @@ def _row_document(item: Input, number: int, row: dict[str, Any], max_bytes: int)
     return RawDocument(offset=number, url=storable(str(url)), media_type="text/plain", text=text, metadata=metadata)
 
 
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _read_parquet(item: Input, max_bytes: int) -> Iterator[RawDocument]:
+def _read_parquet(item: Input, max_bytes: int) -> Documents:
     number = 0
     try:
         with open_input(item.path) as raw, pq.ParquetFile(raw) as file:
@@ -266,7 +218,7 @@ def _wanted(source: Source, names: list[str]) -> list[str] | None:
     return [name for name in names if name in wanted]
 
 
-def _read_hf(item: Input, max_bytes: int) -> Iterator[RawDocument]:
+def _read_hf(item: Input, max_bytes: int) -> Documents:
     """A data set of the hub by its name, or a folder on disk."""
     try:
         from datasets import load_dataset, load_dataset_builder
@@ -315,7 +267,7 @@ def _row_reader(file: str) -> Callable[[Input, int], Documents] | None:
     return _read_parquet if name.endswith(".parquet") else None
 
 
-def _read_parts(item: Input, files: Mapping[str, str], max_bytes: int) -> Iterator[RawDocument]:
+def _read_parts(item: Input, files: Mapping[str, str], max_bytes: int) -> Documents:
     """Files of one data set, by name; their rows are numbered on. What is unreadable of a file has its own number."""
     number = 0
     for order, (name, file) in enumerate(files.items(), 1):

@@ -35,7 +35,6 @@ def passes(build: Build[TokenizeConfig]) -> Iterator[Pass]:
 
 
 def files(settings: TokenizeConfig, base: Path) -> list[Path]:
-    """A given tokenizer.json."""
     path = settings.tokenizer.path
     if path is None:
         return []
@@ -80,23 +79,19 @@ def manifest(build: Build[TokenizeConfig]) -> dict[str, Any]:
 def mixture(settings: TokenizeConfig, weights: dict[str, float]) -> list[dict[str, Any]]:
     """The phases of docs/format.md over training streams with the given weights of the first phase.
 
-    A phase's weights name sources or streams; the longest name that covers a stream decides.
+    A phase's weights name streams, or the source of `<source>-<language>`; the longest name of a stream decides.
     """
     phases: list[dict[str, Any]] = [{"start": 0.0, "weights": weights}]
     for phase in settings.phases:
         mixed = {}
         for name, weight in weights.items():
-            named = [key for key in phase.weights if _covers(key, name.partition("/")[2])]
+            stream = name.partition("/")[2]
+            named = [key for key in phase.weights if key in (stream, stream.rpartition("-")[0])]
             mixed[name] = phase.weights[max(named, key=len)] if named else weight
         if not any(mixed.values()):
             raise PipelineError(f"tokenize.phases: the phase from {phase.start} leaves out every stream")
         phases.append({"start": phase.start, "weights": mixed})
     return phases
-
-
-def _covers(key: str, stream: str) -> bool:
-    """Whether a phase's name means this stream: its own name, or the source in `<source>-<language>`."""
-    return stream == key or stream.rpartition("-")[0] == key
 
 
 def _check_phases(settings: TokenizeConfig, sources: tuple[Source, ...], streams: set[str]) -> None:

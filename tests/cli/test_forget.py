@@ -17,8 +17,7 @@ from common.runfolder import RunFolder
 from pipeline.lookup import Lookup
 from tests.cli.conftest import RECIPE
 from tests.conftest import PROSE, page, write_warc
-from trainer.order import Order
-from trainer.trace import History
+from trainer.trace import History, read_order
 
 SHORT = "https://b.org/short"
 
@@ -75,9 +74,9 @@ def run(folder: Path) -> RunFolder:
 
 
 def test_where_a_document_is(run: RunFolder) -> None:
-    history, order = History(run.trained, run.shards), Order(run.shards, run.state, run.ledger)
+    history, order = History(run.trained, run.shards), read_order(run.shards, run.state, run.ledger)
     for step in range(4):
-        assert order.sampler.batch(step).tolist() == history.order.batch(step).tolist()
+        assert order.sampler.batch(step).tolist() == history.sampler.batch(step).tolist()
     rows = pq.read_table(run.documents).to_pylist()
     trained = next(row for row in rows if row["split"] == "train")
     pieces = [row for row in rows if row["id"] == trained["id"]]
@@ -87,7 +86,7 @@ def test_where_a_document_is(run: RunFolder) -> None:
     assert sorted((piece["sample"], piece["offset"]) for piece in document["pieces"]) == sorted(
         (row["sample"], row["offset"]) for row in pieces
     )
-    known = history.steps_of({(row["stream"], row["sample"]) for row in pieces})
+    known = {key: history.steps_of(*key) for key in {(row["stream"], row["sample"]) for row in pieces}}
     assert {(p["stream"].partition("/")[2], p["sample"]): p["steps"] for p in document["pieces"]} == known
     first = min((step for steps in known.values() for step in steps), default=5)
     clean = [path.name for path in run.checkpoints if int(path.name[5:]) < first]
@@ -151,7 +150,7 @@ def test_training_goes_on_from_the_checkpoint_that_saw_none(folder: Path, run: R
     fields += ["train.checkpoint.every=1", "train.checkpoint.keep_last=9"]
     given = [part for field in ["tokenize.tokenizer.path=tokenizer.json", *fields] for part in ("--set", field)]
     pretrain("run", "small.yaml", *given, "--from", "tokenize")
-    order = Order(run.shards, RunFolder(run.path).state, [])
+    order = read_order(run.shards, RunFolder(run.path).state, [])
     steps: dict[str, list[int]] = {}
     for row in pq.read_table(run.documents, filters=[("split", "=", "train")]).to_pylist():
         steps.setdefault(row["id"], []).extend(order.steps_of(f"train/{row['stream']}", row["sample"]))

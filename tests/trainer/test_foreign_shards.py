@@ -231,7 +231,7 @@ def test_ids_with_holes_and_reserved_ids(tmp_path: Path) -> None:
     samples[3]["tokens"][5] = 300
     write_mds(tmp_path / "set/web", samples, UINT16)
     shards = open_shards(tmp_path / "set", tmp_path / "cache")
-    assert (shards.vocab_size, shards.eos_id) == (301, 300)
+    assert (shards.vocab_size, shards.special.end) == (301, 300)
     samples[3]["tokens"][5] = 307
     write_mds(tmp_path / "set/more", samples, UINT16)
     with pytest.raises(

@@ -29,7 +29,7 @@ def all_of(shards: Shards):
 def test_samples_come_back_as_written(tmp_path: Path, compression: str | None) -> None:
     folder = write_shards(tmp_path / "shards", {"train/a": (TEXTS, 1.5)}, length=16, compression=compression)
     shards = open_shards(folder, tmp_path / "cache")
-    assert (shards.sequence_length, shards.vocab_size, shards.eos_id) == (16, 257, EOS)
+    assert (shards.sequence_length, shards.vocab_size, shards.special.end) == (16, 257, EOS)
     assert [(stream.name, stream.weight) for stream in shards.train] == [("a", 1.5)]
     expected = pack(TEXTS, 16)
     samples = all_of(shards)
@@ -166,7 +166,7 @@ def plain(count: int, length: int, dtype: str) -> list[dict]:
 def test_a_plain_mds_folder_works(tmp_path: Path) -> None:
     write_mds(tmp_path / "set", plain(5, 9, "uint32"), {"tokens": "ndarray:uint32"})
     shards = open_shards(tmp_path / "set", tmp_path / "cache")
-    assert (shards.sequence_length, shards.vocab_size, shards.eos_id) == (8, 13, None)
+    assert (shards.sequence_length, shards.vocab_size, shards.special.end) == (8, 13, None)
     assert [stream.name for stream in shards.train] == ["set"]
     assert not shards.has_documents
     samples = all_of(shards)

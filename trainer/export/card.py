@@ -33,7 +33,9 @@ class Corpus:
 
 def model_card(trained: Trained, name: str, corpus: Corpus | None = None) -> str:
     """Markdown with the metadata block that the Hub reads."""
-    parts = [_metadata(corpus), f"# {name}", _summary(trained), _model(trained), _training(trained)]
+    languages = corpus.languages if corpus and corpus.languages else None
+    data = ModelCardData(language=languages, library_name="transformers", pipeline_tag="text-generation")
+    parts = [f"---\n{data.to_yaml()}\n---", f"# {name}", _summary(trained), _model(trained), _training(trained)]
     parts.append(_evaluation(trained.state.get("validation")))
     if corpus:
         parts += [_corpus(corpus), _sources(corpus)]
@@ -55,22 +57,13 @@ def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _metadata(corpus: Corpus | None) -> str:
-    languages = corpus.languages if corpus and corpus.languages else None
-    data = ModelCardData(language=languages, library_name="transformers", pipeline_tag="text-generation")
-    return f"---\n{data.to_yaml()}\n---"
-
-
 def _summary(trained: Trained) -> str:
     kind = "Qwen3" if trained.shape.qk_norm else "Llama"
+    millions = sum(prod(tensor.shape) for tensor in trained.weights.values()) / 1e6
     return (
-        f"A base language model of {_millions(trained)} M parameters in {kind}'s architecture, made with `pretrain`. "
+        f"A base language model of {millions:,.1f} M parameters in {kind}'s architecture, made with `pretrain`. "
         "It continues text; it is not an assistant."
     )
-
-
-def _millions(trained: Trained) -> str:
-    return f"{sum(prod(tensor.shape) for tensor in trained.weights.values()) / 1e6:,.1f}"
 
 
 def _model(trained: Trained) -> str:
@@ -92,15 +85,10 @@ def _training(trained: Trained) -> str:
 def _evaluation(validation: dict[str, Any] | None) -> str:
     if not validation:
         return ""
-    rows = [
-        (
-            stream,
-            f"{scores.get('loss', float('nan')):.3f}",
-            f"{scores.get('bits_per_byte', float('nan')):.3f}",
-            f"{scores['tokens']:,}",
-        )
-        for stream, scores in [*validation["streams"].items(), ("all", validation)]
-    ]
+    rows = []
+    for stream, scores in [*validation["streams"].items(), ("all", validation)]:
+        numbers = (f"{scores.get(name, float('nan')):.3f}" for name in ("loss", "bits_per_byte"))
+        rows.append((stream, *numbers, f"{scores['tokens']:,}"))
     header = ["held-out text", "loss (nats a token)", "bits per byte", "tokens"]
     return "## Evaluation\n\nOn documents held out by duplicate cluster:\n\n" + table(header, rows)
 

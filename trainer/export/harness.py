@@ -13,7 +13,7 @@ from trainer.export.hf import export_hf
 from trainer.trained import Trained
 
 
-def run_tasks(trained: Trained, tasks: list[str], *, device: str = "cpu", limit: int | None = None) -> dict[str, Any]:
+def run_tasks(trained: Trained, tasks: list[str], *, limit: int | None = None) -> dict[str, Any]:
     """Results by task: {metric: value}, as the harness names them.
 
     tasks: names that the harness knows, or paths of YAML files that define one each; limit: documents of each task.
@@ -40,7 +40,7 @@ def run_tasks(trained: Trained, tasks: list[str], *, device: str = "cpu", limit:
             model="hf",
             model_args={"pretrained": str(exported), "dtype": "float32", "add_bos_token": bool(trained.special.prefix)},
             tasks=names,
-            device=device,
+            device="cpu",
             limit=limit,
             task_manager=manager,
             bootstrap_iters=0,

@@ -32,7 +32,7 @@ from trainer.checkpoint import Retention, Writer
 from trainer.config import ModelConfig, RopeScaling
 from trainer.model import Transformer
 from trainer.trained import Trained
-from trainer.vocabulary import added, find, load_codec, vocabulary_size
+from trainer.vocabulary import added, find, load_codec, read_object, vocabulary_size
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 SHARD_BYTES = 5_000_000_000
@@ -102,12 +102,10 @@ def export_hf(
 
 
 def hf_name(name: str) -> str:
-    """Hugging Face's name of one of our parameters."""
     return name if name.startswith("lm_head.") else f"model.{name}"
 
 
 def config(trained: Trained, dtype: torch.dtype) -> dict[str, Any]:
-    """config.json."""
     shape = trained.shape
     scaling, rope = shape.rope_scaling, None
     if scaling is not None:
@@ -139,7 +137,7 @@ def _given(trained: Trained, name: str) -> dict[str, Any]:
     if given.get("bos_token_id") not in (None, trained.special.bos):
         del given["bos_token_id"]
     ends = given.get("eos_token_id")
-    if ends is not None and trained.eos_id not in (ends if isinstance(ends, list) else [ends]):
+    if ends is not None and trained.special.end not in (ends if isinstance(ends, list) else [ends]):
         given["eos_token_id"] = list(trained.special.eos)
     return given
 
@@ -206,8 +204,11 @@ def import_hf(folder: Path, train_dir: Path) -> ModelConfig:
     """
     if (train_dir / "checkpoints").exists():
         raise TrainerError(f"{train_dir} holds checkpoints already; name another folder")
-    config = _read_config(folder / "config.json")
-    shape = model_config(config, folder / "config.json")
+    described = folder / "config.json"
+    if not described.is_file():
+        raise TrainerError(f"{described} does not exist; expected a Hugging Face model folder")
+    config = read_object(described)
+    shape = model_config(config, described)
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.is_file():
         raise TrainerError(f"{tokenizer} does not exist; a tokenizer in the `tokenizers` format is needed")
@@ -289,16 +290,6 @@ def _rope_scaling(scaling: dict[str, Any] | None, path: Path) -> RopeScaling | N
     if kind not in ROPE:
         raise TrainerError(f"{path}: rope_scaling is of type {kind!r}, which this model cannot compute")
     return RopeScaling(type=kind, **{ours: scaling[theirs] for ours, theirs in ROPE[kind].items()})
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise TrainerError(f"{path} does not exist; expected a Hugging Face model folder") from None
-    except ValueError as error:
-        raise TrainerError(f"{path} is not JSON ({error})") from None
-    return config
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

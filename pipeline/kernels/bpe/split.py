@@ -20,16 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.kernels.bpe.patterns import LETTER, NEWLINE, NUMBER, OTHER, SPACE
-from pipeline.kernels.compiled import (
-    PADDING,
-    UNCOUNTED,
-    Array,
-    inner,
-    item,
-    kernel,
-    trailing_zeros,
-    word_at,
-)
+from pipeline.kernels.compiled import PADDING, UNCOUNTED, Array, inner, item, kernel, trailing_zeros, word_at
 from pipeline.kernels.hashing import decode, spread
 
 GPT2, CL100K = 0, 1

@@ -32,8 +32,8 @@ BATCH_CHARACTERS = 1 << 19  # code points per call of a kernel: what a core's ca
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 _SENTENCE_ENDS = tuple(".?!…\"'”’)]")
 _AFTER_SIGN = re.compile(r"\[(?<=[\s.?!…\"'”’)\]]\[)(?:\d*|edit|citation needed)]")  # begins with what is rare
-_C4 = [name for name in line_counts.LINES if name.startswith(("c4_", "curly", "lorem"))]
-_C4_COUNTS = [name for name in _C4 if name != "c4_lines"]  # what adds up over lines
+# What adds up over lines.
+_C4_COUNTS = [n for n in line_counts.LINES if n.startswith(("c4_", "curly", "lorem")) and n != "c4_lines"]
 
 
 class Definition(NamedTuple):
@@ -179,27 +179,17 @@ def _c4_counts(texts: list[str]) -> Signals:
 
 
 def _ratios(counts: Signals) -> Signals:
-    """Counts to the statistics that rules read."""
-    characters, tokens, words = counts["characters"], np.maximum(counts["tokens"], 1), np.maximum(counts["words"], 1)
-    shares = {name: counts[name] / np.maximum(characters, 1) for name in ngrams.COLUMNS[8:]}
-    return {
-        "characters": characters,
-        "words": counts["words"],
+    """Counts to the statistics that rules read: those here, all others as they were counted."""
+    characters, tokens, words = (np.maximum(counts[name], 1) for name in ("characters", "tokens", "words"))
+    ratios = {
         "mean_word_length": counts["word_characters"] / words,
         "hash_ratio": counts["hashes"] / tokens,
         "ellipsis_ratio": counts["ellipses"] / tokens,
-        "bullet_lines": counts["bullet_lines"],
-        "ellipsis_lines": counts["ellipsis_lines"],
         "alpha_words": counts["letter_tokens"] / tokens,
         "alpha_only_words": np.minimum(counts["letter_tokens"] / words, 1.0),
-        "stop_words": counts["stop_words"],
-        **{name: counts[name] for name in line_counts.LINES[1:9]},
-        **{name: shares[name] for name in shares if name != "copied_characters"},
-        **{name: counts[name] for name in _C4},
         "newlines_per_word": counts["newlines"] / tokens,
         "stop_word_ratio": counts["stop_word_tokens"] / words,
         "unique_words": counts["unique_words"] / tokens,
-        "word_entropy": counts["word_entropy"],
-        **{name: counts[name] for name in ("digit_ratio", "punctuation_ratio", "upper_ratio")},
-        "copied_characters": shares["copied_characters"],
+        **{name: counts[name] / characters for name in ngrams.COLUMNS if name.endswith(("gram", "copied_characters"))},
     }
+    return {name: ratios[name] if name in ratios else counts[name] for name in SIGNALS}

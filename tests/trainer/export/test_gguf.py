@@ -173,11 +173,11 @@ def test_llama_cpp_gives_the_same_perplexity_and_continuation(
     if kind in ("f32", "f16"):
         for prompt in ("The river", "Die Stadt", "その"):
             ids = trained.tokenizer.encode(prompt).ids
-            ((tokens, _),) = continue_tokens(model, [ids], Sampling(temperature=0, max_tokens=24), trained.eos_id)
+            ((tokens, _),) = continue_tokens(model, [ids], Sampling(temperature=0, max_tokens=24), trained.special.end)
             llama.reset()
             found = []
             for token in llama.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0):
-                if token == trained.eos_id or len(found) == 24:
+                if token == trained.special.end or len(found) == 24:
                     break
                 found.append(token)
             assert found == tokens

@@ -25,7 +25,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,7 @@ from common.errors import PipelineError
 from pipeline.config import OwnStage
 from pipeline.documents import replace_texts
 from pipeline.stage import Build, Stage
-from pipeline.task import DocumentPass, Judge, Pass, Verdict, Verdicts
-
-
-def passes(build: Build[OwnStage]) -> Iterator[Pass]:
-    """One pass, a task for each input file."""
-    yield single(build)
-
-
-def single(build: Build[OwnStage]) -> OwnPass:
-    """The one pass."""
-    return OwnPass(build)
+from pipeline.task import DocumentPass, Judge, Verdict, Verdicts
 
 
 def files(settings: OwnStage, base: Path) -> list[Path]:
@@ -160,4 +150,4 @@ def _take_text(texts: list[str], i: int, text: Any, name: str) -> Verdict | None
     return None
 
 
-STAGE = Stage("own", __name__, ("datatrove", "pyarrow"), passes, files, single=single)
+STAGE = Stage("own", __name__, ("datatrove", "pyarrow"), lambda build: iter([OwnPass(build)]), files, single=OwnPass)

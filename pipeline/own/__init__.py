@@ -1,1 +1,0 @@
-"""A stage of the user's own code."""
