@@ -9,9 +9,10 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW_GROUPS = 100
+Place = tuple[Path, int, int]  # of a row: file, row group, row in the group
 
 
 @lru_cache(maxsize=8)
@@ -93,31 +95,39 @@ def read_group(path: Path, number: int, columns: list[str], rows: list[int] | No
     with pq.ParquetFile(path) as file:
         present = [name for name in columns if name in file.schema_arrow.names]
         texts = Texts.of(path) if "text" in present else None
-        table = file.read_row_group(number, columns=[*present, "id"] if texts and "id" not in present else present)
+        read = [*present, "id"] if texts and "id" not in present else present
+        table = file.read_row_group(number, columns=read, use_threads=False)  # threads take longer to begin
     if rows is not None:
         numbers = pa.py_buffer(np.array(rows, np.int64))  # given a list or an array, pyarrow would import pandas
         table = table.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, numbers]))
     return texts.fill(table).select(present) if texts else table
 
 
+def read_rows(places: Sequence[Place], columns: list[str]) -> list[Row]:
+    """The rows at these places, each row group read once."""
+    rows: dict[Place, Row] = {}
+    for (path, number), part in groupby(sorted(set(places)), key=lambda place: place[:2]):
+        wanted = list(part)
+        table = read_group(path, number, columns, [row for *_, row in wanted])
+        rows.update(zip(wanted, table.to_pylist(), strict=True))
+    return [rows[place] for place in places]
+
+
 def find_rows(folder: Path, column: str, wanted: Iterable[str], columns: list[str], limit: int) -> list[Row]:
     """Sampled rows whose `column` is among `wanted`, at most `limit` of each; texts are read group by group."""
     left = dict.fromkeys(wanted, limit)
-    rows: list[Row] = []
+    places: list[Place] = []
     for path, number in sample_groups(folder)[0]:
         if not any(left.values()):
             break
         table = read_group(path, number, [column])
         if not table.num_columns:
             break
-        chosen = []
         for index, value in enumerate(table[column].to_pylist()):
             if left.get(value):
                 left[value] -= 1
-                chosen.append(index)
-        if chosen:
-            rows += read_group(path, number, columns, chosen).to_pylist()
-    return rows
+                places.append((path, number, index))
+    return read_rows(places, columns)
 
 
 def select_rows(path: Path, column: str, values: set[Any], columns: list[str] | None = None) -> list[Row]:

@@ -261,14 +261,11 @@ def _reporter(loaded: Loaded[Recipe]) -> Iterator[tuple[Callable[[Path], Path], 
 
 
 def _load_report() -> None:
-    """Import the report and load its kernels, behind the tasks of the corpus."""
+    """Import the report, behind the tasks of the corpus."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself answers Ctrl-C
     os.nice(10)
     with suppress(ImportError):  # the extra `report`
         import cli.report.write  # noqa: F401
-        from pipeline.quality.spans import offending
-
-        offending("one two three, one two three", "top_2gram")
 
 
 def _write_report(run: Path) -> Path:
