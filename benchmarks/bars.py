@@ -106,3 +106,13 @@ def finish(name: str, bars: dict[str, Bar], **more: Any) -> int:
     figures = {title: bar._asdict() | {"value": round(bar.value, 4)} for title, bar in bars.items()}
     print(json.dumps({"name": name, **more, "bars": figures}, allow_nan=False))
     return 0 if all(bar.holds for bar in bars.values()) else 1
+
+
+def blank_columns(schema: Any, rows: int) -> dict[str, Any]:
+    """Columns of a pyarrow schema: empty texts, and nulls of any other type."""
+    import pyarrow as pa
+
+    return {
+        field.name: pa.array([""] * rows) if field.type == pa.string() else pa.nulls(rows, field.type)
+        for field in schema
+    }

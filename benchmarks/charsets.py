@@ -20,7 +20,7 @@ import charset_normalizer
 from bars import DATA, at_least, finish, options, show_machine, table
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-from pipeline.extract.text import decode
+from pipeline.extract.decoding import decode
 from pipeline.read import read_records
 
 CHARSETS = {

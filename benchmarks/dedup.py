@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bars import at_least, at_most, finish, options, show_machine
+from bars import at_least, at_most, blank_columns, finish, options, show_machine
 
 FILE_ROWS, COPIED = 5_000, 20
 PARTITION_BYTES = 16_000_000
@@ -62,7 +62,7 @@ def write_corpus(folder: Path, count: int, length: int) -> None:
         text = np.empty(ends[-1], np.uint8)
         gather(data, pieces, ends, text)
         bounds = ends[::length].astype(np.int32)
-        columns = {name: pa.array([""] * rows) for name in BASE_SCHEMA.names} | {
+        columns = blank_columns(BASE_SCHEMA, rows) | {
             "text": pa.StringArray.from_buffers(rows, pa.py_buffer(bounds), pa.py_buffer(text)),
             "id": pa.array([document_id("web/made", start + i) for i in range(rows)]),
             "source": pa.array(["web"] * rows),

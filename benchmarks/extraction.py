@@ -25,7 +25,7 @@ from bars import DATA, Bar, at_least, finish, options, show_machine, table
 from markdown_pages import PARTS, code_verbatim, made_markdown, similarity
 
 from pipeline.extract import extract_text
-from pipeline.extract.text import decode, tidy
+from pipeline.extract.decoding import decode, tidy
 from pipeline.extract.training import evaluation_pages, fold_of, reviewed_pages, snippet_f1, trained_on, word_f1
 from pipeline.extract.training.made_pages import KINDS, held_out_pages, part_f1
 from pipeline.kernels.html import fast

@@ -14,7 +14,7 @@ from bars import ROOT
 from lxml import html
 
 from pipeline.extract import extract_text
-from pipeline.extract.text import decode
+from pipeline.extract.decoding import decode
 from pipeline.kernels.html.fast import Form
 from pipeline.read.archives import read_records
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bars import DATA, at_least, at_most, finish, options, show_machine
+from bars import DATA, at_least, at_most, blank_columns, finish, options, show_machine
 
 LENGTH = 500
 FILE_BYTES = 8_000_000
@@ -85,11 +85,10 @@ def write(folder, texts):
         if size < FILE_BYTES and end < len(texts):
             continue
         count = end - start
-        columns = {name: pa.array([""] * count) for name in BASE_SCHEMA.names} | {
+        columns = blank_columns(BASE_SCHEMA, count) | {
             "text": pa.array(texts[start:end]),
             "id": pa.array([document_id("web/made", number) for number in range(start, end)]),
             "offset": pa.array(range(start, end), pa.int64()),
-            "bytes": pa.nulls(count, pa.int64()),
         }
         pq.write_table(pa.table(columns).cast(BASE_SCHEMA), folder / f"{start:09d}.parquet", compression="zstd")
         start, size = end, 0

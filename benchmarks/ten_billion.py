@@ -126,8 +126,8 @@ def segment(folder: Path) -> tuple[float, float, float]:
     middle = time.process_time()
     nodes = np.sort(np.random.default_rng(1).integers(0, SEGMENT, int(SEGMENT * SETTINGS.bands * REPEATED / tasks)))
     for _ in range(tried):
-        table.rows(nodes, "id", "exact")
-        table.shingles(nodes)
+        *_, places = table.rows(nodes, "id", "exact", "shingles")
+        table.shingles(nodes, places)
     ended = time.process_time()
     return sum(file.stat().st_size for file in files) / SEGMENT, (middle - started) / tried, (ended - middle) / tried
 

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
@@ -21,6 +21,8 @@ from common.errors import Interrupted, RecipeError, TrainerError
 from common.runfolder import TRAIN, RunFolder
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ProcessPoolExecutor
+
     from recipes.load import Loaded
     from recipes.mirror import Mirror
     from recipes.schema import Recipe
@@ -66,10 +68,10 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
     loaded = load_recipe(recipe, overrides or ())
     _check_stages(loaded.recipe.stage_names, first, last)
     mirror = _mirror(loaded)
-    with _reporter(loaded) as (write_report, prepare):
+    with _Reporter(loaded) as reporter:
         with _annotated(loaded.run, first):
-            _build_corpus(loaded, recipe, mirror, first, last, prepare)
-        return _finish(loaded.run, mirror, write_report)
+            _build_corpus(loaded, recipe, mirror, first, last, reporter)
+        return _finish(loaded.run, mirror, reporter.write)
 
 
 def train(
@@ -167,7 +169,7 @@ def _build_corpus(
     mirror: Mirror | None,
     first: str | None,
     last: str | None,
-    after_stage: Callable[[], object] = lambda: None,
+    reporter: _Reporter | None = None,
 ) -> None:
     from recipes.load import check_paths
 
@@ -185,7 +187,7 @@ def _build_corpus(
     from pipeline.lookup import bring_up_to_date
     from recipes.mirror import pushing
 
-    with CorpusView(after_stage=after_stage) as view:
+    with CorpusView(after_stage=reporter.get_ready if reporter else lambda stage: None) as view:
         build_corpus(
             loaded.recipe,
             loaded.run,
@@ -195,6 +197,8 @@ def _build_corpus(
             observer=pushing(view, mirror),
             begin=lambda: _keep_recipe(loaded, path),
         )
+    if reporter and not mirror:
+        reporter.begin()
     bring_up_to_date(RunFolder(loaded.run))
     if mirror:
         mirror.push()
@@ -248,27 +252,43 @@ def _train(
         show(training_summary(result))
 
 
-@contextmanager
-def _reporter(loaded: Loaded[Recipe]) -> Iterator[tuple[Callable[[Path], Path], Callable[[], object]]]:
-    """(what writes the report, what gets it ready): where there are workers, one of them, beside the others."""
-    if not _has_workers(loaded):
-        yield _write_report, lambda: None
-        return
-    from pipeline.workers import start_worker
+class _Reporter:
+    """Writes the report of a corpus: where there are workers, in a process of its own that is ready in time."""
 
-    with start_worker(_load_report) as worker:
-        yield lambda run: worker.submit(_write_report, run).result(), lambda: worker.submit(int)
+    def __init__(self, loaded: Loaded[Recipe]) -> None:
+        self._run, self._stages = loaded.run, loaded.recipe.stage_names
+        self._has_workers = _has_workers(loaded)
+        self._worker: ProcessPoolExecutor | None = None
+        self._report: Future[Path] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._worker:
+            self._worker.shutdown()
+
+    def get_ready(self, stage: str) -> None:
+        """Start the process once the last stage, which leaves processors idle, is all that is left to build."""
+        if self._has_workers and stage in self._stages[-2:] and not self._worker:
+            from pipeline.workers import start_worker
+
+            self._worker = start_worker(_load_report)
+            self._worker.submit(int)
+
+    def begin(self) -> None:
+        """Begin to write, beside what the command has left to do."""
+        if self._worker:
+            self._report = self._worker.submit(_write_report, self._run)
+
+    def write(self, run: Path) -> Path:
+        return self._report.result() if self._report else _write_report(run)
 
 
 def _load_report() -> None:
-    """Import the report and load its kernels, behind the tasks of the corpus."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself answers Ctrl-C
-    os.nice(10)
     with suppress(ImportError):  # the extra `report`
         import cli.report.write  # noqa: F401
-        from pipeline.quality.spans import offending
-
-        offending("one two three, one two three", "top_2gram")
 
 
 def _write_report(run: Path) -> Path:

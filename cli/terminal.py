@@ -160,10 +160,12 @@ class CorpusView(View, Observer):
     """Shows stages as they run, and keeps their `stats` and `seconds`.
 
     A stage may read its input in several passes; the bar then starts again, and rate and time left are the pass's.
-    after_stage: called when a stage was built.
+    after_stage: called with the name of each stage that was built.
     """
 
-    def __init__(self, console: Console | None = None, after_stage: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, console: Console | None = None, after_stage: Callable[[str], object] = lambda stage: None
+    ) -> None:
         super().__init__(console)
         self.after_stage = after_stage
         self.stats: dict[str, dict[str, Any]] = {}
@@ -199,7 +201,7 @@ class CorpusView(View, Observer):
         if self.verbose:
             for rule, count in largest_first(stats["dropped"]):
                 self.say(f"{stage}:   {rule} dropped {count:,}")
-        self.after_stage()
+        self.after_stage(stage)
 
     def stage_skipped(self, stage: str, stats: dict[str, Any]) -> None:
         self.stats[stage] = stats

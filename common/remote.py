@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
-import fsspec
-
 TRIES = 4
 FIRST_PAUSE = 0.5  # seconds, doubled with each try
 BUFFER = 1 << 20
@@ -82,6 +80,8 @@ class _Retrying(io.RawIOBase):
 
     def _read(self, size: int) -> bytes:
         """Read at `position`; the file is kept only if that works."""
+        import fsspec  # here, since it takes 0.07 s and few corpora are remote
+
         file, self._file = self._file or fsspec.open(self.path, "rb").open(), None
         if file.tell() != self.position:
             file.seek(self.position)

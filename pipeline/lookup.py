@@ -81,10 +81,11 @@ def _keys(tables: list[Path], key: str) -> tuple[list[U64], list[U64]]:
         for table in read_batches(path, [key, "cluster_size"] if key == "cluster" else [key], rows=100_000):
             rows = np.arange(row, row + table.num_rows, dtype=np.uint64)
             row += table.num_rows
+            found = _hashes(table[key].to_pylist())
             if key == "cluster":
-                chosen = (table["cluster_size"].to_numpy() > 1).nonzero()[0]
-                table, rows = table.take(chosen), rows[chosen]
-            hashes.append(_hashes(table[key].to_pylist()))
+                is_shared = np.array(table["cluster_size"].to_pylist()) > 1  # to_numpy would import pandas, 0.2 s
+                found, rows = found[is_shared], rows[is_shared]
+            hashes.append(found)
             places.append(rows | np.uint64(number << 32))
     return hashes, places
 
@@ -103,7 +104,7 @@ def _write_pieces(documents: Path, building: Path) -> list[str]:
         ]
         numbers = np.array([streams.setdefault(name, len(streams)) for name in names], np.int64)
         hashes.append(_hashes(table["id"].to_pylist()))
-        places.append(np.column_stack([numbers, *(table[name].to_numpy() for name in _PIECE[3:])]))
+        places.append(np.column_stack([numbers, *(table[name].to_pylist() for name in _PIECE[3:])]))
     _save(building, "pieces", hashes, places)
     return [*streams]
 

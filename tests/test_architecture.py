@@ -118,3 +118,8 @@ def test_a_pipeline_loads_no_torch():
 @pytest.mark.parametrize("modules", ["cli.main recipes.load", "pipeline.config", "trainer.config", "common.files"])
 def test_a_command_and_its_settings_load_no_heavy_library(modules):
     assert load(modules.split(), HEAVY) == ""
+
+
+def test_a_report_loads_no_kernel():
+    modules = ["cli.report.write", "pipeline.read", "pipeline.extract.decoding", "pipeline.quality.rules"]
+    assert load(modules, ("numba", "plotly", "warcio", "fsspec")) == ""

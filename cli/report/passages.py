@@ -12,10 +12,9 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cli.contents import find_rows, read_group, read_recipe, read_sample, sample_groups
+from cli.contents import Place, find_rows, read_group, read_recipe, read_rows, read_sample, sample_groups
 from cli.report.page import Block, Figure, Fragment, Table, Text, Texts, axis, columns, log_axis, sampled
 from cli.terminal import clean, printable
 from common.errors import PipelineError
@@ -81,7 +80,7 @@ def _passage(row: Row, facts: str, label: str, signal: str) -> Text:
 
 def _nearest(stage: Stage, rules: list[str]) -> dict[str, Text]:
     """For each rule the kept document whose value is nearest to its published threshold."""
-    best: dict[str, tuple[float, Any, int, int]] = {}
+    best: dict[str, tuple[float, Place]] = {}
     for path, number in sample_groups(stage.data)[0]:
         table = read_group(path, number, list(dict.fromkeys(_RULES[rule].signal for rule in rules)))
         for rule in rules:
@@ -90,11 +89,11 @@ def _nearest(stage: Stage, rules: list[str]) -> dict[str, Text]:
                 distances = np.abs(np.array(table[signal].to_pylist(), np.float64) - threshold)
                 index = int(np.nanargmin(distances))
                 if rule not in best or distances[index] < best[rule][0]:
-                    best[rule] = (float(distances[index]), path, number, index)
+                    best[rule] = (float(distances[index]), (path, number, index))
+    signals = {_RULES[rule].signal for rule in best}
     texts = {}
-    for rule, (_, path, number, index) in best.items():
+    for rule, row in zip(best, read_rows([place for _, place in best.values()], [*COLUMNS, *signals]), strict=True):
         signal, _, threshold = _RULES[rule]
-        row = read_group(path, number, [*COLUMNS, signal], [index]).to_pylist()[0]
         facts = f"value {row[signal]:.4g}, published threshold {threshold:g}"
         texts[rule] = _passage(row, facts, "kept, the nearest to the threshold", signal)
     return texts
@@ -173,11 +172,14 @@ def _largest(stage: Stage) -> dict[str, Row]:
             statistics = footer.row_group(number).column(column).statistics
             if statistics and statistics.has_min_max and statistics.max > 1:
                 groups.append((-statistics.max, path, number))
-    order = [("cluster_size", "descending"), ("id", "ascending")]
-    columns = [*COLUMNS, "cluster", "cluster_size"]
-    parts = [read_group(path, number, columns).sort_by(order)[:LARGEST] for _, path, number in sorted(groups)[:LARGEST]]
-    rows = pa.concat_tables(parts).sort_by(order)[:LARGEST].to_pylist() if parts else []
-    return {row["cluster"]: row for row in rows if row["cluster_size"] > 1}
+    found: list[tuple[int, str, Place]] = []
+    for _, path, number in sorted(groups)[:LARGEST]:
+        table = read_group(path, number, ["id", "cluster_size"])
+        for row, (name, size) in enumerate(zip(*table.to_pydict().values(), strict=True)):
+            if size > 1:
+                found.append((-size, name, (path, number, row)))
+    places = [place for *_, place in sorted(found)[:LARGEST]]
+    return {row["cluster"]: row for row in read_rows(places, [*COLUMNS, "cluster", "cluster_size"])}
 
 
 def extracted_pages(run: RunFolder) -> list[Block]:
@@ -185,26 +187,28 @@ def extracted_pages(run: RunFolder) -> list[Block]:
     stage = run.stages.get("extract")
     if not stage:
         return []
-    groups, _ = sample_groups(stage.data)
-    rows = _spread_rows(groups, ["path", "offset", "url", "media_type", "text"])
-    rows = [row for row in rows if row["media_type"] == "text/html" and len(row["text"]) > 200]
+    rows = _spread_rows(sample_groups(stage.data)[0], ["path", "offset", "url", "media_type", "bytes"])
+    rows = [row for row in rows if row["media_type"] == "text/html" and row["bytes"] > 200]
+    shown = list(islice(_originals(run, rows), PAGES))
     items = []
-    for row, body, charset in islice(_originals(run, rows), PAGES):
+    texts = read_rows([row["place"] for row, *_ in shown], ["text"])
+    for (row, body, charset), extracted in zip(shown, texts, strict=True):
         text = _visible_text(body, charset)
-        marked = fragments(text, _removed(text, row["text"]), 2 * CHARACTERS, context=10**9)
+        marked = fragments(text, _removed(text, extracted["text"]), 2 * CHARACTERS, context=10**9)
         page = ("the page's text; removed lines are marked", marked or [("(no text outside of scripts)", False)])
-        kept = ("extracted", fragments(printable(row["text"]), [], 2 * CHARACTERS))
+        kept = ("extracted", fragments(printable(extracted["text"]), [], 2 * CHARACTERS))
         items.append(Text(clean(row["url"] or row["path"], 120), "", [page, kept]))
     return [Texts("Pages", items, opened=True)] if items else []
 
 
 def _spread_rows(groups: list[Any], columns: list[str], wanted: int = 40) -> list[Row]:
-    """About `wanted` rows, evenly spread over some of the row groups."""
+    """About `wanted` rows, evenly spread over some of the row groups, with their `place`."""
     rows: list[Row] = []
     for path, number in groups[:: max(1, len(groups) // 8)]:
         table = read_group(path, number, columns)
         step = max(1, table.num_rows * 8 // wanted)
-        rows += [table.slice(row, 1).to_pylist()[0] for row in range(0, table.num_rows, step)]
+        for row in range(0, table.num_rows, step):
+            rows.append(table.slice(row, 1).to_pylist()[0] | {"place": (path, number, row)})
     return rows
 
 
@@ -237,7 +241,7 @@ def _visible_text(body: bytes, charset: str | None) -> str:
     """All text of a page, with navigation and footers."""
     from resiliparse.extract.html2text import extract_plain_text
 
-    from pipeline.extract.text import decode, tidy
+    from pipeline.extract.decoding import decode, tidy
 
     return printable(tidy(extract_plain_text(decode(body, charset)[0], main_content=False, alt_texts=False)))
 

@@ -52,17 +52,17 @@ class JoinPass(Pass):
         keys, nodes = self.table.partition(self.keys, rank, self.tasks)
         order = repeated(keys)
         keys, nodes = keys[order], nodes[order]
-        ids, exact = self.table.rows(nodes, "id", "exact")
+        ids, exact, places = self.table.rows(nodes, "id", "exact", "shingles")
         order = np.lexsort((ids[:, 1], ids[:, 0], keys))
-        pairs = forest(self.edges(keys[order], nodes[order], exact[order], task))
+        pairs = forest(self.edges(keys[order], nodes[order], exact[order], places[order], task))
         return TaskReport(files=[save_links(link_file(self.workdir, self.name, rank), pairs, self.links)])
 
     @property
     def links(self) -> int:
         return link_tasks(self.table, self.settings)
 
-    def edges(self, keys: U64, nodes: I64, exact: U64, task: Task) -> I64:
-        """int64 (n, 2) of documents sorted by key, then by id; exact: their texts' hashes."""
+    def edges(self, keys: U64, nodes: I64, exact: U64, places: I64, task: Task) -> I64:
+        """int64 (n, 2) of documents sorted by key, then by id; exact, places: their columns `exact` and `shingles`."""
         first = first_alike(exact, keys)
         pairs: I64 = np.column_stack([nodes[first], nodes])[first != np.arange(len(nodes))]
         return pairs
@@ -71,14 +71,13 @@ class JoinPass(Pass):
 class BandJoinPass(JoinPass):
     """Edges between documents that share a band key, and are alike."""
 
-    def edges(self, keys: U64, nodes: I64, exact: U64, task: Task) -> I64:
+    def edges(self, keys: U64, nodes: I64, exact: U64, places: I64, task: Task) -> I64:
         if self.settings.exact:
             chosen = np.flatnonzero(first_alike(exact, keys) == np.arange(len(nodes)))
             chosen = chosen[repeated(keys[chosen])]
-            keys, nodes = keys[chosen], nodes[chosen]
-        return np.concatenate([NO_PAIRS, *(nodes[pairs] for pairs in leader_pairs(
-            self.table, self.settings, keys, nodes, task
-        ))])  # fmt: skip
+            keys, nodes, places = keys[chosen], nodes[chosen], places[chosen]
+        pairs = leader_pairs(Values(self.table, nodes, places, self.settings), self.settings, keys, task)
+        return np.concatenate([NO_PAIRS, *(nodes[part] for part in pairs)])
 
 
 def first_alike(exact: U64, keys: U64) -> I64:
@@ -102,39 +101,36 @@ def repeated(keys: U64) -> I64:
 
 
 def leader_pairs(
-    table: Table, settings: DedupConfig, keys: U64, nodes: I64, task: Task, *, by_rim: bool = False
+    values_of: Values, settings: DedupConfig, keys: U64, task: Task, *, by_rim: bool = False
 ) -> Iterator[I64]:
-    """Edges (leader, document), as positions in `nodes`, of documents sorted by key, part by part.
+    """Edges (leader, document), as positions, of documents sorted by key, part by part.
 
     A divided bucket keeps its leaders.
     """
-    exact = settings.verify_by == "exact"
     leaders = NO_PAIRS
-    for start, end in spans(value_counts(table, nodes, exact), settings):
+    for start, end in spans(values_of.counts, settings):
         if start and keys[start] != keys[start - 1]:
             leaders = NO_PAIRS
         part = np.concatenate([leaders.ravel(), np.arange(start, end)])
         known = np.arange(leaders.size)
-        values, offsets = document_values(table, nodes[part], exact)
         pairs, last = similar_pairs(
             keys[part],
             np.arange(leaders.size, len(part)),
-            values,
-            offsets,
+            *values_of.take(part),
             settings.verify,
-            exact,
+            values_of.exact,
             by_rim=by_rim,
             leaders=known.reshape(-1, 2),
         )
         yield part[pairs]
         leaders = part[last]
-        task.beat(0, 0, end / len(nodes))
+        task.beat(0, 0, end / len(keys))
 
 
 def spans(counts: I64, settings: DedupConfig) -> Iterator[tuple[int, int]]:
-    """(first, end) of consecutive documents whose values, `counts` of each, fit into `partition_bytes` together."""
+    """(first, end) of consecutive documents whose values, `counts` of each, take half of `partition_bytes` together."""
     ends = np.cumsum(counts)
-    limit = settings.partition_bytes // 16  # 4 bytes a value, and as much again while they are gathered
+    limit = settings.partition_bytes // 8  # 4 bytes a value
     start = 0
     while start < len(counts):
         before = ends[start - 1] if start else 0
@@ -143,18 +139,23 @@ def spans(counts: I64, settings: DedupConfig) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def value_counts(table: Table, nodes: I64, exact: bool) -> I64:
-    """int64 (nodes,): number of values that `document_values` gives for each node."""
-    counts: I64 = table.rows(nodes, "shingles")[0][:, 1] if exact else np.full(len(nodes), table.hashes, np.int64)
-    return counts
+class Values:
+    """What `clusters.similar_pairs` compares of nodes: signatures, or shingle sets where the recipe verifies exactly.
 
+    places: of each its column `shingles`; counts: int64 (nodes,), number of values of each.
+    """
 
-def document_values(table: Table, nodes: I64, exact: bool) -> tuple[U32, I64]:
-    """(values, offsets) by which `clusters.similar_pairs` compares nodes: signatures, or with `exact` shingle sets."""
-    if exact:
-        return table.shingles(nodes)
-    (signatures,) = table.rows(nodes, "signature")
-    return signatures.ravel(), np.arange(len(nodes) + 1, dtype=np.int64) * table.hashes
+    def __init__(self, table: Table, nodes: I64, places: I64, settings: DedupConfig) -> None:
+        self.exact = settings.verify_by == "exact"
+        self._table, self._nodes, self._places = table, nodes, places
+        self.counts: I64 = places[:, 1] if self.exact else np.full(len(nodes), table.hashes, np.int64)
+
+    def take(self, chosen: I64) -> tuple[U32, I64]:
+        """(values, offsets) of some of the nodes, by position."""
+        if self.exact:
+            return self._table.shingles(self._nodes[chosen], self._places[chosen])
+        (signatures,) = self._table.rows(self._nodes[chosen], "signature")
+        return signatures.ravel(), np.arange(len(chosen) + 1, dtype=np.int64) * self._table.hashes
 
 
 def forest(pairs: I64) -> I64:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import CorpusConfig, DedupConfig
 from pipeline.dedup.components import components
-from pipeline.dedup.joins import BandJoinPass, JoinPass, spans, value_counts
+from pipeline.dedup.joins import BandJoinPass, JoinPass, Values, spans
 from pipeline.dedup.lines import LineJoinPass, LinePass, cut_lines, lines_to_cut, site_of
 from pipeline.dedup.signatures import (
     SignaturePass,
@@ -155,7 +155,8 @@ class DedupJudge(Judge):
         value = float(row["similarity"])
         if row["survivor"] < self.new:
             return Verdict(f"{kind}_duplicate", value, threshold, survivor)
-        (url,) = self.table.strings("url", row["survivor"].reshape(1))
+        known = row["survivor"].reshape(1)
+        (url,) = self.table.strings(known, *self.table.rows(known, "url"))
         return Verdict(f"{kind}_known", value, threshold, f"{survivor} {(url or b'').decode()}".strip())
 
     def _cut_lines(
@@ -189,12 +190,12 @@ class DedupJudge(Judge):
         return table.set_column(table.schema.get_field_index("text"), "text", texts)
 
     def _index_parts(self) -> Iterator[dict[str, Any]]:
-        exact, kept = self.settings.verify_by == "exact", np.array(self.kept, np.int64)
-        for start, end in spans(value_counts(self.table, kept, exact), self.settings):
-            nodes, names = kept[start:end], ("id", "exact", "scope", "signature")
-            part = dict(zip(names, self.table.rows(nodes, *names), strict=True))
-            sets = {"sets": self.table.shingles(nodes)} if exact else {}
-            yield part | {"url": self.table.strings("url", nodes)} | sets
+        kept, names = np.array(self.kept, np.int64), ("id", "exact", "scope", "signature", "url")
+        values_of = Values(self.table, kept, *self.table.rows(kept, "shingles"), self.settings)
+        for start, end in spans(values_of.counts, self.settings):
+            *columns, places = self.table.rows(kept[start:end], *names)
+            part = dict(zip(names, columns, strict=False)) | {"url": self.table.strings(kept[start:end], places)}
+            yield part | ({"sets": values_of.take(np.arange(start, end))} if values_of.exact else {})
 
 
 def mixes(settings: DedupConfig) -> bool:

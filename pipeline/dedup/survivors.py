@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.config import DedupConfig
 from pipeline.dedup.components import StarPass
-from pipeline.dedup.joins import document_values, leader_pairs, link_file, repeated, spans, value_counts
+from pipeline.dedup.joins import Values, leader_pairs, link_file, repeated, spans
 from pipeline.dedup.table import Array, Table, damaged, mapped, save
 from pipeline.kernels.clusters import NO_PAIRS, similarity
 from pipeline.kernels.minhash import I64, U64
@@ -49,25 +49,28 @@ class ClusterPass(Pass):
         child, centre = self.stars.star(rank).T
         centres = np.unique(centre)
         nodes, component = np.concatenate([child, centres]), np.concatenate([centre, centres])
-        ids, exact = self.table.rows(nodes, "id", "exact")
-        order = np.lexsort((*self._precedence(nodes, ids), component))
-        nodes, component, ids, exact = nodes[order], component[order], ids[order], exact[order]
+        names = ("id", "exact", "shingles", "offset", "source", "length", "date", "path")
+        ids, exact, places, *others = self.table.rows(nodes, *names)
+        order = np.lexsort((*self._precedence(nodes, ids, *others), component))
+        nodes, component, ids, exact, places = (column[order] for column in (nodes, component, ids, exact, places))
         text = np.arange(len(nodes))
         if self.settings.exact:
             _, first, text = np.unique(exact, axis=0, return_index=True, return_inverse=True)
             text = first[text.ravel()]
-        stays = self._survivors(nodes, component.astype(np.uint64), text, task)[text]
+        stays = self._survivors(nodes, component.astype(np.uint64), text, places, task)[text]
         rows = np.zeros(len(nodes), ROW)
         rows["node"], rows["survivor"], rows["id"] = nodes, nodes[stays], ids[stays]
         rows["size"] = np.bincount(stays, minlength=len(nodes))[stays]
         rows["same"] = (text == text[stays]) & self.settings.exact
-        rows = rows[rows["size"] > 1]
-        rows = rows[np.argsort(rows["node"])]
-        rows["similarity"] = np.where(rows["same"], 1.0, self._similarities(rows["node"], rows["survivor"]))
+        copies = np.flatnonzero(rows["size"] > 1)
+        copies = copies[np.argsort(nodes[copies])]
+        rows = rows[copies]
+        pairs = np.stack([copies, stays[copies]])
+        rows["similarity"] = np.where(rows["same"], 1.0, self._similarities(nodes[pairs], places[pairs]))
         task.beat(0, 0, 1.0)
         return TaskReport(files=[save(link_file(self.workdir, self.name, rank), rows["node"], rows)])
 
-    def _survivors(self, nodes: I64, components: U64, text: I64, task: Task) -> I64:
+    def _survivors(self, nodes: I64, components: U64, text: I64, places: I64, task: Task) -> I64:
         """Position of each node's survivor. Nodes are sorted by component, then by survivor priority.
 
         text: position of the first node of the same text; such nodes are compared once, through the first of them.
@@ -76,25 +79,26 @@ class ClusterPass(Pass):
         if self.settings.minhash:
             heads = np.flatnonzero(text == stays)
             walked = heads[repeated(components[heads])]
-            parts = leader_pairs(self.table, self.settings, components[walked], nodes[walked], task, by_rim=True)
+            values_of = Values(self.table, nodes[walked], places[walked], self.settings)
+            parts = leader_pairs(values_of, self.settings, components[walked], task, by_rim=True)
             leader, document = walked[np.concatenate([NO_PAIRS, *parts])].T
             stays[document] = leader
         return stays
 
-    def _similarities(self, nodes: I64, survivors: I64) -> Array:
-        exact, parts = self.settings.verify_by == "exact", [np.empty(0)]
-        counts = value_counts(self.table, nodes, exact) + value_counts(self.table, survivors, exact)
-        for start, end in spans(counts, self.settings):
-            pair = np.concatenate([nodes[start:end], survivors[start:end]])
-            half = np.arange(len(pair) // 2)
-            values, offsets = document_values(self.table, pair, exact)
-            parts.append(similarity(values, offsets, half, half + len(half), exact))
+    def _similarities(self, pairs: I64, places: I64) -> Array:
+        """Similarity of the nodes pairs[0] to pairs[1], float64 (pairs,); places: their column `shingles`."""
+        values_of, parts = Values(self.table, pairs.ravel(), places.reshape(-1, 2), self.settings), [np.empty(0)]
+        for start, end in spans(values_of.counts.reshape(2, -1).sum(axis=0), self.settings):
+            pair = np.concatenate([np.arange(start, end), np.arange(start, end) + pairs.shape[1]])
+            half = np.arange(end - start)
+            parts.append(similarity(*values_of.take(pair), half, half + len(half), values_of.exact))
         return np.concatenate(parts)
 
-    def _precedence(self, nodes: I64, ids: U64) -> list[Array]:
+    def _precedence(
+        self, nodes: I64, ids: U64, offset: I64, source: I64, length: I64, date: I64, places: I64
+    ) -> list[Array]:
         """Sort keys of survivor order, the weakest first, as np.lexsort takes them: id, offset, path, source, rule."""
-        offset, source, length, date = self.table.rows(nodes, "offset", "source", "length", "date")
-        paths = [path or b"" for path in self.table.strings("path", nodes)]
+        paths = [path or b"" for path in self.table.strings(nodes, places)]
         _, path = np.unique(np.array(paths, object), return_inverse=True)
         keys: list[Array] = [ids[:, 1], ids[:, 0], offset, path, source]
         if self.settings.survivor != "first":

@@ -44,6 +44,7 @@ class Table:
     def __init__(self, workdir: Path, counts: list[int], hashes: int) -> None:
         self.hashes = hashes
         self.folder = workdir / ".scratch/documents"
+        self._root = str(self.folder)
         self.columns: dict[str, tuple[Any, int]] = {
             **dict.fromkeys(("id", "exact"), (np.uint64, 2)),
             **dict.fromkeys(("source", "length", "date", "offset"), (np.int64, 1)),
@@ -75,7 +76,7 @@ class Table:
         ]
         for number, positions, rows in self._by_segment(nodes):
             count = int(self._starts[number + 1] - self._starts[number])
-            data = mapped(path := self._path(number) / "columns.bin")
+            data = mapped(path := self._path(number, "columns.bin"))
             if len(data) != count * self._row_bytes:
                 raise damaged(path, f"it has {len(data)} bytes where {count * self._row_bytes} are expected")
             for name, values in zip(names, out, strict=True):
@@ -84,22 +85,21 @@ class Table:
                 values[positions] = (column.reshape(count, width) if width > 1 else column)[rows]
         return out
 
-    def strings(self, column: str, nodes: I64) -> list[bytes | None]:
-        """UTF-8 of a text column (`path`, `url`) for any nodes, in their order."""
-        (places,) = self.rows(nodes, column)
+    def strings(self, nodes: I64, places: I64) -> list[bytes | None]:
+        """UTF-8 of a text column (`path`, `url`) for any nodes, in their order; places: values of that column."""
         data, offsets = self._pieces("strings.bin", np.uint8, places, nodes)
         joined, sizes = data.tobytes(), places[:, 1].tolist()
         return [None if sizes[i] < 0 else joined[low:high] for i, (low, high) in enumerate(pairwise(offsets.tolist()))]
 
-    def shingles(self, nodes: I64) -> tuple[U32, I64]:
-        """Shingle sets of any nodes, joined, and their offsets (nodes + 1,)."""
-        return self._pieces("shingles.bin", np.uint32, self.rows(nodes, "shingles")[0], nodes)
+    def shingles(self, nodes: I64, places: I64) -> tuple[U32, I64]:
+        """Shingle sets of any nodes, joined, and their offsets (nodes + 1,); places: values of column `shingles`."""
+        return self._pieces("shingles.bin", np.uint32, places, nodes)
 
     def partition(self, name: str, number: int, partitions: int) -> tuple[U64, I64]:
         """(keys, nodes) of one partition of the sorted pairs `name` (exact, band)."""
         keys, nodes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         for segment, start in enumerate(self._starts[:-1].tolist()):
-            path = self._path(segment) / f"{name}.bin"
+            path = self._path(segment, f"{name}.bin")
             data = mapped(path)
             count = int.from_bytes(data[:8].tobytes(), "little")
             if len(data) != 8 + 12 * count:
@@ -118,16 +118,17 @@ class Table:
         offsets = np.concatenate([[0], np.cumsum(np.maximum(places[:, 1], 0))])
         out = np.empty(offsets[-1], kind)
         for number, positions, _ in self._by_segment(nodes):
-            path = self._path(number) / file
+            path = self._path(number, file)
             values, chosen = mapped(path, kind), places[positions]
             if chosen[:, 0].min() < 0 or chosen.sum(axis=1).max() > len(values):
                 raise damaged(path, f"it ends after {len(values)} values")
             gather(values, chosen, offsets[positions], out)
         return out, offsets
 
-    def _path(self, number: int) -> Path:
-        task = int(np.searchsorted(self._parts, number, side="right")) - 1
-        return self.segment(task, number - int(self._parts[task]))
+    def _path(self, number: int, file: str) -> str:
+        """A file of a segment; a string, since joins ask for one some thousand times a second."""
+        task = int(self._parts.searchsorted(number, side="right")) - 1
+        return f"{self._root}/{task:05d}-{number - self._parts[task]:05d}/{file}"
 
     def _by_segment(self, nodes: I64) -> Iterator[tuple[int, I64, I64]]:
         """(segment, positions in `nodes`, rows of the segment) for each segment that holds some of the nodes."""
@@ -176,16 +177,19 @@ def load_array(path: Path, *, mapped: bool = False) -> Array:
     return array
 
 
-def mapped(path: Path, kind: Any = np.uint8) -> Array:
+def mapped(path: Path | str, kind: Any = np.uint8) -> Array:
     """The values of a file, mapped. Raises PipelineError that names a missing or damaged one."""
     try:
-        with path.open("rb") as file:
-            empty = not os.fstat(file.fileno()).st_size
-            return np.frombuffer(b"" if empty else mmap(file.fileno(), 0, access=ACCESS_READ), kind)
+        number = os.open(path, os.O_RDONLY)
+        try:
+            empty = not os.fstat(number).st_size
+            return np.frombuffer(b"" if empty else mmap(number, 0, access=ACCESS_READ), kind)
+        finally:
+            os.close(number)
     except (OSError, ValueError) as error:
         raise damaged(path, str(error)) from error
 
 
-def damaged(path: Path, reason: str) -> PipelineError:
+def damaged(path: Path | str, reason: str) -> PipelineError:
     """The error for an intermediate file that is not as a pass wrote it."""
     return PipelineError(f"{path}: damaged intermediate file ({reason}); run the recipe again, which rebuilds it")

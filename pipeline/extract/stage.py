@@ -25,9 +25,10 @@ from pipeline import forgotten
 from pipeline.config import CorpusConfig, ExtractConfig
 from pipeline.crashes import DETAIL, DETAIL_READING, RULE, Position, Record
 from pipeline.documents import BASE_SCHEMA, BATCH_BYTES, BATCH_ROWS, Counts, document_id, storable, text_bytes
+from pipeline.extract.decoding import decode_page, tidy
 from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
 from pipeline.extract.markup import html_of_xhtml
-from pipeline.extract.text import decode_page, extract_decoded, tidy
+from pipeline.extract.text import extract_decoded
 from pipeline.extract.urls import domain_of, list_files, read_rules
 from pipeline.kernels.html.fast import WEIGHTS, Form
 from pipeline.read import Input, RawDocument, list_inputs, plan_tasks, read_documents

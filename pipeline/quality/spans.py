@@ -6,13 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-import numpy as np
-
-from pipeline.kernels.hashing import code_points
-from pipeline.kernels.signals.line_counts import SHORT_LINE
-from pipeline.kernels.signals.words import HAS_LETTER, tokenize
-
 Span = tuple[int, int]
+# Nearly the tokens that the signals count, without their kernels, which take half a second to load; the ranges are of
+# scripts without spaces, in which each letter is one.
+_TOKEN = re.compile(r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+|\S")
+_NO_LETTERS = re.compile(r"(?:[^\w\s]|[\d_])(?:\s*(?:[^\w\s]|[\d_]))*")
 _PATTERNS = {
     "curly_brackets": r"\{",
     "lorem_ipsum": r"(?i)lorem ipsum",
@@ -21,7 +19,7 @@ _PATTERNS = {
     "bullet_lines": r"(?m)^\s*[•-].*$",
     "ellipsis_lines": r"(?m)^.*(?:\.\.\.|…)[ \t]*$",
     "punctuated_lines": r"(?m)^.*[^\s.?!。！？…]$",
-    "short_lines": rf"(?m)^.{{1,{SHORT_LINE}}}$",
+    "short_lines": r"(?m)^.{1,30}$",
     "newlines_per_word": r"\n\n+",
     "digit_ratio": r"\d[\d .,]*",
     "upper_ratio": r"[A-Z][A-Z ]+",
@@ -41,7 +39,8 @@ def offending(text: str, signal: str) -> Span:
     if signal.endswith("gram"):
         return _ngram(text, int(re.sub(r"\D", "", signal)), most=signal.startswith("top"))
     if signal.startswith("alpha"):
-        return _without_letters(text)
+        longest = max(_NO_LETTERS.finditer(text), key=lambda run: len(run[0]), default=None)
+        return longest.span() if longest else _beginning(text)
     return _beginning(text)
 
 
@@ -60,24 +59,12 @@ def _repeated(text: str, parts: Iterable[re.Match[str]]) -> Span:
 
 def _ngram(text: str, n: int, *, most: bool) -> Span:
     """The most frequent n-gram, or the first that occurred before."""
-    starts, lengths, _, hashes, _ = tokenize(*code_points([text]))
-    values = hashes.tolist()
-    grams = list(zip(*(values[i:] for i in range(n)), strict=False))
-    counts = Counter(grams)
-    wanted = counts.most_common(1)[0][0] if most and grams else None
-    seen: set[tuple[int, ...]] = set()
+    tokens = list(_TOKEN.finditer(text))
+    grams = list(zip(*([token[0] for token in tokens[i:]] for i in range(n)), strict=False))
+    wanted = Counter(grams).most_common(1)[0][0] if most and grams else None
+    seen: set[tuple[str, ...]] = set()
     for i, gram in enumerate(grams):
         if gram == wanted or (not most and gram in seen):
-            return int(starts[i]), int(starts[i + n - 1] + lengths[i + n - 1])
+            return tokens[i].start(), tokens[i + n - 1].end()
         seen.add(gram)
     return _beginning(text)
-
-
-def _without_letters(text: str) -> Span:
-    """The longest run of tokens without a letter."""
-    starts, lengths, kinds, _, _ = tokenize(*code_points([text]))
-    bare = np.flatnonzero(np.diff(np.concatenate([[0], (kinds & HAS_LETTER) == 0, [0]])))
-    if not len(bare):
-        return _beginning(text)
-    first, last = max(bare.reshape(-1, 2).tolist(), key=lambda run: run[1] - run[0])
-    return int(starts[first]), int(starts[last - 1] + lengths[last - 1])

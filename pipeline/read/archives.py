@@ -26,8 +26,6 @@ from typing import IO, Any
 import lz4.frame  # type: ignore[import-untyped]
 import zstandard
 from fastwarc.warc import ArchiveIterator
-from warcio.archiveiterator import ArchiveIterator as WarcioIterator
-from warcio.exceptions import ArchiveLoadFailed
 
 from common.remote import open_input
 from pipeline.read.messages import (
@@ -40,7 +38,6 @@ from pipeline.read.messages import (
     sniff,
 )
 
-logging.getLogger("warcio").setLevel(logging.ERROR)  # it prints damaged bytes as warnings
 DEFAULT_MAX_BYTES = 10_000_000
 SKIPPED_BYTES = 200_000_000
 HEAD_BYTES = 65_536  # room for HTTP headers on top of a body of max_bytes
@@ -65,7 +62,7 @@ _PACKED: dict[bytes, Callable[[], Any]] = {
 }
 _BROKEN = (EOFError, zlib.error, zstandard.ZstdError, RuntimeError)  # RuntimeError: lz4
 # Raised by the readers on bytes that are no archive; warcio does not catch errors of its own parsing.
-_FAULTS = (OSError, ValueError, EOFError, AttributeError, IndexError, zlib.error, ArchiveLoadFailed)
+_FAULTS = (OSError, ValueError, EOFError, AttributeError, IndexError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -169,10 +166,13 @@ class _Reading:
         if not self.records and not self.fault:
             self.fault = "holds no WARC record"
         if self.fault and not self.fault.startswith(_TOO_LARGE):
+            from warcio.exceptions import ArchiveLoadFailed  # it takes 0.07 s, and most archives are intact
+
+            logging.getLogger("warcio").setLevel(logging.ERROR)  # it prints damaged bytes as warnings
             with self._open() as stream:
                 try:
                     yield from self._warcio(stream, self.reached if self.records else start)
-                except _FAULTS as error:
+                except (*_FAULTS, ArchiveLoadFailed) as error:
                     self.fault = f"{self.fault}; {error}"
 
     def resume_offset(self) -> int | None:
@@ -261,6 +261,8 @@ class _Reading:
 
     def _warcio(self, stream: IO[bytes], start: int) -> Documents:
         """Resume at the record at `start`, or after it if it was delivered already."""
+        from warcio.archiveiterator import ArchiveIterator as WarcioIterator
+
         stream.seek(start)
         again = self.records > 0
         iterator = WarcioIterator(stream, arc2warc=True, no_record_parse=True)

@@ -15,8 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fsspec.core import url_to_fs
-
 from common.errors import PipelineError
 from common.files import dump_json, hash_file, read_json, taken_literally, write_json
 from pipeline.config import Source
@@ -164,6 +162,8 @@ def _check_links(folder: Path) -> None:
 
 def _match_remote(address: str) -> tuple[str, dict[str, int]]:
     """Like `_match_local`, for any fsspec URL; a file of that very name is taken before the pattern."""
+    from fsspec.core import url_to_fs
+
     filesystem, path = url_to_fs(address)
     is_folder = filesystem.isdir(path)
     if is_folder:
@@ -189,6 +189,8 @@ def _hint(full: str) -> str:
 def _remote_identity(address: str) -> str:
     if "://" not in address:  # a Hugging Face data set name: its revision is pinned by the library's cache
         return address
+    from fsspec.core import url_to_fs
+
     filesystem, path = url_to_fs(address)
     info = filesystem.info(path)
     return json.dumps({key: str(info[key]) for key in ("ETag", "etag", "size", "mtime", "LastModified") if key in info})

@@ -44,7 +44,7 @@ ENCODED = pa.schema(
 Item = TypeVar("Item")
 UNKNOWN = "und"  # language of documents that no stage identified
 _BUFFER = 64_000_000
-_TASK_BYTES = 16_000_000  # of parquet files encoded by one task
+_TASK_BYTES = 1_000_000, 16_000_000  # of parquet files encoded by one task, at least and at most
 _COLUMNS = ["id", "url", "source", "text", "language", "cluster", "cluster_size"]
 
 
@@ -98,7 +98,9 @@ def special_ids(settings: TokenizeConfig, encoder: Encoder) -> tuple[int | None,
 
 def _bundles(build: Build[TokenizeConfig]) -> list[list[Path]]:
     """Input files of each task, small ones together."""
-    return bundle([(path, path.stat().st_size) for path in build.inputs], _TASK_BYTES)
+    sizes = [path.stat().st_size for path in build.inputs]
+    least, most = _TASK_BYTES
+    return bundle(list(zip(build.inputs, sizes, strict=True)), min(most, max(least, sum(sizes) // 64)))
 
 
 class MeasurePass(FilesPass):

@@ -13,7 +13,7 @@ import hashlib
 
 import numpy as np
 
-from pipeline.extract.text import decode, tidy
+from pipeline.extract.decoding import decode, tidy
 from pipeline.extract.training import Gold, Reviewed, fold_of, fold_space, words
 from pipeline.extract.training.made_pages import Part
 from pipeline.kernels.compiled import Array

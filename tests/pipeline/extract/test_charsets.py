@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.extract import decode
-from pipeline.extract.text import decode_page
+from pipeline.extract.decoding import decode_page
 
 PROSE = Path(__file__).parents[3] / "data" / "prose"
 # {language: labels of the codec that follows}; the labels are the standard's, the codec is what writes such pages.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from pipeline.extract import extract_text
-from pipeline.extract.text import decode
+from pipeline.extract.decoding import decode
 from pipeline.extract.training import evaluation_pages
 from pipeline.kernels.html.fast import Form, read
 from pipeline.kernels.html.markdown import render_markdown

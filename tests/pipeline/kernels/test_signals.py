@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels.hashing import code_points
-from pipeline.kernels.signals.lexicon import SEPARATORS, STOP_WORDS
+from pipeline.kernels.signals.lexicon import SEPARATORS
 from pipeline.kernels.signals.measure import SIGNALS, signals
+from pipeline.kernels.signals.stop_words import STOP_WORDS
 from pipeline.kernels.signals.words import tokenize
 
 CASES = [
