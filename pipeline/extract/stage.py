@@ -217,7 +217,7 @@ class ExtractPass(SourcePass):
         """{document id: values of _TEXT} of the pages that the earlier build read."""
         texts = known(self.earlier, rank, _TEXT, ["data"])
         dropped = known(self.earlier, rank, [*_TEXT, "rule"], ["dropped"])
-        return texts | {name: values for name, (*values, rule) in dropped.items() if rule == "empty_text"}
+        return texts | {name: row[:-1] for name, row in dropped.items() if row[-1] == "empty_text"}
 
     def _domains_before(self, rank: int) -> Counter[str]:
         domains: Counter[str] = Counter()

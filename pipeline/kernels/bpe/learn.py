@@ -8,7 +8,7 @@ have changed since are looked at when their turn comes. Memory: up to 100 bytes 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -83,7 +83,7 @@ def learn_merges(pieces: Strings, tokens: list[str], byte_ids: Array, size: int)
 
 
 @inner
-def _slot(data: Array, start: int, end: int, known: Strings) -> int:
+def _slot(data: Array, start: int, end: int, known: Strings) -> Any:
     """Slot of a string, or the free one where it would be."""
     value = np.uint64(end - start)
     for k in range(start, end):
@@ -120,7 +120,7 @@ def _enter(data: Array, ends: Array, counts: Array, known: Strings, used: int) -
 
 
 @inner
-def _first(one: int, other: int, counts: Array, pairs: Array) -> bool:
+def _first(one: int, other: int, counts: Array, pairs: Array) -> Any:
     """Whether an entry of the heap comes before another: more frequent, or as frequent and of lower ids."""
     return counts[one] > counts[other] or (counts[one] == counts[other] and pairs[one] < pairs[other])
 
