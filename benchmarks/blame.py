@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 from bars import DATA, at_least, at_most, finish, options, show_machine, table
-from planted_noise import LETTERS
 
 from common.errors import TrainerError
 from common.files import read_json
@@ -73,8 +72,10 @@ def build(folder: Path) -> Path:
     random = Random(23)
     texts = list(prose(random))
     rows = [{"url": f"https://prose.example/{number}", "text": text} for number, text in enumerate(texts)]
+    words = sorted({word for text in texts for word in text.split()})
     for number, text in enumerate(random.sample(texts, POISON)):
-        rows.append({"url": f"https://noise.example/{number}", "text": noise(random, len(text.split()))})
+        salad = " ".join(random.choices(words, k=len(text.split())))
+        rows.append({"url": f"https://noise.example/{number}", "text": salad})
     (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
     recipe = Recipe.model_validate(
         {
@@ -100,10 +101,6 @@ def prose(random: Random) -> Iterator[str]:
                 yield " ".join(words[:size])
                 words = words[size:]
                 left -= 1
-
-
-def noise(random: Random, words: int) -> str:
-    return " ".join("".join(random.choices(LETTERS, k=random.randint(2, 9))) for _ in range(words))
 
 
 def poison(folder: Path, shards: Path, seeds: Sequence[int]) -> int:

@@ -7,6 +7,7 @@ later build honours (`pipeline.forgotten`), the corpus is built again, and check
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from trainer.trace import Order
 
 _SHOWN = 10  # steps of a document
+_WORKER_BYTES = 50_000_000  # of the first stage's files, for which another worker is started
 _FIELDS = ("id", "url", "source", "path", "offset", "cluster")
 
 
@@ -124,16 +126,17 @@ def _find(
     rows: dict[str, Row] = {}
     unknown = []
     for key, values in (("id", ids), ("url", urls)):
-        for value in values:
-            matches = lookup.find(key, value) if value else []
-            unknown += [] if matches else [value]
-            rows |= {row["id"]: row | {"because": "asked for"} for row in matches}
+        found = dict.fromkeys(values, 0)
+        for row in lookup.find(key, *filter(None, values)):
+            rows[row["id"]] = row | {"because": "asked for"}
+            found[row[key]] += 1
+        unknown += [value for value, count in found.items() if not count]
     if not rows:
         raise RecipeError(f"{lookup.run}: no document has {'this address or id' if unknown else 'it'}: {unknown[0]}")
-    for row in list(rows.values()) if duplicates else ():
-        if (row.get("cluster_size") or 1) > 1:
-            others = lookup.find("cluster", row["cluster"])
-            rows |= {o["id"]: o | {"because": f"duplicate of {row['id']}"} for o in others if o["id"] not in rows}
+    if duplicates:
+        asked = {row["cluster"]: row["id"] for row in rows.values() if (row.get("cluster_size") or 1) > 1}
+        others = lookup.find("cluster", *asked)
+        rows |= {o["id"]: o | {"because": f"duplicate of {asked[o['cluster']]}"} for o in others if o["id"] not in rows}
     documents = [_fate(lookup, order, row) for row in rows.values()]
     steps = sorted({step for row in documents for piece in row["pieces"] for step in piece["steps"]})
     return Found(documents, unknown, order is not None, steps=steps)
@@ -217,8 +220,13 @@ def _apply(run: RunFolder, found: Found, urls: Sequence[str]) -> dict[str, Any]:
     before = read_forgotten(run.path)
     forgotten = before.with_more([row["id"] for row in found.documents], urls)
     forgotten.write(run.path)
+    recipe = loaded.recipe
+    if recipe.executor.type == "local":  # what is left to do takes less time than starting workers
+        size = sum(path.stat().st_size for path in next(iter(run.stages.values())).data.glob("*.parquet"))
+        most = min(recipe.executor.workers or os.cpu_count() or 1, 1 + size // _WORKER_BYTES)
+        recipe = recipe.model_copy(update={"executor": recipe.executor.model_copy(update={"workers": most})})
     with CorpusView() as view:
-        build_corpus(loaded.recipe, run.path, loaded.base, last=[*run.stages][-1], observer=view)
+        build_corpus(recipe, run.path, loaded.base, last=[*run.stages][-1], observer=view)
     show(funnel_table(view.stats, view.seconds))
     after = RunFolder(run.path)
     bring_up_to_date(after)

@@ -129,9 +129,11 @@ class Lookup:
         self.tables: list[str] = read_json(run.lookup / "tables.json")
         self.folder = run.lookup
 
-    def find(self, key: str, value: str) -> list[Row]:
-        """The documents (COLUMNS that exist) whose `id`, `url` or `cluster` is `value`."""
-        return [row for row in self._rows(self._places(key, value)) if row[key] == value]
+    def find(self, key: str, *values: str) -> list[Row]:
+        """The documents (COLUMNS that exist) whose `id`, `url` or `cluster` is one of `values`, by table and row."""
+        wanted = set(values)
+        places = np.unique(np.concatenate([np.empty(0, np.uint64), *(self._places(key, value) for value in wanted)]))
+        return [row for row in self._rows(places) if row[key] in wanted]
 
     def pieces(self, document: str) -> list[Piece]:
         """Where a document's tokens are in the shards."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -30,7 +30,7 @@ from pipeline.extract.isolated import IsolatedExtractor, PageRefusedError
 from pipeline.extract.markup import html_of_xhtml
 from pipeline.extract.text import extract_decoded
 from pipeline.extract.urls import domain_of, list_files, read_rules
-from pipeline.kernels.html.fast import WEIGHTS, Form
+from pipeline.kernels.html.fast import UNSURE, WEIGHTS, Form
 from pipeline.read import Input, RawDocument, list_inputs, plan_tasks, read_documents
 from pipeline.reuse import known
 from pipeline.stage import Build, Stage
@@ -184,8 +184,7 @@ class ExtractPass(SourcePass):
         )
         skipped: Counter[str] = Counter()
         with VerdictWriter.open(self.workdir, "extract", rank, BASE_SCHEMA) as writer, isolation as isolated:
-            before = _Before(known(self.earlier, rank, _TEXT, ["data"]), self._empty_before(rank))
-            extraction = _Extraction(settings, self._domains_before(rank), isolated, before)
+            extraction = _Extraction(settings, self._domains_before(rank), isolated, self._texts_before(rank))
             ahead = follow(
                 self.ahead, rank, BASE_SCHEMA, self._written(rank, task, extraction, _Batch(writer), skipped)
             )
@@ -215,10 +214,11 @@ class ExtractPass(SourcePass):
             done += item.size
         yield batch.write(task, 1.0)
 
-    def _empty_before(self, rank: int) -> frozenset[str]:
-        """Ids of the documents in which the earlier build found no text."""
-        rules = known(self.earlier, rank, ["rule"], ["dropped"])
-        return frozenset(document for document, (rule,) in rules.items() if rule == "empty_text")
+    def _texts_before(self, rank: int) -> dict[str, tuple[Any, ...]]:
+        """{document id: values of _TEXT} of the pages that the earlier build read."""
+        texts = known(self.earlier, rank, _TEXT, ["data"])
+        dropped = known(self.earlier, rank, [*_TEXT, "rule"], ["dropped"])
+        return texts | {name: row[:-1] for name, row in dropped.items() if row[-1] == "empty_text"}
 
     def _domains_before(self, rank: int) -> Counter[str]:
         domains: Counter[str] = Counter()
@@ -228,22 +228,16 @@ class ExtractPass(SourcePass):
         return domains
 
 
-class _Before(NamedTuple):
-    """What an earlier build of the same lineage extracted. texts: columns _TEXT by id; empty: ids without a text."""
-
-    texts: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012 - never written to
-    empty: frozenset[str] = frozenset()
-
-
 class _Extraction:
-    """State of one task. domains: documents of each domain so far; ways: how texts were extracted, more than before."""
+    """State of one task. domains: documents of each domain so far; before: what an earlier build of the same lineage
+    extracted (columns _TEXT by id); ways: how texts were extracted, more than before."""
 
     def __init__(
         self,
         settings: ExtractConfig,
         domains: Counter[str],
         isolated: IsolatedExtractor | None,
-        before: _Before = _Before(),  # noqa: B008 - a constant
+        before: dict[str, tuple[Any, ...]],
     ) -> None:
         self.settings, self.domains, self.isolated, self.before = settings, domains, isolated, before
         self.ways: Counter[str] = Counter()
@@ -252,15 +246,14 @@ class _Extraction:
         """Row of BASE_SCHEMA and verdict of a document; `refused`: the verdict of rules that need no text."""
         identity = document_id(item.key, raw.offset)
         verdict = refused or self._over_limit(raw)
-        if identity in self.before.empty or (verdict is not None and identity in self.before.texts):
-            with suppress(PageRefusedError):
-                self._text(raw, -1)
+        if verdict and identity in self.before:
+            self._uncount(raw, self.before[identity][-1])
         if refused and refused.rule == forgotten.RULE:
             raw = RawDocument(raw.offset)
         text, charset, basis, kind, confidence = "", raw.charset, None, None, None
         if verdict is None:
             try:
-                text, charset, basis, kind, confidence = self.before.texts.get(identity) or self._text(raw)
+                text, charset, basis, kind, confidence = self.before.get(identity) or self._text(raw)
             except PageRefusedError as error:
                 verdict = Verdict(error.rule, None, self.settings.isolate_seconds, error.detail)
         if verdict is None and len(text) < self.settings.min_characters:
@@ -282,6 +275,14 @@ class _Extraction:
             "metadata": storable(json.dumps(raw.metadata, sort_keys=True, ensure_ascii=False, default=str)),
         }
         return row, verdict
+
+    def _uncount(self, raw: RawDocument, confidence: float | None) -> None:
+        """Take a page that was extracted before out of the count, extracting it again where no column tells how."""
+        if confidence is not None:
+            self.ways["wide" if confidence < UNSURE else "model"] -= 1
+            return
+        with suppress(PageRefusedError):
+            self._text(raw, -1)
 
     def _over_limit(self, raw: RawDocument) -> Verdict | None:
         limit = self.settings.domain_limit

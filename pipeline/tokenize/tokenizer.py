@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from common.errors import PipelineError
+from pipeline.kernels.bpe.learn import count_pieces, learn_merges
 from pipeline.kernels.bpe.patterns import DEFAULT_DIGITS, Pattern, byte_letters, known_patterns
 
 if TYPE_CHECKING:
@@ -155,20 +156,27 @@ def train(
     pattern: `gpt2` or `cl100k`; digits: most digits in a token (None: as the pattern has it; 0: any number). Special
     tokens get the first ids, in their order.
     """
-    regex = Pattern(pattern, DEFAULT_DIGITS[pattern] if digits is None else digits).regex
-    tokenizer = Tokenizer(models.BPE())
+    cut = Pattern(pattern, DEFAULT_DIGITS[pattern] if digits is None else digits)
+    letters = sorted(byte_letters())
+    tokens = list(dict.fromkeys([*special_tokens, *letters]))
+    ids = {token: number for number, token in enumerate(tokens)}
+    byte_ids = np.zeros(256, np.int64)
+    for letter, byte in byte_letters().items():
+        byte_ids[byte] = ids[letter]
+    merges: dict[tuple[str, str], None] = {}
+    for left, right, joined in learn_merges(count_pieces(texts, cut), tokens, byte_ids, vocab_size).tolist():
+        if joined == len(tokens):
+            tokens.append(tokens[left] + tokens[right])
+        merges.pop((tokens[left], tokens[right]), None)  # one that is listed again has its last rank
+        merges[tokens[left], tokens[right]] = None
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, list(merges)))
+    tokenizer.add_special_tokens(list(special_tokens))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(regex), behavior="isolated"),
+            pre_tokenizers.Split(Regex(cut.regex), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(special_tokens),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer

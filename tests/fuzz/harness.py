@@ -53,7 +53,7 @@ def run_round(folder: Path, numbers: range, seed: int) -> Round:
     )
     result = Round(inputs=len(numbers) * len(KINDS))
     expected: Counter[str] = Counter()
-    extraction = _Extraction(config.extract, Counter(), None)
+    extraction = _Extraction(config.extract, Counter(), None, {})
     signal.signal(signal.SIGALRM, _too_slow)
     for item in list_inputs(config.sources, folder):
         began = time.monotonic()

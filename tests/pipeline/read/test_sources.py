@@ -31,7 +31,7 @@ def read(folder: Path, **fields: object) -> list[RawDocument]:
 def extract(folder: Path, **fields: object) -> list[dict]:
     """The rows that stage `extract` writes of a source's documents, with `rule` and `detail`."""
     source = Source.model_validate({"name": "s", **fields})
-    extraction = _Extraction(ExtractConfig(), Counter(), None)
+    extraction = _Extraction(ExtractConfig(), Counter(), None, {})
     rows = []
     for item in list_inputs([source], folder):
         for raw in read_documents(item, 100_000):

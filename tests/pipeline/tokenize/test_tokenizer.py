@@ -1,14 +1,46 @@
-"""Training: deterministic, with the recipe's pattern, digits and special tokens."""
+"""Training: what `tokenizers` itself learns, with the recipe's pattern, digits and special tokens."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from tokenizers import Tokenizer, models, trainers
+from tokenizers.pre_tokenizers import ByteLevel
 
 from pipeline.tokenize.tokenizer import EOS, Encoder, train
 from tests.conftest import PROSE
 
+TEXTS = [
+    *PROSE.values(),
+    *(
+        "aaaa aaaaaaa bbbb abab ababab " + 70 * "=" + "\r\n\n ",
+        9 * f"{EOS} it's 1951 ",
+        "",
+        "中文 한국어 \u0301é 😀 " * 4,
+    ),
+]
 
-def test_training_is_deterministic() -> None:
-    one, other = (train(PROSE.values(), 350, "gpt2").to_str() for _ in range(2))
-    assert one == other
+
+@pytest.mark.parametrize(
+    ("size", "pattern", "digits", "special"),
+    [(600, "gpt2", None, [EOS]), (900, "cl100k", 1, ["a", EOS, "<pad>", "a"]), (9000, "cl100k", None, [EOS])],
+)
+def test_training_equals_that_of_tokenizers(
+    size: int, pattern: str, digits: int | None, special: Sequence[str]
+) -> None:
+    """The last size is more than the texts have merges for."""
+    found = train(iter(TEXTS), size, pattern, digits, special)
+    expected = Tokenizer(models.BPE())
+    expected.pre_tokenizer, expected.decoder = found.pre_tokenizer, found.decoder
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(special),
+        initial_alphabet=sorted(ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    expected.train_from_iterator(TEXTS, trainer)
+    assert found.to_str() == expected.to_str()
 
 
 def test_special_tokens_come_first_and_digits_stay_apart() -> None:
