@@ -191,7 +191,8 @@ class DedupJudge(Judge):
 
     def _index_parts(self) -> Iterator[dict[str, Any]]:
         kept, names = np.array(self.kept, np.int64), ("id", "exact", "scope", "signature", "url")
-        values_of = Values(self.table, kept, *self.table.rows(kept, "shingles"), self.settings)
+        (sets,) = self.table.rows(kept, "shingles")
+        values_of = Values(self.table, kept, sets, self.settings)
         for start, end in spans(values_of.counts, self.settings):
             *columns, places = self.table.rows(kept[start:end], *names)
             part = dict(zip(names, columns, strict=False)) | {"url": self.table.strings(kept[start:end], places)}
