@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common.errors import TrainerError
 from trainer.attention import Bounds, Documents, document_bounds
+from trainer.cache import Prefetcher
 from trainer.config import TrainConfig
 from trainer.parallel import World
 from trainer.sampler import Sampler, ramped_sizes
@@ -45,12 +46,13 @@ class Feed:
                     f"{world.size} processes; change global_batch_tokens ({config.global_batch_tokens})"
                 )
         self.step_tokens = sequences * shards.sequence_length
-        sizes = [stream.data.shard_sizes for stream in shards.train]
+        sets = [stream.data for stream in shards.train]
+        sizes = [each.shard_sizes for each in sets]
         phases = shards.phases(config.steps)
         self.sampler = Sampler(sizes, phases, sequences, config.seed, config.data.shuffle_block, ramp)
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self.ahead: tuple[int, Future[list[Part]]] | None = None  # the step that is being read
-        self.prefetcher = shards.prefetcher(self.sampler) if shards.remote else None
+        self.prefetcher = Prefetcher(shards.cache, sets, self.sampler) if shards.remote else None
 
     def start(self, step: int) -> None:
         """Begin to fetch remote shards, from those of `step` on."""
