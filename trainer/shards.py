@@ -23,9 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 import xxhash
-from torch import Tensor
 
 from common.errors import TrainerError
 from common.files import read_json, sha256
@@ -73,12 +71,6 @@ class Samples:
 
     def __getitem__(self, rows: slice) -> Samples:
         return Samples(self.tokens[rows], self.targets[rows], None if self.documents is None else self.documents[rows])
-
-    def tensors(self, document_mask: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tokens, targets and (where wanted and known) documents, in main memory."""
-        documents = self.documents if document_mask else None
-        tokens, targets = torch.from_numpy(self.tokens), torch.from_numpy(self.targets)
-        return tokens, targets, None if documents is None else torch.from_numpy(documents)
 
 
 @dataclass(frozen=True)
