@@ -13,10 +13,9 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 
@@ -24,6 +23,10 @@ from common.errors import TrainerError
 from common.files import replacing
 from common.mds import Shard
 from common.remote import retry
+
+if TYPE_CHECKING:
+    from trainer.dataset import MdsDataset
+    from trainer.sampler import Sampler
 
 T = TypeVar("T")
 OPEN = 256  # most shards that are open at a time; each holds a file descriptor
@@ -111,19 +114,11 @@ class Remote:
             ) from error
 
 
-@dataclass(frozen=True)
-class Needed:
-    """A shard that a step reads: (stream, shard) number, bytes without compression; `fetch` makes it a local file."""
-
-    key: tuple[int, int]
-    bytes: int
-    fetch: Callable[[], Path]
-
-
 class Prefetcher:
-    def __init__(self, cache: Cache, shards: Callable[[int], list[Needed]]) -> None:
-        """shards: the shards that a step reads."""
-        self.cache, self.shards = cache, shards
+    """Fetches the shards from which a sampler draws, `sets` being its streams, in a thread."""
+
+    def __init__(self, cache: Cache, sets: Sequence[MdsDataset], sampler: Sampler) -> None:
+        self.cache, self.sets, self.sampler = cache, sets, sampler
         self.step = 0
         self._wanted: dict[tuple[int, int], tuple[int, int, Path]] = {}  # last step that needs it, bytes, file
         self._moved = threading.Condition()
@@ -152,24 +147,25 @@ class Prefetcher:
     def _run(self) -> None:
         ahead = self.step
         while True:
-            shards = self.shards(ahead)
+            drawn = {(of, self.sets[of].shard_of(sample)) for of, sample in self.sampler.batch(ahead).tolist()}
+            shards = {key: self.sets[key[0]].shard_bytes(key[1]) for key in sorted(drawn)}
             with self._moved:
                 while not self._ended and not self._fits(shards):
                     self._moved.wait()
                 if self._ended:
                     return
-            for shard in shards:
+            for (stream, number), size in shards.items():
                 try:
-                    path = shard.fetch()
+                    path = self.sets[stream].open(number)
                 except TrainerError:
                     return  # training meets the same error and reports it
-                self._wanted[shard.key] = (ahead, shard.bytes, path)
+                self._wanted[stream, number] = (ahead, size, path)
                 self.cache.needed = frozenset(path for _, _, path in self._wanted.values())
             ahead += 1
 
-    def _fits(self, shards: list[Needed]) -> bool:
+    def _fits(self, shards: Mapping[tuple[int, int], int]) -> bool:
         """Whether a step's shards fit into the cache with those of the steps before it; forgets steps already read."""
         self._wanted = {key: value for key, value in self._wanted.items() if value[0] >= self.step}
         self.cache.needed = frozenset(path for _, _, path in self._wanted.values())
-        new = sum(shard.bytes for shard in shards if shard.key not in self._wanted)
+        new = sum(size for key, size in shards.items() if key not in self._wanted)
         return not self._wanted or new + sum(size for _, size, _ in self._wanted.values()) <= self.cache.limit

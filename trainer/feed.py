@@ -6,13 +6,15 @@ that training waits for storage only where that is slower, and never for a copy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from common.errors import TrainerError
-from trainer.attention import Bounds, Documents, document_bounds
+from trainer.attention import Documents, document_bounds
+from trainer.cache import Prefetcher
 from trainer.config import TrainConfig
 from trainer.parallel import World
 from trainer.sampler import Sampler, ramped_sizes
@@ -45,12 +47,13 @@ class Feed:
                     f"{world.size} processes; change global_batch_tokens ({config.global_batch_tokens})"
                 )
         self.step_tokens = sequences * shards.sequence_length
-        sizes = [stream.data.shard_sizes for stream in shards.train]
+        sets = [stream.data for stream in shards.train]
+        sizes = [each.shard_sizes for each in sets]
         phases = shards.phases(config.steps)
         self.sampler = Sampler(sizes, phases, sequences, config.seed, config.data.shuffle_block, ramp)
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self.ahead: tuple[int, Future[list[Part]]] | None = None  # the step that is being read
-        self.prefetcher = shards.prefetcher(self.sampler) if shards.remote else None
+        self.prefetcher = Prefetcher(shards.cache, sets, self.sampler) if shards.remote else None
 
     def start(self, step: int) -> None:
         """Begin to fetch remote shards, from those of `step` on."""
@@ -87,18 +90,13 @@ class Feed:
         return [self._part(samples[start : start + self.micro_batch]) for start in starts]
 
     def _part(self, samples: Samples) -> Part:
-        tokens, targets, numbers = samples.tensors(self.masked)
-        documents: Documents = numbers
-        if numbers is not None and self.bounded:
-            documents = document_bounds(numbers)
-        if self.uploads is None:
-            return tokens, targets, documents
-        send = self.uploads.send
-        if isinstance(documents, Bounds):
-            documents = documents._replace(offsets=send(documents.offsets))
-        elif documents is not None:
-            documents = send(documents)
-        return send(tokens), send(targets), documents
+        send: Callable[[Tensor], Tensor] = self.uploads.send if self.uploads else lambda tensor: tensor
+        documents: Documents = None
+        if self.masked and samples.documents is not None:
+            numbers = torch.from_numpy(samples.documents)
+            bounds = document_bounds(numbers) if self.bounded else None
+            documents = bounds._replace(offsets=send(bounds.offsets)) if bounds else send(numbers)
+        return send(torch.from_numpy(samples.tokens)), send(torch.from_numpy(samples.targets)), documents
 
 
 class Uploads:

@@ -18,24 +18,21 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 import xxhash
-from torch import Tensor
 
 from common.errors import TrainerError
 from common.files import read_json, sha256
 from common.runfolder import Row
-from trainer.cache import Cache, Needed, Prefetcher, Remote
+from trainer.cache import Cache, Remote
 from trainer.config import DataConfig
 from trainer.dataset import AGAIN, Array, MdsDataset, hash_error, read_index
 from trainer.loss import IGNORE
-from trainer.sampler import Phase, Sampler
+from trainer.sampler import Phase
 from trainer.vocabulary import BESIDE, Special, find, load_codec, vocabulary_size
 
 FORMAT = 1
@@ -75,12 +72,6 @@ class Samples:
     def __getitem__(self, rows: slice) -> Samples:
         return Samples(self.tokens[rows], self.targets[rows], None if self.documents is None else self.documents[rows])
 
-    def tensors(self, document_mask: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tokens, targets and (where wanted and known) documents, in main memory."""
-        documents = self.documents if document_mask else None
-        tokens, targets = torch.from_numpy(self.tokens), torch.from_numpy(self.targets)
-        return tokens, targets, None if documents is None else torch.from_numpy(documents)
-
 
 @dataclass(frozen=True)
 class Shards:
@@ -110,15 +101,6 @@ class Shards:
         """The mixture of a run of `steps` steps; each phase starts at its share of them, rounded to a step."""
         weights = {round(start * steps): weights for start, weights in self.mixture}  # of equal starts the last wins
         return [Phase(start, [here[stream.name] for stream in self.train]) for start, here in weights.items()]
-
-    def prefetcher(self, sampler: Sampler) -> Prefetcher:
-        sets = [stream.data for stream in self.train]
-
-        def needed(step: int) -> list[Needed]:
-            keys = {(of, sets[of].shard_of(sample)) for of, sample in sampler.batch(step).tolist()}
-            return [Needed((of, n), sets[of].shard_bytes(n), partial(sets[of].open, n)) for of, n in sorted(keys)]
-
-        return Prefetcher(self.cache, needed)
 
     def documents(self, columns: list[str], column: str, values: Collection[str]) -> list[Row]:
         """Rows of documents.parquet whose `column` is among `values`; none without that table, or without pyarrow."""

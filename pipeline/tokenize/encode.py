@@ -214,19 +214,9 @@ class EncodePass(FilesPass):
             tokens = np.concatenate([*head, ids, tail]).tobytes()
             for copy in range(times):
                 key = draw(self.seed, "shuffle", name if copy == 0 else f"{name}/{copy}")
-                yield (
-                    f"{split}/{stream}/{key * self.buckets[stream] >> 64:05d}",
-                    {
-                        "key": key,
-                        "id": name,
-                        "copy": copy,
-                        "url": columns["url"][i],
-                        "source": columns["source"][i],
-                        "language": language,
-                        "bytes": size,
-                        "tokens": tokens,
-                    },
-                )
+                row = {"key": key, "id": name, "copy": copy, "language": language, "bytes": size, "tokens": tokens}
+                row |= {field: columns[field][i] for field in ("url", "source")}
+                yield f"{split}/{stream}/{key * self.buckets[stream] >> 64:05d}", row
 
 
 def encoder_of(workdir: Path) -> Encoder:

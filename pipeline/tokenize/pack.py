@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from common.files import atomic_file, read_json, write_json
 from common.mds import write_shards
 from pipeline.config import TokenizeConfig
-from pipeline.documents import Counts, add_counts
+from pipeline.documents import Counts, add_counts, append_columns
 from pipeline.stage import Build
 from pipeline.task import Pass, Task, TaskReport
 from pipeline.tokenize.encode import ENCODED, bundle, encoder_of, special_ids
@@ -154,11 +154,10 @@ class PackPass(Pass):
         lengths = [np.array([piece.length for piece in sequence]) for sequence in sequences]
         offsets = np.concatenate([np.cumsum(row) - row for row in lengths])
         samples = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
-        table = rows.take([piece.document for piece in pieces])
-        columns = {"split": [split] * len(pieces), "stream": [stream] * len(pieces), "sample": samples}
+        columns: dict[str, Any] = {"split": [split] * len(pieces), "stream": [stream] * len(pieces), "sample": samples}
         columns |= {"offset": offsets, "tokens": np.concatenate(lengths)}
-        for name, values in columns.items():
-            table = table.append_column(name, pa.array(values, PIECES.field(name).type))
+        rows = rows.take([piece.document for piece in pieces])
+        table = append_columns(rows, map(PIECES.field, columns), columns.values())
         path = self.workdir / f".scratch/pieces/{split}/{stream}/{bucket}.parquet"
         with atomic_file(path, durable=False) as file:
             pq.write_table(table.select(PIECES.names).cast(PIECES), file, compression="zstd")

@@ -17,6 +17,7 @@ from common.errors import TrainerError
 from tests.trainer.conftest import small_run
 from tests.trainer.corpus import PROSE, write_shards
 from tests.trainer.test_loop import hashes
+from trainer.cache import Prefetcher
 from trainer.config import DataConfig
 from trainer.loop import train
 from trainer.sampler import Phase, Sampler
@@ -76,7 +77,7 @@ def test_each_shard_is_fetched_once_an_epoch(remote: type[Unreliable], tmp_path:
     assert total > 3 * limit
     steps = len(data) // 4
     sampler = Sampler([data.shard_sizes], [Phase(0, [1.0])], 4, seed=1, block=2 * data.shard_sizes[0])
-    prefetcher = shards.prefetcher(sampler)
+    prefetcher = Prefetcher(shards.cache, [stream.data for stream in shards.train], sampler)
     prefetcher.start(0)
     for step in range(steps):
         prefetcher.advance(step)
