@@ -5,8 +5,8 @@
 
 Poison: a small model trains until the first step whose loss or gradient norm is `anomalies.sigma` deviations above the
 mean; its account must name every poisoned document of that batch among the first ten. A spike without poison counts as
-a miss. Prose: books of Project Gutenberg (../shared/data), cut into documents of 40 to 250 words. Noise: random letters
-in words and sentences, as long as the prose, mixed in everywhere by the corpus's shuffle.
+a miss. Prose: books of Project Gutenberg (../shared/data), cut into documents of 40 to 250 words. Noise: one sign over
+and over, another in each document, mixed in everywhere by the corpus's shuffle.
 
 Cost: the CPU time of all that record_losses adds to a step, as a share of a step's, the medians of the rounds. Whole
 trainings with and without it are timed in turns too, but differ by more than a hundredth from one to the next.
@@ -72,10 +72,8 @@ def build(folder: Path) -> Path:
     random = Random(23)
     texts = list(prose(random))
     rows = [{"url": f"https://prose.example/{number}", "text": text} for number, text in enumerate(texts)]
-    words = sorted({word for text in texts for word in text.split()})
-    for number, text in enumerate(random.sample(texts, POISON)):
-        salad = " ".join(random.choices(words, k=len(text.split())))
-        rows.append({"url": f"https://noise.example/{number}", "text": salad})
+    for number in range(POISON):
+        rows.append({"url": f"https://noise.example/{number}", "text": noise(random)})
     (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
     recipe = Recipe.model_validate(
         {
@@ -101,6 +99,11 @@ def prose(random: Random) -> Iterator[str]:
                 yield " ".join(words[:size])
                 words = words[size:]
                 left -= 1
+
+
+def noise(random: Random) -> str:
+    """One sign over and over: what a model has never seen has a high loss, and all of it pulls the same way."""
+    return chr(random.randint(33, 126)) * random.randint(60, 120)
 
 
 def poison(folder: Path, shards: Path, seeds: Sequence[int]) -> int:

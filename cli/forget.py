@@ -55,7 +55,7 @@ def forget(
 
     Example: pretrain forget runs/demo --list requests.txt --apply
     """
-    from pipeline.lookup import Lookup, bring_up_to_date
+    from pipeline.lookup import bring_up_to_date
 
     ids, urls = list(doc or ()), list(url or ())
     for line in _read_list(listed) if listed else ():
@@ -65,7 +65,7 @@ def forget(
     if plan and apply:
         raise RecipeError("--plan only estimates and --apply does it; give one of them")
     bring_up_to_date(run)
-    found = _find(Lookup(run), _open_order(run), ids, urls, duplicates=not keep_duplicates)
+    found = _find(run, _open_order(run), ids, urls, duplicates=not keep_duplicates)
     found.newest = run.checkpoints[-1].name if run.checkpoints else None
     found.checkpoint, found.note = _clean_checkpoint(run, found)
     value = found.dump()
@@ -81,10 +81,12 @@ def forget(
 
 @dataclass
 class Found:
-    """Documents with their fates; asked values that match none; the newest checkpoint without them, and why none."""
+    """Documents with their fates; asked values that match none, and those of them that were taken out before; the
+    newest checkpoint without them, and why none."""
 
     documents: list[Row]
     unknown: list[str]
+    gone: list[str]
     trained: bool
     newest: str | None = None
     checkpoint: str | None = None
@@ -95,6 +97,7 @@ class Found:
         return {
             "documents": self.documents,
             "unknown": self.unknown,
+            "gone": self.gone,
             "first_step": self.steps[0] if self.steps else None,
             "checkpoint": self.checkpoint,
             "note": self.note,
@@ -121,8 +124,12 @@ def _open_order(run: RunFolder) -> Order | str | None:
 
 
 def _find(
-    lookup: Lookup, order: Order | str | None, ids: Sequence[str], urls: Sequence[str], *, duplicates: bool
+    run: RunFolder, order: Order | str | None, ids: Sequence[str], urls: Sequence[str], *, duplicates: bool
 ) -> Found:
+    from pipeline.forgotten import read_forgotten
+    from pipeline.lookup import Lookup
+
+    lookup, forgotten = Lookup(run), read_forgotten(run.path)
     rows: dict[str, Row] = {}
     unknown = []
     for key, values in (("id", ids), ("url", urls)):
@@ -131,7 +138,8 @@ def _find(
             rows[row["id"]] = row | {"because": "asked for"}
             found[row[key]] += 1
         unknown += [value for value, count in found.items() if not count]
-    if not rows:
+    gone = [value for value in unknown if forgotten.covers("", value)]
+    if not rows and not gone:
         raise RecipeError(f"{lookup.run}: no document has {'this address or id' if unknown else 'it'}: {unknown[0]}")
     if duplicates:
         asked = {row["cluster"]: row["id"] for row in rows.values() if (row.get("cluster_size") or 1) > 1}
@@ -139,7 +147,7 @@ def _find(
         rows |= {o["id"]: o | {"because": f"duplicate of {asked[o['cluster']]}"} for o in others if o["id"] not in rows}
     documents = [_fate(lookup, order, row) for row in rows.values()]
     steps = sorted({step for row in documents for piece in row["pieces"] for step in piece["steps"]})
-    return Found(documents, unknown, order is not None, steps=steps)
+    return Found(documents, unknown, gone, order is not None, steps=steps)
 
 
 def _fate(lookup: Lookup, order: Order | str | None, row: Row) -> Row:
@@ -275,7 +283,7 @@ def _lines(found: Found) -> Iterator[str]:
             where = f"{piece['stream']}/{piece['shard']}, sample {piece['sample']}, tokens {piece['offset']}-{end}"
             yield f"  {where}; " + (f"steps {steps}{more}" if steps else "no step")
     for value in found.unknown:
-        yield f"not in this run: {clean(value, 200)}"
+        yield f"{'taken out before' if value in found.gone else 'not in this run'}: {clean(value, 200)}"
     if found.trained:
         yield f"newest checkpoint that never saw them: {found.checkpoint or f'none: {found.note}'}"
     else:

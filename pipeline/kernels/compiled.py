@@ -5,7 +5,7 @@ lies in a folder named after a hash of all sources of its unit (its folder below
 own modules), so a changed callee or constant compiles anew by itself. The cache lies beside the code, below
 NUMBA_CACHE_DIR where that is set, or in the user's cache folder where the code is read-only. Hashing the sources costs
 a millisecond a process; the first call of a kernel in a fresh checkout compiles it, seconds each, about a minute for
-all (`make install` does that). Tables that take a twentieth of a second to compute lie there, too (`stored`).
+all (`make install` does that).
 
 Three things here are not part of numba's public interface, and are used nowhere else: the option `_nrt`, the LLVM
 intrinsics at the end, and `_skip_scipy`.
@@ -17,12 +17,10 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unicodedata import unidata_version
-from zipfile import BadZipFile
 
 import numba
 import numpy as np
@@ -33,7 +31,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 Array = np.ndarray[Any, Any]
-Tables = tuple[Array, ...]
 _KERNELS = Path(__file__).parent
 
 
@@ -64,55 +61,24 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function that Python calls, and keep the result on disk. options: those of `numba.njit`."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        with _cached_in(_cache_folder(Path(function.__code__.co_filename).parent)):
+        with _cache_folder(Path(function.__code__.co_filename).parent):
             return numba.njit(cache=True, **options)(function)
 
     return decorate
 
 
-def stored(*depends: str) -> Callable[[Callable[[], Tables]], Callable[[], Tables]]:
-    """Keep the tables (a tuple of arrays) that a function computes in memory, and on disk beside its unit's kernels.
-
-    depends: versions that decide them, besides the unit's sources and Python's version.
-    """
-
-    def decorate(function: Callable[[], Tables]) -> Callable[[], Tables]:
-        @cache
-        def tables() -> Tables:
-            folder = _cache_folder(Path(function.__code__.co_filename).parent)
-            name = "-".join([function.__module__, sys.implementation.cache_tag, unidata_version, *depends])
-            path = folder / f"{name}.npz"
-            with suppress(OSError, ValueError, EOFError, BadZipFile), np.load(path) as arrays:  # absent or damaged
-                return tuple(arrays.values())
-            computed = function()
-            with suppress(OSError):
-                folder.mkdir(parents=True, exist_ok=True)
-                part = folder / f".{os.getpid()}-{path.name}"
-                np.savez(part, *computed)
-                part.replace(path)
-            return computed
-
-        return tables
-
-    return decorate
-
-
 @contextmanager
-def _cached_in(folder: Path) -> Iterator[None]:
-    """Let numba choose this cache folder for the functions decorated in the block."""
-    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+def _cache_folder(unit: Path) -> Iterator[None]:
+    """Let numba choose this unit's cache folder for the functions decorated in the block."""
+    before = config.CACHE_DIR
+    root = Path(before) if before else unit / "__pycache__"
+    if not before and not os.access(root if root.exists() else unit, os.W_OK):
+        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pretrain"
+    config.CACHE_DIR = str(root / f"kernels-{source_hash(unit)}")
     try:
         yield
     finally:
         config.CACHE_DIR = before
-
-
-def _cache_folder(unit: Path) -> Path:
-    """A unit's cache folder."""
-    root = Path(config.CACHE_DIR) if config.CACHE_DIR else unit / "__pycache__"
-    if not config.CACHE_DIR and not os.access(root if root.exists() else unit, os.W_OK):
-        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pretrain"
-    return root / f"kernels-{source_hash(unit)}"
 
 
 @cache

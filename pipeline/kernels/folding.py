@@ -8,10 +8,11 @@ the same for texts of characters of which it knows that folding and composing le
 from __future__ import annotations
 
 import unicodedata
+from functools import cache
 
 import numpy as np
 
-from pipeline.kernels.compiled import Array, item, kernel, stored
+from pipeline.kernels.compiled import Array, item, kernel
 from pipeline.kernels.hashing import decode
 
 _SIZE = 0x3100  # the table ends with kana; the two ranges above have no case, and compose with nothing but what it bars
@@ -22,7 +23,7 @@ def fold(data: Array, ends: Array) -> list[bytes]:
     """Each text of `data` (as Arrow has it: text i is data[ends[i] : ends[i + 1]]) folded, UTF-8."""
     out, bounds = np.empty(int(ends[-1] - ends[0]), np.uint8), np.zeros(len(ends), np.int64)
     plain = np.zeros(len(ends) - 1, bool)
-    _fold(data, ends, *_stable(), out, bounds, plain)
+    _fold(data, ends, _stable(), out, bounds, plain)
     joined, limits, starts = out.tobytes(), bounds.tolist(), ends.tolist()
     return [
         joined[limits[i] : limits[i + 1]] if known else fold_text(data[starts[i] : starts[i + 1]].tobytes().decode())
@@ -35,8 +36,8 @@ def fold_text(text: str) -> bytes:
     return unicodedata.normalize("NFC", " ".join(text.casefold().split())).encode("utf-8", "replace")
 
 
-@stored()
-def _stable() -> tuple[Array]:
+@cache
+def _stable() -> Array:
     """bool (_SIZE,): characters that are their own folded and composed form whatever stands beside them."""
     stable, second = np.zeros(_SIZE, bool), set()
     for point in range(0x80, _SIZE):
@@ -48,7 +49,7 @@ def _stable() -> tuple[Array]:
         stable[point] = same and not text.isspace() and not unicodedata.combining(text)
     stable[[point for point in second if point < _SIZE]] = False
     stable[_JAMO[0] : _JAMO[1] + 1] = False
-    return (stable,)
+    return stable
 
 
 @kernel()

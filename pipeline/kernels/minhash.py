@@ -26,12 +26,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.compiled import item, kernel, stored
+from pipeline.kernels.compiled import item, kernel
 from pipeline.kernels.hashing import GOLDEN, PRIME, decode, join_utf8, splitmix
 
 U8 = np.ndarray[Any, np.dtype[np.uint8]]
@@ -284,8 +285,8 @@ def fold_parts() -> U32:
     return _fold_tables()[1]
 
 
-@stored()
-def _fold_tables() -> tuple[U32, ...]:
+@cache
+def _fold_tables() -> tuple[U32, U32]:
     table = np.arange(SIZE, dtype=np.uint32) | LETTER
     for low, high in _SYMBOLS:
         table[low : high + 1] = 0

@@ -141,6 +141,7 @@ def test_the_run_without_documents_is_that_of_a_build_without_them(
     assert not any(url in listed for url in urls)
     fate = json.loads(pretrain("trace", "runs/small", "--doc", read_json(run.forgotten)["documents"][0], "--json"))
     assert fate[0]["rule"] == "forgotten"
+    assert f"taken out before: {urls[0]}" in pretrain("forget", "runs/small", "--url", urls[0])
 
 
 def test_training_goes_on_from_the_checkpoint_that_saw_none(folder: Path, run: RunFolder) -> None:

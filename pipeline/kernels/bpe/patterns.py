@@ -2,21 +2,18 @@ r"""Pre-tokenization patterns that the kernel knows, and the Unicode classes tha
 
 A pattern is a family (`gpt2`, or `cl100k`, which Llama 3 and Qwen 2 share) and the most digits of a number that
 stay together. The classes \p{L}, \p{N} and \s are learned by asking `tokenizers` about every code point, so they
-are those of the Unicode version that it was built with. Cost: 0.2 s, once on a machine.
+are those of the Unicode version that it was built with. Cost: 0.2 s, once a process.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import tokenizers
 from tokenizers import Regex
 from tokenizers.normalizers import Replace
 from tokenizers.pre_tokenizers import ByteLevel
-
-from pipeline.kernels.compiled import Array, stored
 
 OTHER, LETTER, NUMBER, SPACE, NEWLINE = range(5)
 FAMILIES = ("gpt2", "cl100k")
@@ -63,20 +60,16 @@ def known_patterns() -> dict[str, Pattern]:
     return {_spell(pattern, words): pattern for pattern in patterns for words in _CONTRACTIONS[pattern.family]}
 
 
-def character_classes() -> Array:
+@cache
+def character_classes() -> np.ndarray[Any, np.dtype[np.uint8]]:
     """uint8 (0x110000,): class of each code point, as the regular expressions of `tokenizers` see it."""
-    return _character_classes()[0]
-
-
-@stored(tokenizers.__version__)
-def _character_classes() -> tuple[Array]:
     classes = np.full(0x110000, OTHER, np.uint8)
     points = np.array([point for point in range(_LAST) if point not in _SURROGATES])
     text = "".join(map(chr, points.tolist()))
     for expression, number in ((r"\p{L}", LETTER), (r"\p{N}", NUMBER), (r"\s", SPACE), (r"[\r\n]", NEWLINE)):
         marked = Replace(Regex(expression), _MARK).normalize_str(text)
         classes[points[np.frombuffer(marked.encode("utf-32-le"), np.uint32) == ord(_MARK)]] = number
-    return (classes,)
+    return classes
 
 
 @cache

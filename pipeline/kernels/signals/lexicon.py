@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from pipeline.kernels.compiled import Array, stored
+from pipeline.kernels.compiled import Array
 from pipeline.kernels.hashing import PRIME, SEED, claim_slot, fnv
 from pipeline.kernels.signals.stop_words import GOPHER, OWN_SCRIPTS, STOP_WORDS
 
@@ -52,13 +52,9 @@ SEPARATORS = "\u0f0b\u0f0c\u1361"  # between syllables in Tibetan script, betwee
 UNSPACED_RANGES = "e00-eff 1000-109f 1780-17ff 3040-30ff 3400-4dbf 4e00-9fff f900-faff 20000-323af"
 
 
+@cache
 def character_table() -> Array:
     """uint16 (0x110000,): the bits above of each code point."""
-    return _character_table()[0]
-
-
-@stored()
-def _character_table() -> tuple[Array]:
     characters = [chr(point) for point in range(LETTERS_END)]
     categories = [unicodedata.category(character) for character in characters]
     bits = np.array([_BY_CATEGORY.get(category, 0) for category in categories], np.uint16)
@@ -73,7 +69,7 @@ def _character_table() -> tuple[Array]:
     signs = [point for point in range(160) if not characters[point].isalnum()]
     bits[[*signs, *map(ord, _SYMBOLS)]] |= SYMBOL
     bits[(bits & TERMINAL) > 0] |= SYMBOL
-    return (np.concatenate([bits, np.zeros(0x110000 - LETTERS_END, np.uint16)]),)
+    return np.concatenate([bits, np.zeros(0x110000 - LETTERS_END, np.uint16)])
 
 
 _CASED = {"Lu": ALPHA | UPPER, "Lt": ALPHA | UPPER, "Ll": ALPHA | LOWER}
