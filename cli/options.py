@@ -1,4 +1,4 @@
-"""Arguments and options that commands share, and the result that every command returns for cli/main.py to print."""
+"""Arguments and options that commands share, and the result that every command returns for cli/commands.py to print."""
 
 from __future__ import annotations
 

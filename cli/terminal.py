@@ -38,7 +38,7 @@ class Choices:
     json: bool = False
 
 
-CHOICES: ContextVar[Choices] = ContextVar("choices")  # of the running command, set by cli/main.py
+CHOICES: ContextVar[Choices] = ContextVar("choices")  # of the running command, set by cli/commands.py
 
 
 def choices() -> Choices:

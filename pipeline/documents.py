@@ -262,9 +262,10 @@ def parquet_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table],
 
     A table's columns are brought into the file's order and types.
     """
+    repeating = [name for name in schema.names if name not in ("text", "id")]
     with (
         atomic_file(path, durable=False) as file,
-        pq.ParquetWriter(file, schema, compression="zstd", compression_level=3) as writer,
+        pq.ParquetWriter(file, schema, compression="zstd", compression_level=3, use_dictionary=repeating) as writer,
     ):
 
         def write(table: pa.Table) -> None:

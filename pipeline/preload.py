@@ -5,6 +5,7 @@ Other kernels are loaded by each worker when it first needs them, some 0.1 s a s
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 
@@ -33,3 +34,4 @@ sys.meta_path.remove(_Hidden)
 for _module in MODULES.values():
     import_module(_module)
 extract_text(b"<html><body><p>A sentence, so that the kernels of the fast extractor are loaded.</p></body></html>")
+gc.freeze()  # collections in the workers pass over what the server loaded, and leave its pages shared

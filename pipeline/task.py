@@ -147,6 +147,7 @@ class Pass(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
             before = its.files[0]
         report.seconds = seconds - sum(its.seconds for _, its in report.ahead)
         self.write_receipt(rank, report, text_read=task.text_read, worked=[started, seconds])
+        pa.default_memory_pool().release_unused()  # so that a process's peak is that of one task
 
     def write_receipt(self, rank: int, report: TaskReport, *, text_read: int = 0, **more: Any) -> None:
         """Enter task `rank` as finished."""

@@ -115,7 +115,9 @@ def test_a_pipeline_loads_no_torch():
     assert load(modules, ("torch", "streaming")) == ""
 
 
-@pytest.mark.parametrize("modules", ["cli.main recipes.load", "pipeline.config", "trainer.config", "common.files"])
+@pytest.mark.parametrize(
+    "modules", ["cli.main cli.commands recipes.load", "pipeline.config", "trainer.config", "common.files"]
+)
 def test_a_command_and_its_settings_load_no_heavy_library(modules):
     assert load(modules.split(), HEAVY) == ""
 

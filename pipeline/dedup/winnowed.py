@@ -91,9 +91,9 @@ class Passages:
     def __init__(self, workdir: Path, block: int) -> None:
         self.folders = sorted((workdir / _FOLDER).iterdir())
         self.block = block
-        bounds = [load_array(folder / "bounds.npy", mapped=True) for folder in self.folders]
-        self._starts = np.cumsum([0, *(int(part[-1]) for part in bounds)], dtype=np.int64)
-        self._nodes = np.cumsum([0, *(len(part) - 1 for part in bounds)], dtype=np.int64)
+        bounds = (load_array(folder / "bounds.npy", mapped=True) for folder in self.folders)
+        ends = np.array([(0, 0), *((part[-1], len(part) - 1) for part in bounds)], np.int64)
+        self._starts, self._nodes = np.cumsum(ends, axis=0).T
 
     def partition(self, number: int, partitions: int) -> tuple[U64, I64, I64, I64]:
         """COLUMNS of one partition of the keys, places as addresses."""

@@ -5,7 +5,7 @@ lies in a folder named after a hash of all sources of its unit (its folder below
 own modules), so a changed callee or constant compiles anew by itself. The cache lies beside the code, below
 NUMBA_CACHE_DIR where that is set, or in the user's cache folder where the code is read-only. Hashing the sources costs
 a millisecond a process; the first call of a kernel in a fresh checkout compiles it, seconds each, about a minute for
-all (`make install` does that).
+all (`make install` does that). Tables of Unicode's characters are kept there, too: building them takes some 0.2 s.
 
 Three things here are not part of numba's public interface, and are used nowhere else: the option `_nrt`, the LLVM
 intrinsics at the end, and `_skip_scipy`.
@@ -17,7 +17,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,14 +71,42 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 def _cache_folder(unit: Path) -> Iterator[None]:
     """Let numba choose this unit's cache folder for the functions decorated in the block."""
     before = config.CACHE_DIR
-    root = Path(before) if before else unit / "__pycache__"
-    if not before and not os.access(root if root.exists() else unit, os.W_OK):
-        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pretrain"
-    config.CACHE_DIR = str(root / f"kernels-{source_hash(unit)}")
+    config.CACHE_DIR = str(_folder(unit))
     try:
         yield
     finally:
         config.CACHE_DIR = before
+
+
+def _folder(unit: Path) -> Path:
+    root = Path(config.CACHE_DIR) if config.CACHE_DIR else unit / "__pycache__"
+    if not config.CACHE_DIR and not os.access(root if root.exists() else unit, os.W_OK):
+        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pretrain"
+    return root / f"kernels-{source_hash(unit)}"
+
+
+def kept_table(version: str) -> Callable[[Callable[[], Array]], Callable[[], Array]]:
+    """Build a table once for all processes: it is kept with the compiled kernels, for one version of what it is of."""
+
+    def decorate(build: Callable[[], Array]) -> Callable[[], Array]:
+        @cache
+        def load() -> Array:
+            unit = Path(build.__code__.co_filename).parent
+            path = _folder(unit) / f"{build.__name__}-{sys.implementation.cache_tag}-{version}.npy"
+            try:
+                table: Array = np.load(path)
+            except (OSError, ValueError, EOFError):
+                table = build()
+                with suppress(OSError):  # no place to write
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    unfinished = path.with_suffix(f".{os.getpid()}.npy")
+                    np.save(unfinished, table)
+                    unfinished.replace(path)
+            return table
+
+        return load
+
+    return decorate
 
 
 @cache

@@ -26,13 +26,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.compiled import item, kernel
+from pipeline.kernels.compiled import item, kept_table, kernel
 from pipeline.kernels.hashing import GOLDEN, PRIME, decode, join_utf8, splitmix
 
 U8 = np.ndarray[Any, np.dtype[np.uint8]]
@@ -277,16 +276,16 @@ _KEPT_MARKS = (0, 9)  # combining classes of vowel signs and viramas; all others
 
 def fold_table() -> U32:
     """uint32 (SIZE,): entry of each code point."""
-    return _fold_tables()[0]
+    return _fold_tables()[:SIZE]
 
 
 def fold_parts() -> U32:
     """uint32: entries of the parts of composed characters, zeros before the first and between characters."""
-    return _fold_tables()[1]
+    return _fold_tables()[SIZE:]
 
 
-@cache
-def _fold_tables() -> tuple[U32, U32]:
+@kept_table(_UNICODE.unidata_version)
+def _fold_tables() -> U32:
     table = np.arange(SIZE, dtype=np.uint32) | LETTER
     for low, high in _SYMBOLS:
         table[low : high + 1] = 0
@@ -306,7 +305,7 @@ def _fold_tables() -> tuple[U32, U32]:
         if sum(entry != IGNORED for entry in entries) > 1:
             table[point] = SEVERAL | np.uint32(len(parts))
             parts += [*(entry for entry in entries if entry != IGNORED), 0]
-    return table, np.array(parts, np.uint32)
+    return np.concatenate([table, np.array(parts, np.uint32)])
 
 
 def _entry(character: str) -> int:

@@ -204,7 +204,8 @@ class _Reading:
             headers, claimed = record.headers.asdict(), record.content_length
             self.reached, self.claimed = record.stream_pos, claimed
             self.records += 1
-            end = self.reached + claimed + sum(len(name) + len(value) + 4 for name, value in headers.items()) + 16
+            if plain:
+                end = self.reached + claimed + sum(len(name) + len(value) + 4 for name, value in headers.items()) + 16
             block = record.reader.read(self.max_bytes + HEAD_BYTES)
             if swallowed := self._swallowed(block):
                 length, self.resume = swallowed
@@ -243,7 +244,7 @@ class _Reading:
 
         A page may well hold another archive: its own length is believed where a record, or the file, ends there.
         """
-        within = _WITHIN.search(block) if b"\nWARC/" in block or b"\nW" in block[-10:] else None
+        within = _WITHIN.search(block) if b"W" in block[-10:] or _names_archive(block) else None
         if within is None:
             return None
         if not self.plain:
@@ -310,6 +311,16 @@ class _Reading:
             truncated=response.truncated or claimed > self.max_bytes + HEAD_BYTES,
             type=kind,
         )
+
+
+def _names_archive(block: bytes) -> bool:
+    """Whether `WARC/` occurs. From one W to the next Python's search is four times as fast as for the whole mark."""
+    at = -1
+    for _ in range(100):
+        at = block.find(b"W", at + 1)
+        if at < 0 or block.startswith(b"WARC/", at):
+            return at >= 0
+    return b"WARC/" in block[at:]
 
 
 _TOO_LARGE, _UNREAD = "record too large to decompress", "record whose type FastWARC does not recognize"

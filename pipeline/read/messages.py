@@ -182,9 +182,11 @@ def _unbrotli(body: bytes, limit: int) -> tuple[bytes, bool]:
 
 
 def _split_head(block: bytes) -> tuple[bytes, bytes]:
-    ends = [(block.find(mark), len(mark)) for mark in (b"\r\n\r\n", b"\n\n")]
-    at, length = min((end for end in ends if end[0] >= 0), default=(len(block), 0))
-    return block[:at], block[at + length :]
+    at, length = block.find(b"\r\n\r\n"), 4
+    before = block.find(b"\n\n", 0, at if at >= 0 else len(block))
+    if before >= 0:
+        at, length = before, 2
+    return (block[:at], block[at + length :]) if at >= 0 else (block, b"")
 
 
 def _parse_headers(lines: list[bytes]) -> dict[str, str]:

@@ -44,7 +44,7 @@ ENCODED = pa.schema(
 Item = TypeVar("Item")
 UNKNOWN = "und"  # language of documents that no stage identified
 _BUFFER = 64_000_000
-_TASK_BYTES = 1_000_000, 16_000_000  # of parquet files encoded by one task, at least and at most
+_TASK_BYTES = 4_000_000, 16_000_000  # of parquet files encoded by one task, at least and at most
 _COLUMNS = ["id", "url", "source", "text", "language", "cluster", "cluster_size"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import main
-from cli.main import app
+from cli.commands import app
 from recipes.schema import Recipe
 from tests.cli.conftest import RECIPE
 

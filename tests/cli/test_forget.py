@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from common.files import list_files, read_json
 from common.runfolder import RunFolder
 from pipeline.lookup import Lookup
@@ -94,9 +94,7 @@ def test_where_a_document_is(run: RunFolder) -> None:
 
 
 def test_a_lookup_needs_no_torch(run: RunFolder) -> None:
-    code = (
-        "import sys; from cli.main import app; app(['forget', 'runs/small', '--url', sys.argv[1]], standalone_mode=0)"
-    )
+    code = "import sys; from cli.commands import app; app(sys.argv[1:], standalone_mode=0)"
     code += "; assert 'torch' not in sys.modules"
     command = [sys.executable, "-c", code, "forget", "runs/small", "--url", SHORT]
     subprocess.run(command, check=True, env={"PYTHONPATH": ":".join(sys.path)})

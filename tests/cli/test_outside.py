@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.commands import Messages
 from cli.contents import read_texts
-from cli.main import Messages
 from cli.terminal import TrainingView, make_console, score_cells
 from common.errors import RecipeError
 from trainer.machine import STOP_SIGNALS, StopSignals

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from common.files import list_files, read_json, sha256, write_json
 from tests.conftest import PROSE
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from recipes.plan import activation_bytes_per_token, gpu_memory, plan_training
 from tests.conftest import PROSE, page, write_warc
 from trainer.config import ModelConfig, Rates, TrainConfig

@@ -2,7 +2,7 @@ r"""Pre-tokenization patterns that the kernel knows, and the Unicode classes tha
 
 A pattern is a family (`gpt2`, or `cl100k`, which Llama 3 and Qwen 2 share) and the most digits of a number that
 stay together. The classes \p{L}, \p{N} and \s are learned by asking `tokenizers` about every code point, so they
-are those of the Unicode version that it was built with. Cost: 0.2 s, once a process.
+are those of the Unicode version that it was built with; the table is kept on disk.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import tokenizers
 from tokenizers import Regex
 from tokenizers.normalizers import Replace
 from tokenizers.pre_tokenizers import ByteLevel
+
+from pipeline.kernels.compiled import kept_table
 
 OTHER, LETTER, NUMBER, SPACE, NEWLINE = range(5)
 FAMILIES = ("gpt2", "cl100k")
@@ -60,7 +63,7 @@ def known_patterns() -> dict[str, Pattern]:
     return {_spell(pattern, words): pattern for pattern in patterns for words in _CONTRACTIONS[pattern.family]}
 
 
-@cache
+@kept_table(f"tokenizers-{tokenizers.__version__}")
 def character_classes() -> np.ndarray[Any, np.dtype[np.uint8]]:
     """uint8 (0x110000,): class of each code point, as the regular expressions of `tokenizers` see it."""
     classes = np.full(0x110000, OTHER, np.uint8)

@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from pipeline.kernels.compiled import Array
+from pipeline.kernels.compiled import Array, kept_table
 from pipeline.kernels.hashing import PRIME, SEED, claim_slot, fnv
 from pipeline.kernels.signals.stop_words import GOPHER, OWN_SCRIPTS, STOP_WORDS
 
@@ -52,7 +52,7 @@ SEPARATORS = "\u0f0b\u0f0c\u1361"  # between syllables in Tibetan script, betwee
 UNSPACED_RANGES = "e00-eff 1000-109f 1780-17ff 3040-30ff 3400-4dbf 4e00-9fff f900-faff 20000-323af"
 
 
-@cache
+@kept_table(unicodedata.unidata_version)
 def character_table() -> Array:
     """uint16 (0x110000,): the bits above of each code point."""
     characters = [chr(point) for point in range(LETTERS_END)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from tests.cli.report.browser import PROGRAM, Browser
 from tests.conftest import PROSE, page, write_warc
 

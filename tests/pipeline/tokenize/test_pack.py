@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from common.errors import PipelineError
 from pipeline.build import build_corpus
 from pipeline.config import CorpusConfig
