@@ -48,7 +48,6 @@ from trainer.generate import Sampling, complete, encode_prompts
 from trainer.journal import Clock, Journal
 from trainer.machine import (
     DTYPES,
-    StopSignals,
     compile_model,
     deterministic,
     environment,
@@ -57,6 +56,7 @@ from trainer.machine import (
     keep_memory,
     memory_in_use,
     peak_flops,
+    stop_signals,
     uncompiled,
 )
 from trainer.model import Transformer
@@ -200,7 +200,7 @@ class _Run:
             self._evaluate()
             self._checkpoint()
             self._collect(wait=True, needed=True)
-        with StopSignals() as stop:
+        with stop_signals() as received:
             while self.step < self.config.steps:
                 if self.profile is not None:
                     self._profiled(self.profile)
@@ -212,7 +212,7 @@ class _Run:
                 if last or self.step % self.config.evaluation.every == 0:
                     with self._rescue(evaluating=True):
                         self._evaluate()
-                stopped = stop.received is not None
+                stopped = bool(received)
                 if self.world.size > 1:  # a signal reaches the processes at different steps; they stop together
                     stopped = self.step % self.config.log_every == 0 and self.world.agree(stopped)
                 if last or stopped or self.step % self.config.checkpoint.every == 0:
@@ -220,7 +220,7 @@ class _Run:
                 self._collect(wait=last or stopped, needed=last or stopped)
                 if stopped and not last:
                     newest = checkpoint_path(self.checkpoints, self.step)
-                    raise Interrupted(stop.received or signal.SIGTERM, self.step, newest)
+                    raise Interrupted(received[0] if received else signal.SIGTERM, self.step, newest)
         if self.profile is not None:
             self._warn(f"profile: not written, since this call took fewer than {WARMUP + STEPS} steps")
         return self.result()

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from types import FrameType
 from typing import Any
 
 import torch
@@ -146,33 +145,28 @@ def uncompiled() -> AbstractContextManager[None]:
     return stance
 
 
-class StopSignals:
-    """Records the first of STOP_SIGNALS in `received` for a `with` block.
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Gives a list that gets each of STOP_SIGNALS that comes during a `with` block.
 
-    After it SIGTERM and SIGINT have their usual effect. A SIGHUP that is ignored (nohup) stays ignored.
+    After the first one SIGTERM and SIGINT have their usual effect. A SIGHUP that is ignored (nohup) stays ignored.
     """
+    received: list[int] = []
+    before: dict[int, Any] = {}
 
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[signal.Signals, Any] = {}
+    def restore(numbers: Iterable[int]) -> None:
+        for number in before.keys() & set(numbers):
+            signal.signal(number, before.pop(number))
 
-    def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():  # handlers cannot be set elsewhere
-            self._before = {
-                number: signal.signal(number, self._note)
-                for number in STOP_SIGNALS
-                if number not in REPEATED or signal.getsignal(number) != signal.SIG_IGN
-            }
-        return self
+    def note(number: int, *_: object) -> None:
+        received.append(number)
+        restore(set(STOP_SIGNALS) - set(REPEATED))
 
-    def __exit__(self, *_: object) -> None:
-        self._restore(STOP_SIGNALS)
-
-    def _restore(self, numbers: Iterable[signal.Signals]) -> None:
-        for number in numbers:
-            if number in self._before:
-                signal.signal(number, self._before.pop(number))
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = self.received or number
-        self._restore([each for each in STOP_SIGNALS if each not in REPEATED])
+    is_main = threading.current_thread() is threading.main_thread()  # handlers cannot be set elsewhere
+    for number in STOP_SIGNALS if is_main else ():
+        if number not in REPEATED or signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        restore(STOP_SIGNALS)

@@ -31,11 +31,7 @@ from pipeline.tokenize.tokenizer import Encoder
 
 PIECES = pa.schema(
     [
-        ("id", pa.string()),
-        ("copy", pa.int32()),
-        ("url", pa.string()),
-        ("source", pa.string()),
-        ("language", pa.string()),
+        *(ENCODED.field(name) for name in ("id", "copy", "url", "source", "language")),
         ("split", pa.string()),
         ("stream", pa.string()),
         ("bytes", pa.int64()),
