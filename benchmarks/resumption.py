@@ -1,6 +1,7 @@
 """Who resumes exactly: ours, litgpt, StreamingDataset with a plain loop, HF Trainer, accelerate in the same trials.
 
-    make bench && .venv/bin/uv pip install litdata accelerate && python benchmarks/resumption.py [--quick] [--only NAME ...]
+    make bench && .venv/bin/uv pip install litdata accelerate
+    python benchmarks/resumption.py [--quick] [--only NAME ...]
 
 A small model trains on 256 samples, 8 a step, for 72 steps (two epochs and a quarter) on the CPU; a checkpoint every 8
 steps. The trials: SIGKILL at three random instants; two processes, killed, then one; SIGKILL just after the end of an
