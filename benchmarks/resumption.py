@@ -1,6 +1,7 @@
 """Who resumes exactly: ours, litgpt, StreamingDataset with a plain loop, HF Trainer, accelerate in the same trials.
 
-    make bench && pip install litdata && python benchmarks/resumption.py [--quick] [--only NAME ...]
+    make bench && .venv/bin/uv pip install litdata accelerate
+    python benchmarks/resumption.py [--quick] [--only NAME ...]
 
 A small model trains on 256 samples, 8 a step, for 72 steps (two epochs and a quarter) on the CPU; a checkpoint every 8
 steps. The trials: SIGKILL at three random instants; two processes, killed, then one; SIGKILL just after the end of an
@@ -467,13 +468,8 @@ def main() -> int:
     parser = options(__doc__, "one random SIGKILL instead of three, pretrain and HF Trainer only")
     parser.add_argument("--only", nargs="+", choices=TRAINERS, help="these trainers")
     parser.add_argument("--keep", type=Path, help="folder for the runs, which is not deleted")
-    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     parser.add_argument("--trials", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        name, given, out, world, life = arguments.child
-        child(name, Path(given), Path(out), int(world), int(life))
-        return 0
     if arguments.trials:
         name, given, kills = arguments.trials
         importlib.import_module(LIBRARIES[name])  # once; each start is a fork

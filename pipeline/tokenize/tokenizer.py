@@ -1,4 +1,4 @@
-"""Text to token ids, the same that `tokenizers` gives, and training a byte-level BPE with `tokenizers`.
+"""Text to token ids, the same that `tokenizers` gives, and training a byte-level BPE as its trainer does.
 
 Byte-level BPE with a known pattern is encoded by our kernels, which are built for the first text (speed in
 docs/benchmarks.md); tokenizers of any other kind, and texts that contain an added token, by `tokenizers` itself.

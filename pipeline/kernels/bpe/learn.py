@@ -2,7 +2,8 @@
 
 The merges are those of `tokenizers.trainers.BpeTrainer`: of equally frequent pairs the one of lower ids comes first,
 and a merge that spells a token anew gets its id. A heap holds pairs with the pieces in which they appeared, counts that
-have changed since are looked at when their turn comes. Memory: up to 100 bytes for each byte of the different pieces.
+have changed since are looked at when their turn comes. Cost: 15 ns a byte of text, then 0.1 to 0.4 s for some 50,000
+different pieces; memory: up to 200 bytes for each byte of the different pieces.
 """
 
 from __future__ import annotations
