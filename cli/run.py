@@ -287,7 +287,9 @@ class _Reporter:
 def _load_report() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself answers Ctrl-C
     with suppress(ImportError):  # the extra `report`
-        import cli.report.write  # noqa: F401
+        from cli.report.write import get_ready
+
+        get_ready()
 
 
 def _write_report(run: Path) -> Path:
