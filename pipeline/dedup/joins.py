@@ -55,7 +55,7 @@ class JoinPass(Pass):
         ids, exact, places = self.table.rows(nodes, "id", "exact", "shingles")
         order = np.lexsort((ids[:, 1], ids[:, 0], keys))
         del ids
-        keys, nodes, exact, places = (column[order] for column in (keys, nodes, exact, places))
+        keys, nodes, exact, places = keys[order], nodes[order], exact[order], places[order]
         pairs = forest(self.edges(keys, nodes, exact, places, task))
         return TaskReport(files=[save_links(link_file(self.workdir, self.name, rank), pairs, self.links)])
 
