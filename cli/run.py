@@ -68,7 +68,7 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
     loaded = load_recipe(recipe, overrides or ())
     _check_stages(loaded.recipe.stage_names, first, last)
     mirror = _mirror(loaded)
-    with _Reporter(loaded) as reporter:
+    with _Reporter(loaded, mirror) as reporter:
         with _annotated(loaded.run, first):
             _build_corpus(loaded, recipe, mirror, first, last, reporter)
         return _finish(loaded.run, mirror, reporter.write)
@@ -187,7 +187,7 @@ def _build_corpus(
     from pipeline.lookup import bring_up_to_date
     from recipes.mirror import pushing
 
-    with CorpusView(after_stage=reporter.get_ready if reporter else lambda stage: None) as view:
+    with CorpusView(after_stage=reporter.after_stage if reporter else lambda stage: None) as view:
         build_corpus(
             loaded.recipe,
             loaded.run,
@@ -197,8 +197,6 @@ def _build_corpus(
             observer=pushing(view, mirror),
             begin=lambda: _keep_recipe(loaded, path),
         )
-    if reporter and not mirror:
-        reporter.begin()
     bring_up_to_date(RunFolder(loaded.run))
     if mirror:
         mirror.push()
@@ -253,11 +251,14 @@ def _train(
 
 
 class _Reporter:
-    """Writes the report of a corpus: where there are workers, in a process of its own that is ready in time."""
+    """Writes the report of a corpus: where there are workers, in a process beside this one.
 
-    def __init__(self, loaded: Loaded[Recipe]) -> None:
-        self._run, self._stages = loaded.run, loaded.recipe.stage_names
-        self._has_workers = _has_workers(loaded)
+    The process starts beside the last stage, which leaves processors idle, and writes beside what this one has left.
+    """
+
+    def __init__(self, loaded: Loaded[Recipe], mirror: Mirror | None) -> None:
+        self._run = loaded.run
+        self._stages = loaded.recipe.stage_names[-2:] if _has_workers(loaded) and not mirror else []
         self._worker: ProcessPoolExecutor | None = None
         self._report: Future[Path] | None = None
 
@@ -268,17 +269,15 @@ class _Reporter:
         if self._worker:
             self._worker.shutdown()
 
-    def get_ready(self, stage: str) -> None:
-        """Start the process once the last stage, which leaves processors idle, is all that is left to build."""
-        if self._has_workers and stage in self._stages[-2:] and not self._worker:
+    def after_stage(self, stage: str) -> None:
+        if stage not in self._stages:
+            return
+        if not self._worker:
             from pipeline.workers import start_worker
 
             self._worker = start_worker(_load_report)
             self._worker.submit(int)
-
-    def begin(self) -> None:
-        """Begin to write, beside what the command has left to do."""
-        if self._worker:
+        if stage == self._stages[-1]:
             self._report = self._worker.submit(_write_report, self._run)
 
     def write(self, run: Path) -> Path:
@@ -288,7 +287,9 @@ class _Reporter:
 def _load_report() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself answers Ctrl-C
     with suppress(ImportError):  # the extra `report`
-        import cli.report.write  # noqa: F401
+        from cli.report.write import get_ready
+
+        get_ready()
 
 
 def _write_report(run: Path) -> Path:

@@ -17,10 +17,11 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 _HERE = Path(__file__).parent
@@ -187,19 +188,11 @@ def render(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Sect
     """The page as HTML. facts: (label, value) pairs for its head."""
     shown = [section for section in sections if section.blocks]
     figures = [block for section in shown for block in section.blocks if isinstance(block, Figure)]
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["show"] = show
-    environment.tests |= {
-        name: lambda block, kind=kind: isinstance(block, kind)
-        for name, kind in (("figure", Figure), ("table", Table), ("texts", Texts), ("code", Code))
-    }
     scripts = {
         "plotly": (_plotly() / "plotly.min.js").read_text("utf-8"),
         "script": (_HERE / "page.js").read_text("utf-8"),
     }
-    return environment.get_template("page.html.jinja").render(
+    return template().render(
         title=title,
         facts=facts,
         sections=shown,
@@ -210,6 +203,20 @@ def render(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Sect
         policy=_policy(list(scripts.values())),
         data=_script_json({"figures": [_spec(figure) for figure in figures], "themes": _themes()}),
     )
+
+
+@cache
+def template() -> Template:
+    """The page's template, compiled once a process."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["show"] = show
+    environment.tests |= {
+        name: lambda block, kind=kind: isinstance(block, kind)
+        for name, kind in (("figure", Figure), ("table", Table), ("texts", Texts), ("code", Code))
+    }
+    return environment.get_template("page.html.jinja")
 
 
 def _plotly() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,19 @@ from cli.contents import read_recipe
 from cli.report import corpus, learning, losses, passages, workload
 from cli.report.histograms import signal_histograms
 from cli.report.learning import Prices
-from cli.report.page import Block, Figure, Section, Table, averaged, axis, lines, render
+from cli.report.page import Block, Figure, Section, Table, averaged, axis, lines, render, template
 from cli.terminal import duration, megabytes
 from common.files import write_atomically
 from common.runfolder import Row, RunFolder
 
 NO_PRICES = Prices()
+
+
+def get_ready() -> None:
+    """Load what a report imports as it goes."""
+    for module in ("pipeline.extract.decoding", "pipeline.quality.rules", "pipeline.read", "yaml"):
+        import_module(module)
+    template()
 
 
 def write_report(runs: Sequence[Path], output: Path | None = None, prices: Prices = NO_PRICES) -> Path:

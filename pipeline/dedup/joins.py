@@ -54,7 +54,9 @@ class JoinPass(Pass):
         keys, nodes = keys[order], nodes[order]
         ids, exact, places = self.table.rows(nodes, "id", "exact", "shingles")
         order = np.lexsort((ids[:, 1], ids[:, 0], keys))
-        pairs = forest(self.edges(keys[order], nodes[order], exact[order], places[order], task))
+        del ids
+        keys, nodes, exact, places = keys[order], nodes[order], exact[order], places[order]
+        pairs = forest(self.edges(keys, nodes, exact, places, task))
         return TaskReport(files=[save_links(link_file(self.workdir, self.name, rank), pairs, self.links)])
 
     @property

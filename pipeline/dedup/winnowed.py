@@ -2,7 +2,7 @@
 
 Every byte of every text has an address: tasks in order, within a task segments of SEGMENT_BYTES, within a segment
 documents in order, a zero byte behind each. So two addresses say which copy comes first, and their distance whether
-two copies overlap. A segment's folder holds `text`, `bounds` (of its documents, (n + 1,)) and the anchors sorted by
+two copies overlap. A segment's folder holds `text`, `bounds` (of its documents, (n + 1,)) and `anchors`, sorted by
 key (`pipeline.kernels.repeats.winnow`), so that a partition of the keys is a slice of each. Duplicates, and texts
 shorter than `min_bytes`, have no bytes. Disk: the text itself and some 0.2 bytes of anchors a byte; memory: a segment,
 and 32 bytes for each byte of the longest document.
@@ -20,7 +20,7 @@ import pyarrow as pa
 from pipeline.config import DedupConfig, Substrings
 from pipeline.dedup.lines import cut_lines, lines_to_cut, site_of
 from pipeline.dedup.survivors import read_clusters
-from pipeline.dedup.table import Array, Table, load_array, partition_slice, save_array
+from pipeline.dedup.table import Array, Table, damaged, load_array, mapped, partition_slice, save, save_array
 from pipeline.documents import text_bytes
 from pipeline.kernels.minhash import I64, U64
 from pipeline.kernels.repeats import copy_spans, equal_spans, hash_spans, winnow
@@ -28,7 +28,6 @@ from pipeline.stage import Build
 from pipeline.task import Pass, Task, TaskReport
 
 SEGMENT_BYTES = 64 << 20
-COLUMNS = ("key", "place", "least", "greatest")
 _FOLDER = ".scratch/passages"
 
 
@@ -74,14 +73,16 @@ class PassagePass(Pass):
             task.beat(table.num_rows, text_bytes(table), 1 - (end - node) / documents)
 
     def _save(self, rank: int, texts: list[bytes], report: TaskReport) -> None:
-        folder = self.workdir / _FOLDER / f"{rank:05d}-{len(report.files) // 6:05d}"
+        folder = self.workdir / _FOLDER / f"{rank:05d}-{len(report.files) // 3:05d}"
         data = np.frombuffer(b"".join(texts), np.uint8)
         bounds = np.cumsum([0, *map(len, texts)], dtype=np.int64)
         anchors = winnow(data, bounds, self.settings.min_bytes)
         order = np.argsort(anchors[0], kind="stable")
-        columns: dict[str, Array] = {name: column[order] for name, column in zip(COLUMNS, anchors, strict=True)}
-        arrays: dict[str, Array] = {"text": data, "bounds": bounds, **columns}
-        report.files += [save_array(folder / f"{name}.npy", array) for name, array in arrays.items()]
+        report.files += [
+            save(folder / "text.bin", data),
+            save_array(folder / "bounds.npy", bounds),
+            save(folder / "anchors.bin", *(column[order] for column in anchors)),
+        ]
         report.notes["anchors"] += len(order)
 
 
@@ -96,15 +97,18 @@ class Passages:
         self._starts, self._nodes = np.cumsum(ends, axis=0).T
 
     def partition(self, number: int, partitions: int) -> tuple[U64, I64, I64, I64]:
-        """COLUMNS of one partition of the keys, places as addresses."""
-        parts: dict[str, list[Array]] = {name: [] for name in COLUMNS}
-        for folder, start in zip(self.folders, self._starts[:-1], strict=True):
-            cut, *_ = partition_slice(load_array(folder / "key.npy", mapped=True), number, partitions)
-            for name, columns in parts.items():
-                column = load_array(folder / f"{name}.npy", mapped=True)[cut]
-                columns.append(np.array(column) + start if name == "place" else np.array(column))
-        keys, *others = (np.concatenate(columns) for columns in parts.values())
-        places, least, greatest = (column.astype(np.int64) for column in others)
+        """What `winnow` gave for one partition of the keys, places as addresses."""
+        parts = []
+        for folder, start in zip(self.folders, self._starts[:-1].tolist(), strict=True):
+            data = mapped(path := folder / "anchors.bin")
+            count, rest = divmod(len(data), 24)
+            if rest:
+                raise damaged(path, f"it has {len(data)} bytes")
+            keys, places = data[: 8 * count].view(np.uint64), data[8 * count : 16 * count].view(np.int64)
+            distances = data[16 * count :].view(np.int32).reshape(2, count)
+            cut, *_ = partition_slice(keys, number, partitions)
+            parts.append((keys[cut].copy(), places[cut] + start, *distances[:, cut].astype(np.int64)))
+        keys, places, least, greatest = map(np.concatenate, zip(*parts, strict=True))
         return keys, places, least, greatest
 
     def documents(self, low: int, high: int) -> I64:
@@ -159,7 +163,7 @@ class Passages:
         return out
 
     def _text(self, segment: int) -> Array:
-        return np.asarray(load_array(self.folders[segment] / "text.npy", mapped=True))
+        return mapped(f"{self.folders[segment]}/text.bin")
 
     def _by_segment(self, addresses: I64) -> Iterator[tuple[int, I64, I64]]:
         """(segment, positions in `addresses`, places within the segment) for each segment that holds some of them."""

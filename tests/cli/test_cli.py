@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import main
+from cli import commands
 from cli.commands import app
 from recipes.schema import Recipe
 from tests.cli.conftest import RECIPE
@@ -193,6 +193,6 @@ def test_a_stopped_run_says_how_to_go_on(folder, number, code):
 
 def test_an_error_that_a_stop_brought_about_is_told_as_the_stop():
     error = ConnectionResetError()  # workers that were to be stopped had ended already
-    error.__context__ = main.Terminated()
-    assert isinstance(main._stop_behind(error), main.Terminated)
-    assert main._stop_behind(OSError(28, "No space left on device")) is None
+    error.__context__ = commands.Terminated()
+    assert isinstance(commands._stop_behind(error), commands.Terminated)
+    assert commands._stop_behind(OSError(28, "No space left on device")) is None

@@ -29,7 +29,7 @@ from cli import main
 
 WARM = (
     "pipeline.dedup.stage", "pipeline.extract.stage", "pipeline.language.stage", "pipeline.quality.stage",
-    "pipeline.tokenize.stage", "pipeline.build", "cli.terminal", "trainer.loop",
+    "pipeline.tokenize.stage", "pipeline.build", "cli.commands", "trainer.loop",
 )  # fmt: skip
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000  # linux/sched.h
 MS_REMOUNT, MS_REC, MS_PRIVATE = 32, 16384, 1 << 18  # linux/mount.h
