@@ -1,11 +1,13 @@
 """Extraction: quality on pages that were not trained on, structure, and pages a second, side by side.
 
-usage: python benchmarks/extraction.py [--quick] [--folds FOLDER] [--data ../shared/data]
+usage: python benchmarks/extraction.py [--quick] [--folds FOLDER] [--magic-html PYTHON] [--data ../shared/data]
 1. The half of trafilatura's evaluation that is held out: snippets, and CPU seconds of one process, decoding included,
    after one page to warm up.
 2. WCXB's development pages, word F1 by kind of page. `fast` reads each page with the weights of the fold that its
    domain is not in: FOLDER, which `python -m pipeline.extract.training --folds FOLDER` writes. Without it the table is
-   left out, since the weights in the repository know these pages. Pages without reviewed text are left out.
+   left out, since the weights in the repository know these pages. Pages without reviewed text are left out; bars count
+   those too whose text is not in the HTML at all. magic-html wants Python 3.12 and runs in a process of its own:
+   PYTHON is an interpreter that has it.
 3. Made pages of five kinds, in layouts that were held out of training, word F1.
 4. Markdown of made pages (tables, code, formulas, lists): similarity of characters with what the page was made from;
    code blocks of data/web that lie in the main text: share that is verbatim.
@@ -14,6 +16,8 @@ usage: python benchmarks/extraction.py [--quick] [--folds FOLDER] [--data ../sha
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -76,7 +80,34 @@ def readability(body: bytes) -> str:
         return ""
 
 
-def reviewed(data: Path, step: int, folds: Path) -> dict[str, Bar]:
+class MagicHtml:
+    """magic-html in a child process of another interpreter: a page and its text as JSON, a line each."""
+
+    PROGRAM = """
+import json, sys
+from lxml import html
+from magic_html import GeneralExtractor
+extractor = GeneralExtractor()
+for line in sys.stdin:
+    try:
+        text = html.fromstring(extractor.extract(json.loads(line), base_url="")["html"]).text_content()
+    except Exception:
+        text = ""
+    print(json.dumps(text), flush=True)
+"""
+
+    def __init__(self, python: Path) -> None:
+        command = [python, "-W", "ignore", "-c", self.PROGRAM]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, body: bytes) -> str:
+        assert self.child.stdin
+        assert self.child.stdout
+        print(json.dumps(decode(body)[0]), file=self.child.stdin, flush=True)
+        return str(json.loads(self.child.stdout.readline()))
+
+
+def reviewed(data: Path, step: int, folds: Path, magic_html: Path | None) -> dict[str, Bar]:
     """WCXB's pages by kind, each read by the weights that have not seen its domain."""
     models = [fast.load(path) for path in sorted(folds.glob("*.npz"))]
     peers: dict[str, Callable[[bytes], str]] = {
@@ -84,6 +115,7 @@ def reviewed(data: Path, step: int, folds: Path) -> dict[str, Bar]:
         "trafilatura": lambda body: extract_text(body, extractor="trafilatura"),
         "readability": readability,
     }
+    peers |= {"magic-html": MagicHtml(magic_html)} if magic_html else {}
     figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for page in list(reviewed_pages(data).values())[::step]:
         if not page.text:
@@ -138,12 +170,13 @@ def main() -> int:
     parser = options(__doc__, "a fifth of the pages")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--folds", type=Path, help="folder with the folds' weights")
+    parser.add_argument("--magic-html", type=Path, help="a Python interpreter that has magic-html")
     arguments = parser.parse_args()
     step = 5 if arguments.quick else 1
     show_machine("trafilatura", "resiliparse", "readability-lxml")
     bars = snippets(arguments.data, step)
     if arguments.folds:
-        bars |= reviewed(arguments.data, step, arguments.folds)
+        bars |= reviewed(arguments.data, step, arguments.folds, arguments.magic_html)
     made(MADE_PAGES // step)
     bars |= structure(arguments.data, step)
     return finish("extraction", bars)

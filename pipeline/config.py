@@ -106,6 +106,9 @@ class ExtractConfig(Model):
     comments: Literal["drop", "keep"] = Field(
         "drop", description="readers' comments below a page's main text; a forum's posts are main text"
     )
+    authors: Literal["auto", "drop", "keep"] = Field(
+        "auto", description="lines that name author and time of a post or comment; auto: those that the model chooses"
+    )
     media_types: list[str] = Field(
         ["text/html", "application/xhtml+xml", "text/plain"], description="media types read; others are dropped"
     )
@@ -135,6 +138,8 @@ class ExtractConfig(Model):
             raise ValueError("`format: markdown` takes `extractor: fast` or `extractor: trafilatura`")
         if self.keep and self.format == "text":
             raise ValueError("`keep` takes `format: markdown`: text has no links and images")
+        if self.authors != "auto" and self.extractor != "fast":
+            raise ValueError(f"`authors: {self.authors}` takes `extractor: fast`")
         return self
 
 

@@ -63,7 +63,7 @@ def files(settings: ExtractConfig, base: Path) -> list[Path]:
 def form_of(settings: ExtractConfig) -> Form:
     """What the settings ask the extractor to write."""
     markdown, comments = settings.format == "markdown", settings.comments == "keep"
-    return Form(markdown, "links" in settings.keep, "images" in settings.keep, comments)
+    return Form(markdown, "links" in settings.keep, "images" in settings.keep, comments, settings.authors)
 
 
 def decided_by(config: CorpusConfig) -> dict[str, Any]:

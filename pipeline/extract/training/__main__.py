@@ -4,10 +4,10 @@ usage: python -m pipeline.extract.training [--data ../shared/data] [--folds FOLD
 
 Data. WCXB's development pages, pages of trafilatura's evaluation whose name hashes to an even number (`trained_on`; the
 other half is never read here), and made-up pages of other kinds (made_pages.py). Labels and weights: samples.py.
-Split. Five folds of pages, those of one domain or made layout together, give the scores that the second stage and the
-confidence are fitted on, so neither sees a score of a model that was trained on the same domain. The printed figures
-are those folds'. --folds also writes the folds' own weights, which benchmarks/extraction.py measures with the extractor
-itself. Training needs lightgbm.
+Split. Five folds of pages, those of one domain or made layout together, give the kinds that the trees of blocks see and
+the scores that the confidence is fitted on, so neither comes from a model that was trained on the same domain. The
+printed figures are those folds'. --folds also writes the folds' own weights, which benchmarks/extraction.py measures
+with the extractor itself. Training needs lightgbm; the same version and data give the same bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.extract.training import FOLDS, evaluation_pages, reviewed_pages, s
 from pipeline.extract.training.made_pages import made_pages
 from pipeline.extract.training.samples import MadeSample, ReviewedSample, Sample, SnippetSample
 from pipeline.kernels.compiled import Array
-from pipeline.kernels.html.fast import KINDS, WEIGHTS, context
+from pipeline.kernels.html.fast import KINDS, WEIGHTS, with_kinds
 from pipeline.kernels.html.trees import Nodes, by_feature, run_trees, walk_trees
 
 if TYPE_CHECKING:
@@ -36,14 +36,16 @@ COMMON = {
     "bagging_fraction": 0.8, "bagging_freq": 1, "verbose": -1, "num_threads": 1, "seed": 1, "deterministic": True,
     "force_row_wise": True, "max_bin": 63,
 }  # fmt: skip
-BLOCKS = COMMON | {"objective": "cross_entropy", "lambda_l2": 5.0, "feature_fraction": 0.3}
+BLOCK = COMMON | {
+    "objective": "cross_entropy", "num_leaves": 32, "learning_rate": 0.11, "min_data_in_leaf": 40,
+    "feature_fraction": 0.3, "lambda_l2": 5.0,
+}  # fmt: skip
 KIND = COMMON | {
     "objective": "multiclass", "num_class": len(KINDS), "num_leaves": 8, "learning_rate": 0.08, "min_data_in_leaf": 8,
     "feature_fraction": 0.15, "lambda_l2": 3.0,
 }  # fmt: skip
-FIRST = BLOCKS | {"num_leaves": 32, "learning_rate": 0.07, "min_data_in_leaf": 40}
-SECOND = BLOCKS | {"num_leaves": 24, "learning_rate": 0.06, "min_data_in_leaf": 60}
-KIND_TREES, FIRST_TREES, SECOND_TREES = 80, 240, 160
+KIND_TREES, BLOCK_TREES = 80, 150
+SEEDS = (1, 2)  # as many models of blocks, whose mean decides
 
 
 def load_samples(data: Path) -> list[Sample]:
@@ -61,21 +63,22 @@ def train_kind(samples: list[Sample]) -> Nodes:
     samples = [sample for sample in samples if sample.kind]
     labels = [KINDS.index(sample.kind) for sample in samples]
     rows = np.concatenate([sample.page.row for sample in samples])
-    return flatten(lightgbm.train(KIND, lightgbm.Dataset(rows, labels), KIND_TREES))
+    return flatten([lightgbm.train(KIND, lightgbm.Dataset(rows, labels), KIND_TREES)])
 
 
-def train_blocks(samples: list[Sample], rows: list[Array], settings: dict[str, Any], trees: int) -> Nodes:
+def train_block(samples: list[Sample], rows: list[Array]) -> Nodes:
     """Trees that score blocks. rows: of each sample's picked blocks."""
     import lightgbm
 
     labels = np.concatenate([s.labels[s.picked] for s in samples])
     weights = np.concatenate([s.weights[s.picked] for s in samples])
-    data = lightgbm.Dataset(np.concatenate(rows), labels, weight=weights * len(weights) / weights.sum())
-    return flatten(lightgbm.train(settings, data, trees))
+    weights *= len(weights) / weights.sum()
+    data = lightgbm.Dataset(np.concatenate(rows), labels, weight=weights, free_raw_data=False)
+    return flatten([lightgbm.train(BLOCK | {"seed": seed}, data, BLOCK_TREES) for seed in SEEDS])
 
 
-def flatten(model: lightgbm.Booster) -> Nodes:
-    """A model's trees as arrays."""
+def flatten(models: list[lightgbm.Booster]) -> Nodes:
+    """The models' trees as arrays, the sum of their leaves being the models' mean."""
     feature: list[int] = []
     threshold: list[float] = []
     left: list[int] = []
@@ -86,60 +89,36 @@ def flatten(model: lightgbm.Booster) -> Nodes:
         at = len(feature)
         leaf = "leaf_value" in node
         feature.append(-1 if leaf else node["split_feature"])
-        threshold.append(node["leaf_value"] if leaf else node["threshold"])
+        threshold.append(node["leaf_value"] / len(models) if leaf else node["threshold"])
         left.append(0)
         right.append(0)
         if not leaf:
             left[at], right[at] = add(node["left_child"]), add(node["right_child"])
         return at
 
-    for tree in model.dump_model()["tree_info"]:
-        roots.append(add(tree["tree_structure"]))
+    for model in models:
+        for tree in model.dump_model()["tree_info"]:
+            roots.append(add(tree["tree_structure"]))
     return Nodes(
         np.array(feature, np.int16), np.array(threshold, np.float32), np.array(left, np.int32),
         np.array(right, np.int32), np.array(roots, np.int32),
     )  # fmt: skip
 
 
-class Stages:
-    """The three ensembles trained on some samples: all of them, or all but a fold."""
-
-    def __init__(self) -> None:
-        self.nodes: dict[str, Nodes] = {}
-
-    def arrays(self) -> dict[str, Array]:
-        return {
-            f"{stage}_{name}": getattr(nodes, name) for stage, nodes in self.nodes.items() for name in Nodes._fields
-        }
+Stages = dict[str, Nodes]  # trees by what they tell: `kind` and `block`
 
 
 def fit(samples: list[Sample]) -> tuple[list[Stages], list[Array], list[Array]]:
-    """(Stages without each fold and of all, scores of each page out of its fold, kinds likewise)."""
-    folds = [*range(FOLDS), None]
-    stages = [Stages() for _ in folds]
-
-    def without(fold: int | None) -> list[int]:
-        return [i for i, sample in enumerate(samples) if sample.fold != fold]
-
-    for fold, stage in zip(folds, stages, strict=True):
-        stage.nodes["kind"] = train_kind([samples[i] for i in without(fold)])
-    kinds = [walk_trees(stages[s.fold].nodes["kind"], s.page.row[0], len(KINDS)) for s in samples]
-    rows = [
-        np.hstack([s.page.rows, np.repeat(kind[None].astype(np.float32), s.count, 0)])
-        for s, kind in zip(samples, kinds, strict=True)
-    ]
-    scores: list[Array] = []
-    for name, settings, trees in (("first", FIRST, FIRST_TREES), ("second", SECOND, SECOND_TREES)):
-        if scores:
-            rows = [np.hstack([row, context(s.page, p)]) for s, row, p in zip(samples, rows, scores, strict=True)]
-        picked = [row[s.picked] for s, row in zip(samples, rows, strict=True)]
-        for fold, stage in zip(folds, stages, strict=True):
-            inside = without(fold)
-            chosen, theirs = [samples[i] for i in inside], [picked[i] for i in inside]
-            stage.nodes[name] = train_blocks(chosen, theirs, settings, trees)
-        compiled = [by_feature(stage.nodes[name]) for stage in stages]
-        scores = [run_trees(compiled[s.fold], row) for s, row in zip(samples, rows, strict=True)]
-    return stages, scores, kinds
+    """(Trees without each fold and of all, scores of each page out of its fold, kinds likewise)."""
+    inside = [[i for i, s in enumerate(samples) if s.fold != fold] for fold in (*range(FOLDS), None)]
+    stages: list[Stages] = [{"kind": train_kind([samples[i] for i in chosen])} for chosen in inside]
+    kinds = [walk_trees(stages[s.fold]["kind"], s.page.row[0], len(KINDS)) for s in samples]
+    rows = [with_kinds(s.page, kind) for s, kind in zip(samples, kinds, strict=True)]
+    picked = [row[s.picked] for s, row in zip(samples, rows, strict=True)]
+    for chosen, stage in zip(inside, stages, strict=True):
+        stage["block"] = train_block([samples[i] for i in chosen], [picked[i] for i in chosen])
+    compiled = [by_feature(stage["block"]) for stage in stages]
+    return stages, [run_trees(compiled[s.fold], row) for s, row in zip(samples, rows, strict=True)], kinds
 
 
 def measure(samples: list[Sample], scores: list[Array], kinds: list[Array]) -> dict[str, Any]:
@@ -190,8 +169,8 @@ def main() -> None:
         arguments.folds.mkdir(parents=True, exist_ok=True)
         paths += [arguments.folds / f"{fold}.npz" for fold in range(FOLDS)]
     for path, stage in zip(paths, [stages[-1], *stages[:-1]], strict=False):
-        arrays: dict[str, Any] = stage.arrays() | confidence
-        np.savez_compressed(path, **arrays)
+        trees = {f"{of}_{name}": getattr(nodes, name) for of, nodes in stage.items() for name in Nodes._fields}
+        np.savez_compressed(path, **trees, **confidence)
     print(json.dumps(figures | {"bytes": arguments.out.stat().st_size}, indent=1))
 
 

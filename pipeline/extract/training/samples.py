@@ -4,7 +4,8 @@ Labels. Of a reviewed page (WCXB), the share of a block's words that the best al
 common, so a word of the navigation that the text happens to hold too does not count; what the text has in another
 order is found by runs of three words. Of a page of trafilatura's evaluation, the blocks that hold a snippet, and no
 others. Of made pages the part that a block's text begins in.
-Weights. Pages count nearly alike, however long, and of a long page MOST_BLOCKS blocks are drawn.
+Weights. Pages count nearly alike, however long, and of a long page MOST_BLOCKS blocks are drawn. A reviewed page counts
+as much as the F1 that the best labels give it: where its text is not in the page, every label is wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import hashlib
 import numpy as np
 
 from pipeline.extract.decoding import decode, tidy
-from pipeline.extract.training import Gold, Reviewed, fold_of, fold_space, words
+from pipeline.extract.training import Gold, Reviewed, fold_of, fold_space, word_f1, words
 from pipeline.extract.training.made_pages import Part
 from pipeline.kernels.compiled import Array
 from pipeline.kernels.html.alignment import align
@@ -36,7 +37,7 @@ class Sample:
     def __init__(self, name: str, page: str, group: str = "") -> None:
         self.name, self.fold = name, fold_of(group or name)
         data, tree, blocks = read(page)
-        self.page = describe_page(page, data, tree, blocks)
+        self.page = describe_page(data, tree, blocks)
         self.blocks = blocks
         self.count = len(blocks.first)
         self.labels = np.zeros(self.count)
@@ -71,6 +72,7 @@ class ReviewedSample(Sample):
         super().__init__(name, decode(page.body)[0], page.domain)
         self.kind, self.truth = page.kind, page.text
         self.labels = shares([words(text) for text in self.texts()], words(page.text))
+        self.weight = word_f1(self.render(self.labels > 0.5), page.text)
         self.finish()
 
 

@@ -6,7 +6,7 @@ none is a host's or a page's own. All are looked up by their 32-bit FNV-1a hash,
 of a word while it reads it.
 
 Attributes are read once and not kept: what class, id, role and itemprop name, whether the element is hidden, a link, a
-template, TeX, and how many columns and rows a table cell spans.
+template, TeX, JSON-LD, and how many columns and rows a table cell spans.
 """
 
 from __future__ import annotations
@@ -78,6 +78,14 @@ NAME_GROUPS = {
     " code* api reference* faq* accordion* toggle*",
     "wrapper": "wrap* container* page* inner* outer* layout* center* primary* region* block* view* panel*",
     "article-body": "articlebody articletext articlecontent entrycontent storybody storytext reviewbody",
+    "review": "review* rating* testimonial* stars ugc bv yotpo okendo judgeme stamped bazaarvoice feefo trustpilot",
+    "dialog": "dialog* modal* drawer* popup* popover* overlay* flyout* offcanvas minicart lightbox* toast* tooltip*"
+    " dropdown* megamenu* submenu*",
+    "specification": "spec specs specification* attribute* technical* tech dimension* propert* param* characteristic*"
+    " ingredient* nutrition*",
+    "description": "desc description* overview* about* synopsis* detail details",
+    "price": "price* pricing cost* amount* currency money* sale* discount* msrp",
+    "user": "user* member* author* avatar* poster* profile* username nick*",
 }
 # Groups of words in the text of a block: what furniture says, in the languages of most pages.
 TEXT_GROUPS = {
@@ -99,10 +107,21 @@ TEXT_GROUPS = {
     "navigation": "home menu search suche contact kontakt about sitemap navigation top back zurück skip startseite"
     " accueil inicio",
     "advert": "advertisement anzeige werbung sponsored advertising ad ads publicité publicidad affiliate",
+    "review": "review reviews reviewed rating ratings rated stars star verified purchaser testimonials testimonial"
+    " helpful bewertung bewertungen avis reseñas opiniones recensioni",
+    "shop": "cart basket checkout shipping delivery return returns stock buy add wishlist quantity qty sold seller"
+    " payment pay order price warenkorb lieferung versand panier livraison carrito envío",
+    "specification": "specification specifications specs detail details description overview features dimensions weight"
+    " material materials size sizes colour color model sku ingredients includes technical warranty brand beschreibung"
+    " eigenschaften caractéristiques descripción características",
+    "browse": "sort filter filters result results showing items products view all load show page per apply clear"
+    " compare viewed recently similar together bought customers shop",
+    "thread": "reply replies quote quoted joined post posts member members liked likes views user registered reputation"
+    " moderator admin ago thread topic topics solution answer answers asked answered votes active wrote said",
 }
 ROLE_BIT = np.uint32(1 << 31)  # role="main"
 # What attributes say of an element.
-LINKED, TEMPLATE, HIDDEN, SHADOW, TEX, FORMULA = 1, 2, 4, 8, 16, 32
+LINKED, TEMPLATE, HIDDEN, SHADOW, TEX, FORMULA, LINKED_DATA = 1, 2, 4, 8, 16, 32, 64
 MAX_SPAN = 32  # columns or rows that a cell may cover
 HIDDEN_BIT = np.uint32(1 << list(NAME_GROUPS).index("hidden"))
 
@@ -282,6 +301,8 @@ def read_attributes(
                 flags |= TEMPLATE
             elif _begins(page, start, end, b"math/tex"):
                 flags |= TEX
+            elif _begins(page, start, end, b"application/ld+json"):
+                flags |= LINKED_DATA
         elif first == 101 and _is_name(page, name, name_end, b"encoding"):
             tex = _has(page, start, end, b"x-tex") or _has(page, start, end, b"latex")
             flags |= TEX if tex or _is_name(page, start, end, b"tex") else 0

@@ -1,9 +1,8 @@
 """Extractor `fast`: main text by a trained model of the page, in numba from the page's bytes to the text's.
 
-tree.py reads the page and cuts it into blocks, features.py and whole.py describe them. Three ensembles of regression
-trees decide: the first tells the kind of page (KINDS) from the page's own row; the second scores each block by itself;
-the third sees the second's scores of the blocks around it, along its ancestors, of its item and the item's likes, of
-its section and of the page, which makes decisions coherent. Trained by the package `training`, which records data and
+tree.py reads the page and cuts it into blocks, features.py and whole.py describe them, with what declared.py finds the
+page to say of itself. Two ensembles of regression trees decide: one tells the kind of page (KINDS) from the page's own
+row, the other scores each block from its row and the kinds. Trained by the package `training`, which records data and
 split; `weights.npz` beside this file holds the trees.
 
 Of the blocks in order of their scores, as many are chosen as give the best F1 that the scores let expect: where the
@@ -22,14 +21,16 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compiled import Array, inner, kernel
-from pipeline.kernels.html.attributes import NAME_GROUPS, TAGS
-from pipeline.kernels.html.features import LEVELS, describe
+from pipeline.kernels.compiled import Array, kernel
+from pipeline.kernels.html.attributes import TAGS
+from pipeline.kernels.html.declared import read_declared
+from pipeline.kernels.html.features import describe
 from pipeline.kernels.html.markdown import render_markdown
 from pipeline.kernels.html.rendering import render
+from pipeline.kernels.html.threads import find_author_lines, find_comments, keep_lines
 from pipeline.kernels.html.tree import UNSEEN, Blocks, Tree, cut_blocks, parse
 from pipeline.kernels.html.trees import Nodes, Trees, by_feature, run_trees, walk_trees
-from pipeline.kernels.html.whole import declared, describe_whole, page_row
+from pipeline.kernels.html.whole import describe_whole, page_row
 
 MAX_ELEMENTS = 300_000
 FEW_BYTES, LITTLE_BYTES = 200, 1000
@@ -39,25 +40,24 @@ PROSE_BYTES = 40  # shortest block that counts where nothing but link density de
 
 KINDS = ("article", "collection", "documentation", "forum", "listing", "product", "service")
 WEIGHTS = Path(__file__).with_name("weights.npz")
-AROUND = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5)
-CONTEXT = 1 + len(AROUND) + LEVELS + 12
+TRUTHS = 32  # levels at which main text may begin
 _BUTTON = TAGS["button"]
-_COMMENT = np.uint32(1 << list(NAME_GROUPS).index("comment"))
-_CONTROLS = np.zeros(256, np.bool_)
-_CONTROLS[[TAGS[name] for name in ("form", "button", "label", "nav")]] = True
 _LEVELS = np.zeros(256, np.int64)  # of headings
 _LEVELS[[TAGS[name] for name in ("h1", "h2", "h3", "h4", "h5", "h6", "summary")]] = np.arange(1, 8)
 
 Choice = Literal["model", "wide", "budget"]
+Authors = Literal["auto", "drop", "keep"]
 
 
 class Form(NamedTuple):
-    """How a page is written: as markdown, with targets of links, with images, with its comments."""
+    """How a page is written: as markdown, with targets of links, with images, with its comments; and with the lines
+    that name a post's author and time (`auto`: those that the model chooses)."""
 
     markdown: bool = False
     links: bool = False
     images: bool = False
     comments: bool = False
+    authors: Authors = "auto"
 
 
 TEXT = Form()
@@ -73,24 +73,21 @@ class Extraction(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page read and described. rows: float32 (blocks, columns of FEATURES and WHOLE); groups: describe_whole's; row:
-    page_row's."""
+    """A page read and described. rows: float32 (blocks, columns of FEATURES and WHOLE); row: page_row's."""
 
     data: Array
     tree: Tree
     blocks: Blocks
     rows: Array
-    groups: Array
     row: Array
 
 
 class Model(NamedTuple):
-    """kind: trees of the kind of page. first, second: of the blocks. seen, actual: expected F1, and the F1 that pages
-    have with it."""
+    """kind: trees of the kind of page. block: of the blocks. expected, actual: expected F1, and the F1 that pages have
+    with it."""
 
     kind: Nodes
-    first: Trees
-    second: Trees
+    block: Trees
     expected: Array
     actual: Array
 
@@ -101,7 +98,7 @@ def extract(page: str, form: Form = TEXT, model: Model | None = None) -> Extract
     if len(tree.tag) > MAX_ELEMENTS or len(blocks.first) == 0:
         return Extraction(_write(data, tree, blocks, _prose(blocks), form), "budget")
     model = model or load()
-    described = describe_page(page, data, tree, blocks)
+    described = describe_page(data, tree, blocks)
     kinds = walk_trees(model.kind, described.row[0], len(KINDS))
     scores = score(model, described, kinds)
     chosen, expected = choose(blocks, scores)
@@ -110,6 +107,12 @@ def extract(page: str, form: Form = TEXT, model: Model | None = None) -> Extract
     confidence = float(np.interp(expected, model.expected, model.actual))
     if form.comments:
         chosen |= find_comments(tree, blocks)
+    if form.authors != "auto":
+        lines = find_author_lines(tree, blocks, kind == "forum")
+        if form.authors == "drop":
+            chosen &= ~lines
+        else:
+            keep_lines(lines, chosen)
     path: Choice = "wide" if confidence < UNSURE else "model"
     return Extraction(_write(data, tree, blocks, chosen, form), path, kind, confidence)
 
@@ -139,12 +142,12 @@ def _seen(blocks: Blocks) -> int:
     return int(blocks.bytes[blocks.seen].sum())
 
 
-def describe_page(page: str, data: Array, tree: Tree, blocks: Blocks) -> Page:
+def describe_page(data: Array, tree: Tree, blocks: Blocks) -> Page:
     """What the model looks at, but for the kind of page."""
-    features = describe(data, tree, blocks)
-    whole, groups = describe_whole(data, tree, blocks, features)
-    rows = np.hstack([features, whole])
-    return Page(data, tree, blocks, rows, groups, page_row(tree, blocks, rows, declared(page)))
+    declared = read_declared(data, tree)
+    features = describe(data, tree, blocks, declared.pairs, declared.texts)
+    rows = np.hstack([features, describe_whole(data, tree, blocks, features)])
+    return Page(data, tree, blocks, rows, page_row(tree, blocks, rows, declared.kinds))
 
 
 def all_text(page: str) -> str:
@@ -161,7 +164,7 @@ def _write(data: Array, tree: Tree, blocks: Blocks, chosen: Array, form: Form) -
 
 def choose(blocks: Blocks, scores: Array) -> tuple[Array, float]:
     """(Blocks, F1 by bytes) of the choice that has the best F1 if scores are probabilities."""
-    seen = np.where(blocks.seen, scores, 0.0)
+    seen = np.where(blocks.seen, scores, np.float32(0))
     cut, best = best_cut(blocks.bytes, seen, np.argsort(-seen, kind="stable"))
     return (seen >= cut) & blocks.seen, best
 
@@ -175,123 +178,47 @@ def _prose(blocks: Blocks) -> Array:
 def load(weights: Path = WEIGHTS) -> Model:
     """The trained trees."""
     with np.load(weights) as arrays:
-        kind, first, second = (
-            Nodes(*(arrays[f"{stage}_{name}"] for name in Nodes._fields)) for stage in ("kind", "first", "second")
-        )
-        return Model(kind, by_feature(first), by_feature(second), arrays["expected"], arrays["actual"])
+        kind, block = (Nodes(*(arrays[f"{of}_{name}"] for name in Nodes._fields)) for of in ("kind", "block"))
+        return Model(kind, by_feature(block), arrays["expected"], arrays["actual"])
 
 
 def score(model: Model, page: Page, kinds: Array) -> Array:
     """float32 (blocks,): probability that a block is main text. kinds: that of each kind of page."""
-    rows = np.hstack([page.rows, np.repeat(kinds[None].astype(np.float32), len(page.rows), 0)])
-    alone = run_trees(model.first, rows)
-    scores: Array = run_trees(model.second, np.hstack([rows, context(page, alone)]))
+    scores: Array = run_trees(model.block, with_kinds(page, kinds))
     return scores
 
 
-def context(page: Page, scores: Array) -> Array:
-    """float32 (blocks, CONTEXT): first-stage scores around each block."""
-    out = np.zeros((len(scores), CONTEXT), np.float32)
-    seen = np.where(page.blocks.seen, scores, np.float32(0))
-    order = np.argsort(-seen, kind="stable")
-    _context(page.tree.parent, page.blocks, page.groups, scores, best_cut(page.blocks.bytes, seen, order), out)
-    return out
+def with_kinds(page: Page, kinds: Array) -> Array:
+    """Rows of a page's blocks with the probabilities of its kinds."""
+    return np.hstack([page.rows, np.repeat(kinds[None].astype(np.float32), len(page.rows), 0)])
 
 
 @kernel()
 def best_cut(sizes: Array, scores: Array, order: Array) -> tuple[float, float]:
-    """(Lowest score chosen, F1) of the choice with the best expected F1. order: of the scores, from the highest."""
-    total = 0.0
+    """(Lowest score chosen, F1) of the choice with the best expected F1. order: of the scores, from the highest.
+
+    Half of the expectation takes each block for itself. The other half takes main text to be all blocks above some
+    level, any one as likely as another: what is alike in a page (its reviews, its cards) is in or out together.
+    """
+    total, truths = 0.0, np.zeros(TRUTHS)
     for i in range(len(scores)):
         total += sizes[i] * scores[i]
+        for level in range(int(TRUTHS * scores[i] + 0.5)):
+            truths[level] += sizes[i]
     good = size = best = 0.0
     cut = 2.0
     for k in range(len(order)):
         i = order[k]
         good += sizes[i] * scores[i]
         size += sizes[i]
-        if k + 1 < len(order) and scores[order[k + 1]] == scores[i]:
+        if size == 0 or (k + 1 < len(order) and scores[order[k + 1]] == scores[i]):
             continue
-        f1 = 2.0 * good / max(size + total, 1e-9)
+        f1 = good / (size + total)
+        for level in range(TRUTHS):
+            f1 += min(size, truths[level]) / (size + truths[level]) / TRUTHS
         if f1 > best:
             best, cut = f1, scores[i]
     return cut, best
-
-
-@inner
-def _share(good: Array, total: Array, at: int) -> float:
-    return float(good[at] / max(total[at], 1.0))
-
-
-@kernel()
-def _context(
-    parent: Array, blocks: Blocks, groups: Array, scores: Array, best: tuple[float, float], out: Array
-) -> None:
-    count, cut = len(scores), best[0]
-    sums, parts = np.zeros((4, len(parent)), np.float64), np.zeros((2, count), np.float64)
-    total, good, like_total, like_good = sums[0], sums[1], sums[2], sums[3]
-    section_total, section_good = parts[0], parts[1]
-    for block in range(count):
-        size, worth = blocks.bytes[block], blocks.bytes[block] * scores[block]
-        total[blocks.element[block]] += size
-        good[blocks.element[block]] += worth
-        like_total[groups[block, 1]] += size
-        like_good[groups[block, 1]] += worth
-        section_total[groups[block, 2]] += size
-        section_good[groups[block, 2]] += worth
-    for at in range(len(parent) - 1, 0, -1):
-        total[parent[at]] += total[at]
-        good[parent[at]] += good[at]
-    all_good = max(good[0], 1e-9)
-    good_before = 0.0
-    since_good = 1000
-    for block in range(count):
-        row = out[block]
-        row[0] = scores[block]
-        i = 1
-        for step in AROUND:
-            other = block + step
-            row[i] = scores[other] if 0 <= other < count else -1
-            i += 1
-        here = blocks.element[block]
-        size = blocks.bytes[block] + 0.0
-        for _ in range(LEVELS):
-            while here > 0 and total[here] <= size:
-                here = parent[here]
-            size = total[here]
-            row[i] = good[here] / max(size, 1.0)
-            i += 1
-        item, like, section = groups[block, 0], groups[block, 1], groups[block, 2]
-        row[i] = _share(good, total, 0)
-        row[i + 1] = np.log1p(good[0])
-        row[i + 2] = good_before / all_good
-        row[i + 3] = since_good
-        row[i + 5] = _share(good, total, item) if item > 0 else -1.0
-        row[i + 6] = _share(like_good, like_total, like) if item > 0 else -1.0
-        row[i + 7] = _share(section_good, section_total, section)
-        row[i + 8] = scores[section]
-        row[i + 9] = cut
-        row[i + 10] = best[1]
-        row[i + 11] = scores[block] - cut
-        good_before += blocks.bytes[block] * scores[block]
-        since_good = 0 if scores[block] >= cut else since_good + 1
-    since_good = 1000
-    for block in range(count - 1, -1, -1):
-        out[block, CONTEXT - 8] = since_good
-        since_good = 0 if scores[block] >= cut else since_good + 1
-
-
-@kernel()
-def find_comments(tree: Tree, blocks: Blocks) -> Array:
-    """bool (blocks,): readers' comments, by the names of elements around them, without their buttons and links."""
-    inside = np.zeros(len(tree.tag), np.bool_)
-    out = np.zeros(len(blocks.element), np.bool_)
-    for at in range(1, len(tree.tag)):
-        inside[at] = (inside[tree.parent[at]] or (tree.names[at] & _COMMENT) != 0) and not _CONTROLS[tree.tag[at]]
-    for block in range(len(out)):
-        plain = blocks.links[block] * 2 < blocks.bytes[block]
-        out[block] = inside[blocks.element[block]] and plain and blocks.seen[block]
-    return out
 
 
 @kernel()

@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.kernels.compiled import UNCOUNTED, Array, inner, kernel
 from pipeline.kernels.hashing import FNV32, FNV64, PRIME, find_slot, fnv32, lower
 from pipeline.kernels.html.attributes import NAME_GROUPS, ROLE_BIT, TAGS, TEXT_GROUPS, word_table
+from pipeline.kernels.html.declared import TEXTS, is_letter, pair
 from pipeline.kernels.html.tree import BREAK, EMPHASIS, Blocks, Tree
 
 FAR = 64  # stands for "no such ancestor"
@@ -31,7 +32,8 @@ PART_TAGS = (
 _Own = namedtuple(
     "_Own",
     "tag bytes words link_share word_bytes punctuation sentence_ends ends_sentence commas digits capitals short_words"
-    " marks breaks runs emphasis long_words title_share title_cover copies first_capital",
+    " marks breaks runs emphasis long_words title_share title_cover copies first_capital copy description body post"
+    " review name",
 )
 _Place = namedtuple(
     "_Place",
@@ -79,8 +81,8 @@ class _Elements(NamedTuple):
     long: Array
 
 
-def describe(page: Array, tree: Tree, blocks: Blocks) -> Array:
-    """float32 (blocks, len(FEATURES))."""
+def describe(page: Array, tree: Tree, blocks: Blocks, pairs: Array, texts: Array) -> Array:
+    """float32 (blocks, len(FEATURES)). pairs, texts: of what the page declares."""
     count, size = len(blocks.first), len(tree.tag)
     out = np.zeros((count, len(FEATURES)), np.float32)
     if count == 0:
@@ -88,9 +90,12 @@ def describe(page: Array, tree: Tree, blocks: Blocks) -> Array:
     title = np.zeros(MAX_TITLE_WORDS, np.uint32)
     title = title[: _title_words(page, tree.title[0], tree.title[1], title)]
     hashes, same = np.zeros(count, np.uint64), np.zeros((count, 3), np.float64)
-    _describe_text(page, tree, blocks, *word_table(text=True)[:2], title, np.zeros(len(title), np.bool_), hashes, out)
-    _sum_equal(hashes, np.argsort(hashes, kind="stable"), blocks, same)
+    scratch = np.zeros(len(title), np.bool_), np.zeros(len(TEXTS), np.int64)
+    _describe_text(page, tree, blocks, *word_table(text=True)[:2], title, pairs, texts, *scratch, hashes, out)
+    order = np.argsort(hashes, kind="stable")
+    _sum_equal(hashes, order, blocks, same)
     out[:, OWN.copies] = same[:, 0]
+    out[order, OWN.copy] = np.arange(count) - np.searchsorted(hashes[order], hashes[order])
     _find_ancestors(tree, blocks.first, np.full((size, _PARTS), FAR, np.uint8), out[:, _IN : _IN + _PARTS])
     kinds = (np.uint64, np.int32, np.int32, np.int64, np.int64, np.int64, np.int64)
     elements, is_long = _Elements._make([np.zeros(size, kind) for kind in kinds]), np.zeros(count, np.bool_)
@@ -101,11 +106,6 @@ def describe(page: Array, tree: Tree, blocks: Blocks) -> Array:
     return out
 
 
-@inner
-def _is_letter(byte: int) -> bool:
-    return 97 <= (byte | 32) <= 122 or byte >= 128 or 48 <= byte <= 57
-
-
 @kernel(**UNCOUNTED)
 def _title_words(page: Array, start: int, end: int, out: Array) -> int:
     """Write the hashes of the title's words. Returns their number."""
@@ -114,7 +114,7 @@ def _title_words(page: Array, start: int, end: int, out: Array) -> int:
     length = 0
     for at in range(start, end + 1):
         byte = page[at] if at < end else np.uint8(32)
-        if _is_letter(byte):
+        if is_letter(byte):
             value = fnv32(value, lower(byte))
             length += 1
         else:
@@ -152,16 +152,21 @@ def _title_word(value: np.uint32, title: Array, seen: Array) -> int:
 
 @kernel(**UNCOUNTED)
 def _describe_text(
-    page: Array, tree: Tree, blocks: Blocks, keys: Array, groups: Array, title: Array, seen: Array, hashes: Array,
-    out: Array,
+    page: Array, tree: Tree, blocks: Blocks, keys: Array, groups: Array, title: Array, pairs: Array, texts: Array,
+    seen: Array, shared: Array, hashes: Array, out: Array,
 ) -> None:  # fmt: skip
-    """Write the columns OWN (without `copies`) and SAYS, and a hash of each block's letters."""
+    """Write the columns OWN (without `copies` and `copy`) and SAYS, and a hash of each block's letters.
+
+    pairs, texts: of what the page declares; seen, shared: scratch per word of the title and per kind of text.
+    """
     for block in range(len(blocks.first)):
         words = short = long_words = punctuation = ends = commas = digits = capitals = marks = breaks = emphasis = 0
         letters = in_title = 0
         text_hash = FNV64
         seen[:] = False
+        shared[:] = 0
         value = FNV32
+        before = np.uint32(0)
         length = 0
         ends_sentence = first_capital = began = False
         mask = np.uint32(0)
@@ -174,7 +179,7 @@ def _describe_text(
                 byte = int(page[at]) if at < run_end else 32
                 if at == run_end and run + 1 < blocks.last[block] and not tree.run_flags[run + 1] & BREAK:
                     continue
-                if _is_letter(byte):
+                if is_letter(byte):
                     if not began:
                         began, first_capital = True, 65 <= byte <= 90
                     value = fnv32(value, lower(byte))
@@ -200,7 +205,11 @@ def _describe_text(
                     if slot >= 0:
                         mask |= groups[slot]
                     in_title += _title_word(value, title, seen)
-                    value = FNV32
+                    slot = find_slot(pairs, pair(before, value)) if before != 0 else -1
+                    if slot >= 0:
+                        for kind in range(len(shared)):
+                            shared[kind] += (texts[slot] >> kind) & 1
+                    before, value = value, FNV32
                     length = 0
                 if byte == 46 or byte == 33 or byte == 63:  # . ! ?
                     ends += 1
@@ -234,6 +243,8 @@ def _describe_text(
         row[OWN.title_share] = in_title / max(words, 1)
         row[OWN.title_cover] = np.sum(seen) / max(len(title), 1)
         row[OWN.first_capital] = first_capital
+        for kind in range(len(shared)):
+            row[OWN.description + kind] = shared[kind] / max(words - 1, 1)
         for group in range(_TEXT_GROUPS):
             row[SAYS + group] = (mask >> np.uint32(group)) & np.uint32(1)
         hashes[block] = text_hash

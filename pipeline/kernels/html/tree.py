@@ -26,6 +26,7 @@ from pipeline.kernels.html.attributes import (
     HIDDEN,
     KINDS,
     LINKED,
+    LINKED_DATA,
     RAW,
     SHADOW,
     SKIPPED,
@@ -42,11 +43,12 @@ from pipeline.kernels.html.attributes import (
 LINK, VERBATIM, BREAK, EMPHASIS, CODE, MATH, UNSEEN = 1, 2, 4, 8, 16, 32, 64  # flags of a run
 MAX_DEPTH = 256
 MAX_NAME = 64  # bytes of a tag's name that are read
+MAX_NOTES = 300  # places where a page says something of itself
 
 _P, _LI, _DT, _DD, _TR, _TD, _TH = (TAGS[name] for name in ("p", "li", "dt", "dd", "tr", "td", "th"))
 _A, _BR, _PRE, _TABLE, _CAPTION, _TITLE = (TAGS[name] for name in ("a", "br", "pre", "table", "caption", "title"))
 _UL, _OL, _DL, _SCRIPT, _SCRIPT_TEMPLATE = (TAGS[name] for name in ("ul", "ol", "dl", "script", "script-template"))
-_THEAD, _TBODY, _TFOOT, _BODY = (TAGS[name] for name in ("thead", "tbody", "tfoot", "body"))
+_THEAD, _TBODY, _TFOOT, _BODY, _META = (TAGS[name] for name in ("thead", "tbody", "tfoot", "body", "meta"))
 _HTML, _SVG, _MATH, _ANNOTATION, _NOSCRIPT = (TAGS[name] for name in ("html", "svg", "math", "annotation", "noscript"))
 _HIDES = np.uint32(1 << 30)  # in `names`, which has no group there
 _TEMPLATE = TAGS["template"]
@@ -71,7 +73,8 @@ class Tree(NamedTuple):
 
     tag, parent, end (first element behind the subtree), names (mask of vocabulary groups, own attributes only), spans
     (columns + 256 * rows of a table cell) have a row per element; run_* have a row per piece of text, `run_block` being
-    a counter that grows at each border of a block element. `title` is the span of <title>.
+    a counter that grows at each border of a block element. `title` is the span of <title>; `notes` has a row (start,
+    end) for each <meta> tag and each script of JSON-LD.
     """
 
     tag: Array
@@ -85,6 +88,7 @@ class Tree(NamedTuple):
     run_flags: Array
     run_block: Array
     title: Array
+    notes: Array
 
 
 class Blocks(NamedTuple):
@@ -105,10 +109,11 @@ def parse(page: Array) -> Tree:
     kinds = (np.uint8, np.int32, np.int32, np.uint32, np.uint16)
     of_elements = (np.zeros(size, kind) for kind in kinds)
     of_runs = (np.zeros(2 * size, kind) for kind in (np.int32, np.int32, np.int32, np.uint8, np.int32))
-    room = Tree._make([*of_elements, *of_runs, np.zeros(2, np.int64)])
+    room = Tree._make([*of_elements, *of_runs, np.zeros(2, np.int64), np.zeros((MAX_NOTES, 2), np.int32)])
     scratch = np.zeros(MAX_DEPTH, np.int32), np.zeros(6, np.int32)
-    elements, pieces = _parse(page, *tag_table(), *word_table(), *scratch, room)
-    return Tree._make([*(row[:elements] for row in room[:5]), *(run[:pieces] for run in room[5:10]), room.title])
+    elements, pieces, notes = _parse(page, *tag_table(), *word_table(), *scratch, room)
+    ends = (elements,) * 5 + (pieces,) * 5 + (2, notes)
+    return Tree._make([rows[:end] for rows, end in zip(room, ends, strict=True)])
 
 
 def cut_blocks(page: Array, tree: Tree) -> Blocks:
@@ -281,9 +286,9 @@ def _of_sentence(stack: Array, depth: int, tag: Array) -> bool:
 def _parse(
     page: Array, tag_keys: Array, tag_ids: Array, keys: Array, words: Array, prefixes: Array, stack: Array,
     counts: Array, out: Tree,
-) -> tuple[int, int]:  # fmt: skip
-    """Fill `out`; returns the numbers of elements and runs."""
-    size, depth, elements, runs, block, at = len(page), 1, 1, 0, 0, 0
+) -> tuple[int, int, int]:  # fmt: skip
+    """Fill `out`; returns the numbers of elements, runs and notes."""
+    size, depth, elements, runs, notes, block, at = len(page), 1, 1, 0, 0, 0, 0
     link_depth = 0  # depth of the stack at which an open <a href> lies, 0 for none
     texts, text_block = 0, -1  # runs that are not blank, and the block of the last one
     formula_depth = custom_depth = 0  # of an open formula; of an open custom element that begins a block
@@ -364,6 +369,9 @@ def _parse(
         )
         if tex or traits & RAW:
             raw_end, behind = _skip_raw(page, at, name, name_end)
+            if says & LINKED_DATA and notes < MAX_NOTES:
+                out.notes[notes, 0], out.notes[notes, 1] = at, raw_end
+                notes += 1
             if this == _TITLE and out.title[1] == 0:
                 out.title[0], out.title[1] = at, raw_end
             if tex and not _blank(page, at, raw_end):
@@ -375,6 +383,9 @@ def _parse(
             continue
         if this == _BR and counts[_SKIPPED] == 0:
             runs = _add_run(out, runs, stack[depth - 1], at, at, BREAK, block)
+        if this == _META and notes < MAX_NOTES:
+            out.notes[notes, 0], out.notes[notes, 1] = start, at
+            notes += 1
         if traits & VOID:
             continue
         if this in (_BODY, _HTML):
@@ -409,7 +420,7 @@ def _parse(
         depth -= 1
         out.end[stack[depth]] = elements
     out.end[0] = elements
-    return elements, runs
+    return elements, runs, notes
 
 
 @kernel(**UNCOUNTED)

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compiled import Array, kernel
+from pipeline.kernels.compiled import UNCOUNTED, Array, kernel
 
 LEAVES = 32  # at most, in a tree: as many as a word has bits
 _ALL = np.uint32((1 << LEAVES) - 1)
 _ROWS = 64  # at a time: enough that the compiler strikes out leaves of several rows in one instruction
 _DE_BRUIJN = np.uint32(0x077CB531)  # its 32 rotations begin with different five bits, which tell a lone bit's index
-_INDEX = np.zeros(LEAVES, np.int64)
-_INDEX[[(int(_DE_BRUIJN) << i & int(_ALL)) >> 27 for i in range(LEAVES)]] = np.arange(LEAVES)
+_PLACES = [(int(_DE_BRUIJN) << i & int(_ALL)) >> 27 for i in range(LEAVES)]
 
 
 class Nodes(NamedTuple):
@@ -31,7 +30,7 @@ class Trees(NamedTuple):
 
     starts: int64 (features + 1,), where a feature's nodes begin in the next three; threshold: float32; tree: int16;
     kept: uint32, the leaves of the tree that a value above the threshold leaves possible. leaves: float32
-    (trees, LEAVES), values from left to right.
+    (trees, LEAVES), the value of the i-th leaf from the left at _PLACES[i].
     """
 
     starts: Array
@@ -51,7 +50,7 @@ def by_feature(nodes: Nodes) -> Trees:
         if nodes.feature[node] < 0:
             if first == LEAVES:
                 raise ValueError(f"tree {tree} has more than {LEAVES} leaves")
-            leaves[tree, first] = nodes.threshold[node]
+            leaves[tree, _PLACES[first]] = nodes.threshold[node]
             return first + 1
         middle = walk(nodes.left[node], tree, first)
         left = (1 << middle) - (1 << first)
@@ -65,41 +64,50 @@ def by_feature(nodes: Nodes) -> Trees:
     return Trees(starts, threshold.astype(np.float32), of_tree.astype(np.int16), kept.astype(np.uint32), leaves)
 
 
-@kernel()
 def run_trees(trees: Trees, rows: Array) -> Array:
     """float32 (rows,): sigmoid of the sum of all trees' leaves; a value <= threshold goes left.
 
     QuickScorer (Lucchese et al. 2015): instead of walking down each tree, whose branches no processor can foresee, go
     through each feature's thresholds in order and strike out the leaves that every threshold below the value rules
-    out; the first of a tree's remaining leaves is the one that the walk would reach.
+    out; the first of a tree's remaining leaves is the one that the walk would reach. What a threshold below the values
+    of all rows rules out is struck out once for all of them.
     """
-    starts, threshold, of_tree, kept, leaves = trees
     out = np.zeros(len(rows), np.float32)
-    possible = np.empty((len(leaves), _ROWS), np.uint32)
-    values = np.empty(_ROWS, np.float32)
-    totals = np.empty(_ROWS, np.float64)
+    of_all = np.empty(len(trees.leaves), np.uint32)
+    _run(trees, rows, of_all, np.empty((len(of_all), _ROWS), np.uint32), np.empty((3, _ROWS)), out)
+    return out
+
+
+@kernel(**UNCOUNTED)
+def _run(trees: Trees, rows: Array, of_all: Array, possible: Array, scratch: Array, out: Array) -> None:
+    starts, threshold, of_tree, kept, leaves = trees
+    values, totals = scratch[0], scratch[1]
     for first in range(0, len(rows), _ROWS):
+        of_all[:] = _ALL
         possible[:] = _ALL
         for feature in range(len(starts) - 1):
-            largest = -np.inf
+            smallest, largest = np.inf, -np.inf
             for i in range(_ROWS):
-                values[i] = rows[min(first + i, len(rows) - 1), feature]
-                largest = max(largest, values[i])
+                value = rows[min(first + i, len(rows) - 1), feature]
+                values[i] = value
+                smallest, largest = min(smallest, value), max(largest, value)
             for node in range(starts[feature], starts[feature + 1]):
-                limit, above = threshold[node], kept[node]
+                limit, above, tree = threshold[node], kept[node], of_tree[node]
                 if largest <= limit:
                     break
-                of_rows = possible[of_tree[node]]
+                if smallest > limit:
+                    of_all[tree] &= above
+                    continue
                 for i in range(_ROWS):
-                    of_rows[i] &= _ALL if values[i] <= limit else above
+                    possible[tree, i] &= _ALL if values[i] <= limit else above
         totals[:] = 0.0
         for tree in range(len(leaves)):
+            common = of_all[tree]
             for i in range(_ROWS):
-                lowest = possible[tree, i] & -possible[tree, i]
-                totals[i] += leaves[tree, _INDEX[np.uint32(lowest * _DE_BRUIJN) >> np.uint32(27)]]
+                left = possible[tree, i] & common
+                totals[i] += leaves[tree, np.uint32((left & -left) * _DE_BRUIJN) >> np.uint32(27)]
         for i in range(min(_ROWS, len(rows) - first)):
             out[first + i] = 1.0 / (1.0 + np.exp(-totals[i]))
-    return out
 
 
 @kernel()

@@ -2,13 +2,12 @@
 
 An element's likes are its siblings of the same tag with the same words of class and id: cards of a grid, posts of a
 thread, rows of a result list. Of a block's ancestors the one whose likes hold the most text is its item. A block stands
-under the heading before it, and before or behind the page's landmarks. A page also says itself what it is (Open Graph's
-`og:type`, schema.org's `@type`). Linear in elements and blocks; a tenth of the time of all features.
+under the headings before it, behind the short blocks that lead its ancestors, and before or behind the page's
+landmarks. Linear in elements and blocks.
 """
 
 from __future__ import annotations
 
-import re
 from collections import namedtuple
 from typing import NamedTuple
 
@@ -16,7 +15,8 @@ import numpy as np
 
 from pipeline.kernels.compiled import UNCOUNTED, Array, inner, kernel
 from pipeline.kernels.html.attributes import NAME_GROUPS, TAGS, TEXT_GROUPS
-from pipeline.kernels.html.features import FEATURES, SAYS
+from pipeline.kernels.html.declared import SCHEMA
+from pipeline.kernels.html.features import FAR, FEATURES, SAYS
 from pipeline.kernels.html.tree import Blocks, Tree
 
 LEAST_LIKES = 3  # siblings alike from which an element is an item
@@ -31,23 +31,11 @@ _Columns = namedtuple(
 COLUMNS = _Columns(*range(len(_Columns._fields)))
 _UNDER = len(COLUMNS)
 _TEXT_GROUPS = len(TEXT_GROUPS)
-WHOLE = (*_Columns._fields, *(f"under_{name}" for name in TEXT_GROUPS))
-SCHEMA = {
-    "article": "article newsarticle blogposting reportagenewsarticle techarticle scholarlyarticle howto recipe blog",
-    "product": "product productgroup offer aggregateoffer softwareapplication og:product",
-    "forum": "discussionforumposting qapage question answer comment interactioncounter",
-    "list": "itemlist collectionpage searchresultspage offercatalog collection productcollection",
-    "service": "service localbusiness organization professionalservice faqpage softwareapplication",
-    "website": "website webpage aboutpage contactpage",
-}
-_DECLARED = re.compile(r'\s*"@type"\s*:\s*"(\w+)"')
-_OPEN_GRAPH = re.compile(r'og:type["\']?\s+content\s*=\s*["\']?([\w.:]+)')
-_KIND_OF_TYPE = {
-    name: [i for i, names in enumerate(SCHEMA.values()) if name in names.split()]
-    for name in " ".join(SCHEMA.values()).split()
-}
-_HEADINGS = np.zeros(256, np.bool_)
-_HEADINGS[[TAGS[f"h{level}"] for level in range(1, 7)]] = True
+_ABOVE, _LED = _UNDER + _TEXT_GROUPS, _UNDER + 2 * _TEXT_GROUPS
+WHOLE = (*_Columns._fields, *(f"{where}_{name}" for where in ("under", "above", "led") for name in TEXT_GROUPS))
+LEAD_BYTES = 60  # longest first block that names what follows in an element
+_HEADINGS = np.zeros(256, np.int64)
+_HEADINGS[[TAGS[f"h{level}"] for level in range(1, 7)]] = np.arange(1, 7)
 _MAIN, _ARTICLE, _FOOTER, _LI, _TABLE, _PRE, _FORM, _TIME, _TD = (
     TAGS[name] for name in ("main", "article", "footer", "li", "table", "pre", "form", "time", "td")
 )
@@ -76,42 +64,27 @@ class _Likes(NamedTuple):
     prices: Array
 
 
-def declared(page: str) -> Array:
-    """float32 (len(SCHEMA) + 4,): kinds of page that a page names itself."""
-    out = np.zeros(len(SCHEMA) + 4, np.float32)
-    at = page.find('"@type"')
-    while at >= 0:
-        if match := _DECLARED.match(page, at):
-            out[_KIND_OF_TYPE.get(match[1].lower(), [])] = 1.0
-        at = page.find('"@type"', at + 7)
-    at = page.find("og:type")
-    if at >= 0 and (match := _OPEN_GRAPH.match(page, at)):
-        name = match[1].lower()
-        first = next((i for i, kind in enumerate(("article", "product", "website")) if kind in name), 3)
-        out[len(SCHEMA) + first] = 1.0
-    return out
-
-
-def describe_whole(page: Array, tree: Tree, blocks: Blocks, features: Array) -> tuple[Array, Array]:
-    """(float32 (blocks, len(WHOLE)), int32 (blocks, 3)): columns, and the numbers of a block's item, of the likes that
-    it belongs to (0 for none) and of its section. features: what `describe` gives."""
+def describe_whole(page: Array, tree: Tree, blocks: Blocks, features: Array) -> Array:
+    """float32 (blocks, len(WHOLE)). features: what `describe` gives."""
     count, size = len(blocks.first), len(tree.tag)
-    out, groups = np.zeros((count, len(WHOLE)), np.float32), np.zeros((count, 3), np.int32)
+    out = np.zeros((count, len(WHOLE)), np.float32)
     if count:
         likes = _Likes._make([np.zeros(size, np.int64) for _ in _Likes._fields])
         prices = np.zeros(count, np.int64)
         _find_prices(page, tree, blocks, prices, out)
         _find_likes(tree, blocks, prices, np.zeros(MAX_KINDS, np.int64), likes)
-        _describe_items(tree, blocks, likes, np.zeros((size, 3), np.int32), groups, out)
-        _describe_sections(tree, blocks, prices, features, groups, out)
-    return out, groups
+        _describe_items(tree, blocks, likes, np.zeros((size, 2), np.int32), out)
+        _describe_sections(tree, blocks, prices, features, np.zeros(7, np.int64), out)
+        led = np.full((size, _TEXT_GROUPS), FAR, np.uint8)
+        _describe_leads(tree, blocks, features, np.full(size, -1, np.int32), led, out)
+    return out
 
 
 def page_row(tree: Tree, blocks: Blocks, rows: Array, declares: Array) -> Array:
     """float32 (1, len(PAGE_ROW)). rows: all columns of the blocks."""
     width = rows.shape[1]
     out = np.zeros((1, len(PAGE_ROW)), np.float32)
-    _average(blocks.bytes, rows, out[0])
+    _average(blocks.bytes, rows, out[0, :width], out[0, width : 2 * width])
     names = int(tree.names[0]) if len(tree.names) else 0
     for group in range(len(NAME_GROUPS)):
         out[0, 2 * width + group] = names >> group & 1
@@ -120,17 +93,18 @@ def page_row(tree: Tree, blocks: Blocks, rows: Array, declares: Array) -> Array:
 
 
 @kernel(**UNCOUNTED)
-def _average(sizes: Array, rows: Array, out: Array) -> None:
-    width, total = rows.shape[1], 0.0
+def _average(sizes: Array, rows: Array, by_bytes: Array, by_block: Array) -> None:
+    total = 0.0
     for block in range(len(rows)):
-        weight = np.float32(sizes[block])
+        weight, row = np.float32(sizes[block]), rows[block]
         total += sizes[block]
-        for column in range(width):
-            out[column] += weight * rows[block, column]
-            out[width + column] += rows[block, column]
-    for column in range(width):
-        out[column] /= np.float32(max(total, 1.0))
-        out[width + column] /= np.float32(max(len(rows), 1))
+        for column in range(len(row)):
+            by_bytes[column] += weight * row[column]
+            by_block[column] += row[column]
+    share, part = np.float32(1 / max(total, 1.0)), np.float32(1 / max(len(rows), 1))
+    for column in range(len(by_bytes)):
+        by_bytes[column] *= share
+        by_block[column] *= part
 
 
 @inner
@@ -224,12 +198,10 @@ def _find_likes(tree: Tree, blocks: Blocks, prices: Array, heads: Array, likes: 
 
 
 @kernel(**UNCOUNTED)
-def _describe_items(tree: Tree, blocks: Blocks, likes: _Likes, item: Array, groups: Array, out: Array) -> None:
-    """item: scratch zeros (elements, 3): the ancestor or self whose likes hold the most text, the nearest one, and the
-    first of an element's likes."""
+def _describe_items(tree: Tree, blocks: Blocks, likes: _Likes, item: Array, out: Array) -> None:
+    """item: scratch zeros (elements, 2): the ancestor or self whose likes hold the most text, and the nearest one."""
     for at in range(1, len(tree.tag)):
         head = likes.place[at] >> 20
-        item[at, 2] = head if head > 0 else at
         likes.place[at] &= (1 << 20) - 1
         if head > 0:
             likes.number[at] = likes.number[head]
@@ -249,7 +221,6 @@ def _describe_items(tree: Tree, blocks: Blocks, likes: _Likes, item: Array, grou
         best, nearest = item[blocks.element[block], 0], item[blocks.element[block], 1]
         if best == 0:
             continue
-        groups[block, 0], groups[block, 1] = best, item[best, 2]
         size = max(likes.all_bytes[best], 1)
         row[COLUMNS.item_likes] = np.log1p(likes.number[best])
         row[COLUMNS.item_share] = size / total
@@ -265,7 +236,8 @@ def _describe_items(tree: Tree, blocks: Blocks, likes: _Likes, item: Array, grou
 
 
 @kernel(**UNCOUNTED)
-def _describe_sections(tree: Tree, blocks: Blocks, prices: Array, features: Array, groups: Array, out: Array) -> None:
+def _describe_sections(tree: Tree, blocks: Blocks, prices: Array, features: Array, said: Array, out: Array) -> None:
+    """said: scratch zeros (7,), groups of words of the headings above, by level; 0 has none."""
     count = len(blocks.element)
     main = footer = -1
     for at in range(len(tree.tag)):
@@ -286,23 +258,30 @@ def _describe_sections(tree: Tree, blocks: Blocks, prices: Array, features: Arra
     _describe_page(tree, blocks, prices, out)
     start = 0
     for block in range(1, count + 1):
-        if block < count and not _HEADINGS[tree.tag[blocks.element[block]]]:
+        if block < count and _HEADINGS[tree.tag[blocks.element[block]]] == 0:
             continue
         size = links = worth = 0
         for i in range(start, block):
             size += blocks.bytes[i]
             links += blocks.links[i]
             worth += prices[i]
-        headed = _HEADINGS[tree.tag[blocks.element[start]]]
+        level = _HEADINGS[tree.tag[blocks.element[start]]]
+        if level > 0:
+            said[level:] = 0
+            for group in range(_TEXT_GROUPS):
+                said[level] |= np.int64(features[start, SAYS + group]) << group
+        above = 0
+        for higher in range(level):
+            above |= said[higher]
         for i in range(start, block):
             row = out[i]
-            groups[i, 2] = start
             row[COLUMNS.section_bytes] = np.log1p(size)
             row[COLUMNS.section_links] = links / max(size, 1)
             row[COLUMNS.section_blocks] = np.log1p(block - start)
             row[COLUMNS.section_prices] = worth
             for group in range(_TEXT_GROUPS):
-                row[_UNDER + group] = features[start, SAYS + group] if headed else 0
+                row[_UNDER + group] = (said[level] >> group) & 1
+                row[_ABOVE + group] = (above >> group) & 1
         start = block
     for block in range(count):
         row = out[block]
@@ -319,6 +298,30 @@ def _describe_sections(tree: Tree, blocks: Blocks, prices: Array, features: Arra
 
 
 @kernel(**UNCOUNTED)
+def _describe_leads(tree: Tree, blocks: Blocks, features: Array, first: Array, led: Array, out: Array) -> None:
+    """Steps up to the nearest element whose first block is short and says a group of words: a heading in all but name.
+
+    first: scratch -1 (elements,), an element's first block; led: scratch FAR (elements, groups of words).
+    """
+    for block in range(len(blocks.element)):
+        at = blocks.element[block]
+        while first[at] < 0:
+            first[at] = block
+            at = tree.parent[at]
+    for at in range(1, len(tree.tag)):
+        lead = first[at]
+        if lead < 0:
+            continue
+        short = blocks.bytes[lead] <= LEAD_BYTES
+        for group in range(_TEXT_GROUPS):
+            says = short and features[lead, SAYS + group] > 0
+            led[at, group] = 0 if says else min(led[tree.parent[at], group] + 1, FAR)
+    for block in range(len(blocks.element)):
+        for group in range(_TEXT_GROUPS):
+            out[block, _LED + group] = led[blocks.element[block], group]
+
+
+@kernel(**UNCOUNTED)
 def _describe_page(tree: Tree, blocks: Blocks, prices: Array, out: Array) -> None:
     """The columns that are the same for all blocks, into the first row."""
     priced = headings = short = lists = pre = total = years = linked = 0
@@ -328,7 +331,7 @@ def _describe_page(tree: Tree, blocks: Blocks, prices: Array, out: Array) -> Non
         size = blocks.bytes[block]
         total += size
         priced += prices[block] > 0
-        headings += _HEADINGS[tag]
+        headings += _HEADINGS[tag] > 0
         short += size < 40
         lists += size if tag == _LI else 0
         pre += size if tag == _PRE else 0

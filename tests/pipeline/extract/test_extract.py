@@ -17,6 +17,7 @@ from pipeline.extract.text import extract_decoded
 from pipeline.extract.training import evaluation_pages, snippet_f1, trained_on
 from pipeline.kernels.html import fast, trees
 from pipeline.kernels.html.attributes import TAGS
+from pipeline.kernels.html.declared import read_declared
 from pipeline.kernels.html.features import FEATURES, describe
 from pipeline.kernels.html.rendering import render
 from pipeline.kernels.html.tree import MAX_DEPTH, Tree, cut_blocks, parse
@@ -253,9 +254,24 @@ def depth(tree: Tree) -> int:
 def test_features_are_finite_and_named() -> None:
     data = np.frombuffer(page(PROSE["bread"]), np.uint8)
     tree = parse(data)
-    features = describe(data, tree, cut_blocks(data, tree))
+    declared = read_declared(data, tree)
+    features = describe(data, tree, cut_blocks(data, tree), declared.pairs, declared.texts)
     assert features.shape[1] == len(FEATURES) == len(set(FEATURES))
     assert np.isfinite(features).all()
+
+
+def test_what_a_page_says_of_itself() -> None:
+    structured = '{"@type": "Product", "name": "Oak desk", "description": "Cut by hand\\nin caf\\u00e9 style"}'
+    head = f"<meta property=og:type content=product><script type='application/ld+json'>{structured}</script>"
+    head += "<meta name=description content='A desk of oak'>"
+    body = "<h1>Oak desk</h1><p>A desk, cut by hand in café style<p>Oak: desk by A"
+    data = np.frombuffer(f"{head}{body}".encode(), np.uint8)
+    tree = parse(data)
+    declared = read_declared(data, tree)
+    features = describe(data, tree, cut_blocks(data, tree), declared.pairs, declared.texts)
+    shares = features[:, [FEATURES.index("description"), FEATURES.index("name")]]
+    assert np.round(shares, 2).tolist() == [[0.0, 1.0], [0.86, 0.0], [0.0, 0.33]]
+    assert declared.kinds.sum() == 2
 
 
 MARKUP = st.lists(
@@ -264,7 +280,7 @@ MARKUP = st.lists(
          "<script>", "</script>", "<!--", "-->", "text, more text.", "&amp;", "<pre>", "</pre>", "<br>", "é", "<", "\0",
          "<h1>", "<x-y>", "</x-y>", "<math>", "<annotation encoding=tex>", "<p hidden>", "<tr>",
          "<td colspan=9 rowspan=99>", "<script type=math/tex>", "<span class=mathjax>", "&nbsp;", "<code>",
-         "<template>",
+         "<template>", "<meta name=description content='x y'>", "<script type=application/ld+json>{\"name\": \"a\\",
          "<x-y z", "'", "\"", ">", "</", "\ufeff", "\ud800"]
     ),
     max_size=60,
@@ -282,7 +298,7 @@ def test_any_markup_gives_text_once(html: str) -> None:
 
 def test_trees_give_what_walking_down_them_gives() -> None:
     with np.load(fast.WEIGHTS) as stored:
-        nodes = trees.Nodes(*(stored[f"first_{name}"] for name in trees.Nodes._fields))
+        nodes = trees.Nodes(*(stored[f"block_{name}"] for name in trees.Nodes._fields))
     rows = np.random.default_rng(3).choice(nodes.threshold, (70, int(nodes.feature.max()) + 1))
     rows[1, ::2] = np.inf
     expected = []

@@ -106,3 +106,21 @@ def test_comments_are_kept_on_demand(extractor: str) -> None:
     comment = "<div class='comment'><b>Ann</b><p>I walked along the hedgerow there in the rain last week.</p></div>"
     body = page(f"<p>{PROSE['river']}</p>" * 3 + f"<div id='comments' class='comments'>{comment * 3}</div>")
     assert "hedgerow there" in extract_text(body, extractor=extractor, form=Form(comments=True))
+
+
+POST = (
+    "<article class=post><div class=post-header><span class=author>{name}</span> <time>May {day}, 2024</time></div>"
+    "<div class=post-body><p>{text}</p></div></article>"
+)
+
+
+@pytest.mark.parametrize("around", ["<div class='forum topic'>{}</div>", "<p>{text}</p><div id=comments>{}</div>"])
+def test_author_lines_are_left_out_or_kept(around: str) -> None:
+    names, texts = ["Hedgehog77", "Otterly", "Wagtail9"], list(PROSE.values())
+    posts = [POST.format(name=name, day=day, text=texts[day - 1]) for day, name in enumerate(names, 1)]
+    body = page(around.format("".join(posts), text=PROSE["river"]))
+    for authors, kept in (("keep", True), ("drop", False)):
+        text = extract_text(body, form=Form(comments=True, authors=authors))
+        assert [name in text and f"May {day}, 2024" in text for day, name in enumerate(names, 1)] == [kept] * 3
+        if kept:
+            assert text.index(names[0]) < text.index(names[1]) < text.index(names[2])
