@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: audit bench check clean demo docs faults format fuzz install install-matrix lint lock long lowest quick ray-test \
-  real-data setup-browser slurm-test test
+  real-data setup-browser slurm-test test weights
 
 demo:
 	@echo "make demo: from this machine's documentation to a small language model, without a GPU. On two cores:"
@@ -73,6 +73,11 @@ fuzz: install
 # Tests that take minutes: object storage behind a faulty proxy, two nodes, and others.
 long: install
 	@$(BIN)/python -m pytest -q -m long
+
+# Trains the extractor again (3 minutes of CPU, real data, lightgbm) and compares its weights byte for byte.
+weights: install
+	@$(BIN)/python -m pipeline.extract.training --out .weights.npz
+	@cmp .weights.npz pipeline/kernels/html/weights.npz && rm .weights.npz
 
 # Known vulnerabilities of what requirements.lock pins; needs the package index's advisory service.
 audit: install

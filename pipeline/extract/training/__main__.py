@@ -24,8 +24,8 @@ from pipeline.extract.training import FOLDS, evaluation_pages, reviewed_pages, s
 from pipeline.extract.training.made_pages import made_pages
 from pipeline.extract.training.samples import MadeSample, ReviewedSample, Sample, SnippetSample
 from pipeline.kernels.compiled import Array
-from pipeline.kernels.html.fast import KINDS, WEIGHTS, with_kinds
-from pipeline.kernels.html.trees import Nodes, by_feature, run_trees, walk_trees
+from pipeline.kernels.html.fast import KINDS, WEIGHTS, score, with_kinds
+from pipeline.kernels.html.trees import Nodes, by_feature, walk_trees
 
 if TYPE_CHECKING:
     import lightgbm
@@ -113,12 +113,11 @@ def fit(samples: list[Sample]) -> tuple[list[Stages], list[Array], list[Array]]:
     inside = [[i for i, s in enumerate(samples) if s.fold != fold] for fold in (*range(FOLDS), None)]
     stages: list[Stages] = [{"kind": train_kind([samples[i] for i in chosen])} for chosen in inside]
     kinds = [walk_trees(stages[s.fold]["kind"], s.page.row[0], len(KINDS)) for s in samples]
-    rows = [with_kinds(s.page, kind) for s, kind in zip(samples, kinds, strict=True)]
-    picked = [row[s.picked] for s, row in zip(samples, rows, strict=True)]
+    picked = [with_kinds(s.page, kind)[s.picked] for s, kind in zip(samples, kinds, strict=True)]
     for chosen, stage in zip(inside, stages, strict=True):
         stage["block"] = train_block([samples[i] for i in chosen], [picked[i] for i in chosen])
     compiled = [by_feature(stage["block"]) for stage in stages]
-    return stages, [run_trees(compiled[s.fold], row) for s, row in zip(samples, rows, strict=True)], kinds
+    return stages, [score(compiled[s.fold], s.page, kind) for s, kind in zip(samples, kinds, strict=True)], kinds
 
 
 def measure(samples: list[Sample], scores: list[Array], kinds: list[Array]) -> dict[str, Any]:

@@ -81,12 +81,15 @@ class _Elements(NamedTuple):
     long: Array
 
 
-def describe(page: Array, tree: Tree, blocks: Blocks, pairs: Array, texts: Array) -> Array:
-    """float32 (blocks, len(FEATURES)). pairs, texts: of what the page declares."""
+def describe(page: Array, tree: Tree, blocks: Blocks, pairs: Array, texts: Array) -> tuple[Array, Array]:
+    """(float32 (blocks, len(FEATURES)), uint64 (blocks,): hashes of the tags and names from the root to the block).
+
+    pairs, texts: of what the page declares.
+    """
     count, size = len(blocks.first), len(tree.tag)
     out = np.zeros((count, len(FEATURES)), np.float32)
     if count == 0:
-        return out
+        return out, np.zeros(0, np.uint64)
     title = np.zeros(MAX_TITLE_WORDS, np.uint32)
     title = title[: _title_words(page, tree.title[0], tree.title[1], title)]
     hashes, same = np.zeros(count, np.uint64), np.zeros((count, 3), np.float64)
@@ -100,10 +103,10 @@ def describe(page: Array, tree: Tree, blocks: Blocks, pairs: Array, texts: Array
     kinds = (np.uint64, np.int32, np.int32, np.int64, np.int64, np.int64, np.int64)
     elements, is_long = _Elements._make([np.zeros(size, kind) for kind in kinds]), np.zeros(count, np.bool_)
     _measure_elements(tree, blocks, elements, is_long)
-    hashes = elements.path[blocks.element]
-    _sum_equal(hashes, np.argsort(hashes, kind="stable"), blocks, same)
+    paths = elements.path[blocks.element]
+    _sum_equal(paths, np.argsort(paths, kind="stable"), blocks, same)
     _describe_surroundings(tree, blocks, elements, is_long, same, np.zeros(size, np.float32), out)
-    return out
+    return out, paths
 
 
 @kernel(**UNCOUNTED)

@@ -64,8 +64,8 @@ def by_feature(nodes: Nodes) -> Trees:
     return Trees(starts, threshold.astype(np.float32), of_tree.astype(np.int16), kept.astype(np.uint32), leaves)
 
 
-def run_trees(trees: Trees, rows: Array) -> Array:
-    """float32 (rows,): sigmoid of the sum of all trees' leaves; a value <= threshold goes left.
+def run_trees(trees: Trees, rows: Array, sureness: float = 1.0) -> Array:
+    """float32 (rows,): sigmoid of `sureness` times the sum of all trees' leaves; a value <= threshold goes left.
 
     QuickScorer (Lucchese et al. 2015): instead of walking down each tree, whose branches no processor can foresee, go
     through each feature's thresholds in order and strike out the leaves that every threshold below the value rules
@@ -74,12 +74,14 @@ def run_trees(trees: Trees, rows: Array) -> Array:
     """
     out = np.zeros(len(rows), np.float32)
     of_all = np.empty(len(trees.leaves), np.uint32)
-    _run(trees, rows, of_all, np.empty((len(of_all), _ROWS), np.uint32), np.empty((3, _ROWS)), out)
+    _run(trees, rows, of_all, np.empty((len(of_all), _ROWS), np.uint32), np.empty((2, _ROWS)), sureness, out)
     return out
 
 
 @kernel(**UNCOUNTED)
-def _run(trees: Trees, rows: Array, of_all: Array, possible: Array, scratch: Array, out: Array) -> None:
+def _run(
+    trees: Trees, rows: Array, of_all: Array, possible: Array, scratch: Array, sureness: float, out: Array
+) -> None:
     starts, threshold, of_tree, kept, leaves = trees
     values, totals = scratch[0], scratch[1]
     for first in range(0, len(rows), _ROWS):
@@ -107,7 +109,7 @@ def _run(trees: Trees, rows: Array, of_all: Array, possible: Array, scratch: Arr
                 left = possible[tree, i] & common
                 totals[i] += leaves[tree, np.uint32((left & -left) * _DE_BRUIJN) >> np.uint32(27)]
         for i in range(min(_ROWS, len(rows) - first)):
-            out[first + i] = 1.0 / (1.0 + np.exp(-totals[i]))
+            out[first + i] = 1.0 / (1.0 + np.exp(-sureness * totals[i]))
 
 
 @kernel()
