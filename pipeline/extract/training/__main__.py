@@ -169,7 +169,8 @@ def main() -> None:
         paths += [arguments.folds / f"{fold}.npz" for fold in range(FOLDS)]
     for path, stage in zip(paths, [stages[-1], *stages[:-1]], strict=False):
         trees = {f"{of}_{name}": getattr(nodes, name) for of, nodes in stage.items() for name in Nodes._fields}
-        np.savez_compressed(path, **trees, **confidence)
+        arrays: dict[str, Any] = trees | confidence
+        np.savez_compressed(path, **arrays)
     print(json.dumps(figures | {"bytes": arguments.out.stat().st_size}, indent=1))
 
 
