@@ -181,8 +181,7 @@ def test_a_task_finds_what_it_reads_and_refuses_what_changed(bucket: Any, depot:
     with LocalPool(2) as pool:
         executor = Executor(ExecutorConfig(retries=0), pool, depot)
         executor.run(Counting(workdir, machine), [0, 1, 2, 3], depot.run / "logs")
-        shutil.rmtree(machine / "scratch")
-        (machine / "scratch").mkdir()
+        shutil.rmtree(module.scratch_folder())  # as on another machine
         executor.run(reading := Reading(workdir, "data/*.txt"), [0], depot.run / "logs")
         assert reading.total("counts") == {"read": 4}
         with pytest.raises(PipelineError, match=r"data/7.txt: no finished task wrote this file"):
