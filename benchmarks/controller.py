@@ -58,10 +58,9 @@ def measure(tasks: int) -> tuple[float, float]:
         recipe = {
             "name": "controlled",
             "runs": "s3://bucket/runs",
-            "stages": ["extract", "dedup", "tokenize"],
+            "stages": ["extract", "tokenize"],
             "sources": [{"name": "rows", "type": "jsonl", "paths": [f"{folder}/*.jsonl"]}],
             "extract": {"task_bytes": 1},
-            "dedup": {"minhash": False},
             "tokenize": {"tokenizer": {"vocab_size": 300}, "sequence_length": 64, "validation": 0.2},
         }
         (folder / "recipe.yaml").write_text(json.dumps(recipe))

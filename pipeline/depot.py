@@ -117,12 +117,10 @@ class Depot:
 
     def remove(self, *paths: Path) -> None:
         """Remove files from the storage, where they are there."""
-
-        def remove(path: Path) -> None:
+        keys = [self.key(path) for path in paths]
+        if keys:
             with suppress(FileNotFoundError):
-                self._tried(self.files.rm_file, self.key(path), "removed")
-
-        _each(remove, paths)
+                self._tried(lambda key: self.files.rm(keys), keys[0], "removed")
 
     def forget(self, folder: Path) -> None:
         """Remove a folder here and in the storage."""

@@ -51,8 +51,12 @@ def test_ray_builds_the_same_bytes_although_a_worker_is_killed(tmp_path: Path) -
 
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore")
-def test_ray_works_on_a_run_folder_in_object_storage_alone(tmp_path: Path) -> None:
+def test_ray_works_on_a_run_folder_in_object_storage_alone(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The cluster's processes see neither the controller's folder nor the inputs."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("node")))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     limits = {"memory_gb": 1, "max_failures": 1, "retries": 1}
     inputs(tmp_path)
     write_warc(tmp_path / "web/e.warc.gz", {"https://e.example/hungry": HUNGRY * 9})

@@ -90,7 +90,8 @@ def test_slurm_works_on_a_run_folder_in_object_storage_alone(
     with storage.bucket() as files:
         storage.upload_inputs(files, tmp_path)
         path = storage.write_recipe(tmp_path / "slurm.yaml", recipe(executor=executor, **RESILIPARSE))
-        for name, value in slurm_elsewhere.environment.items():
+        node = slurm_elsewhere.environment | {"TMPDIR": str(slurm_elsewhere.folder)}
+        for name, value in node.items():
             monkeypatch.setenv(name, value)
         first = storage.command(path)
         while not files.glob("bucket/runs/slurm/corpus/.01-extract.*/.receipts/*"):
