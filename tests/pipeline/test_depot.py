@@ -18,17 +18,18 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from common.errors import PipelineError, PretrainError
-from common.files import describe, write_json
+from common.files import describe, list_files, write_json
 from pipeline import depot as module
 from pipeline.build import build_corpus
 from pipeline.config import ExecutorConfig
 from pipeline.depot import Depot
-from pipeline.documents import read_rows, read_schema
+from pipeline.documents import BASE_SCHEMA, read_rows, read_schema
 from pipeline.executors import Executor, LocalPool
 from pipeline.task import Pass, Task, TaskReport
 from recipes.load import load_recipe
+from tests.pipeline.killing_passes import KillPass
 from tests.pipeline.test_build import Recorder, build, hashes, inputs, recipe
 from tests.scale import storage
 
@@ -194,6 +195,25 @@ def test_a_task_finds_what_it_reads_and_refuses_what_changed(bucket: Any, depot:
         bucket.pipe_file(depot.key(workdir / "data/1.txt"), b"task 7")
         with pytest.raises(PipelineError, match=r"data/1.txt: the file was changed"):
             executor.run(Reading(workdir, "data/1.txt"), [0], depot.run / "logs")
+
+
+def test_a_document_that_kills_its_task_is_found(depot: Depot) -> None:
+    stage = depot.run / "corpus/01-before"
+    (stage / "data").mkdir(parents=True)
+    files = [stage / f"data/{number:05d}.parquet" for number in range(2)]
+    for path, texts in zip(files, (["a", "kill", "b"], ["c"]), strict=True):
+        rows = [{"text": text, "id": text, "source": "s"} for text in texts]
+        pq.write_table(pa.Table.from_pylist(rows, BASE_SCHEMA), path)
+    write_json(stage / "manifest.json", {"files": list_files(stage)})
+    depot.put(files)
+    with LocalPool(2) as pool:
+        executor = Executor(ExecutorConfig(retries=0), pool, depot)
+        pass_ = KillPass("kill", depot.run / "corpus/.02-kill.x", files)
+        crashed = executor.run(pass_, [0, 1], depot.run / "logs")
+    ((position, error),) = crashed.items()
+    assert (Path(position.file).name, position.offset) == ("00000.parquet", 1)
+    assert "its process died" in error
+    assert pass_.unfinished(verify=False) == [0]
 
 
 def test_an_outline_has_size_footer_and_no_data(depot: Depot) -> None:
