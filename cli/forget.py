@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Result, Run
+from cli.options import LocalRun, Result
 from cli.terminal import CorpusView, clean, duration, funnel_table, messages, show
 from common.errors import RecipeError
 from common.files import hash_file, read_json
@@ -34,7 +34,7 @@ _FIELDS = ("id", "url", "source", "path", "offset", "cluster")
 
 
 def forget(
-    run: Run,
+    run: LocalRun,
     url: Annotated[list[str] | None, typer.Option(help="Address of a document; repeatable.")] = None,
     doc: Annotated[list[str] | None, typer.Option(help="Id of a document; repeatable.")] = None,
     listed: Annotated[

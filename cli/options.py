@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.terminal import choices
+from common.errors import RecipeError
 from common.runfolder import RunFolder
 
 if TYPE_CHECKING:
@@ -30,9 +31,28 @@ def _choice(field: str, *names: str, help: str) -> Any:
     )
 
 
-Run = Annotated[
-    RunFolder,
-    typer.Argument(parser=lambda path: RunFolder(Path(path)), help="Run folder, e.g. runs/demo.", show_default=False),
+def local_run(path: str) -> RunFolder:
+    """The run folder. Raises RecipeError for one in object storage."""
+    if "://" in path:
+        raise RecipeError(f"{path}: this command changes a run folder, which must be on this machine's disk")
+    return RunFolder(Path(path))
+
+
+def open_run(path: str, *, shards: bool = True) -> RunFolder:
+    """The run folder, or the local copy of one in object storage, brought up to date; `shards`: with its samples."""
+    if "://" not in path:
+        return RunFolder(Path(path))
+    from recipes.mirror import Mirror, local_copy
+
+    mirror = Mirror(path, local_copy(path))
+    mirror.pull(lambda name: shards or ".mds" not in name)
+    return RunFolder(mirror.local)
+
+
+_HELP = "Run folder, e.g. runs/demo, or its address (s3://...), from which it is copied below runs/.mirror first."
+Run = Annotated[RunFolder, typer.Argument(parser=open_run, help=_HELP, show_default=False)]
+LocalRun = Annotated[
+    RunFolder, typer.Argument(parser=local_run, help="Run folder, e.g. runs/demo.", show_default=False)
 ]
 Step = Annotated[
     str | None,

@@ -23,6 +23,7 @@ from common.runfolder import TRAIN, RunFolder
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
 
+    from pipeline.depot import Depot
     from recipes.load import Loaded
     from recipes.mirror import Mirror
     from recipes.schema import Recipe
@@ -67,10 +68,12 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
 
     loaded = load_recipe(recipe, overrides or ())
     _check_stages(loaded.recipe.stage_names, first, last)
-    mirror = _mirror(loaded)
+    mirror = _mirror(loaded) if loaded.recipe.executor.type == "local" else None
     with _Reporter(loaded, mirror) as reporter:
         with _annotated(loaded.run, first):
             _build_corpus(loaded, recipe, mirror, first, last, reporter)
+        if mirror is None and (depot := _depot(loaded)):  # a cluster's corpus may be larger than this machine
+            return Result(RunFolder(depot.run).summary(), f"report: pretrain report {loaded.address}")
         return _finish(loaded.run, mirror, reporter.write)
 
 
@@ -185,22 +188,28 @@ def _build_corpus(
         start_server()  # it gets ready while this process imports and plans
     from pipeline.build import build_corpus
     from pipeline.lookup import bring_up_to_date
-    from recipes.mirror import pushing
 
+    depot = _depot(loaded)
+    run = depot.run if depot else loaded.run
     with CorpusView(after_stage=reporter.after_stage if reporter else lambda stage: None) as view:
         build_corpus(
             loaded.recipe,
-            loaded.run,
-            loaded.base,
+            run,
+            loaded.base.absolute() if depot else loaded.base,
             first=None if first == TRAIN else first,
             last=None if last == TRAIN else last,
-            observer=pushing(view, mirror),
-            begin=lambda: _keep_recipe(loaded, path),
+            observer=view,
+            begin=lambda: _keep_recipe(loaded, path, run, depot),
+            depot=depot,
         )
+    show(funnel_table(view.stats, view.seconds))
+    if depot and not mirror:
+        return
+    if mirror:
+        mirror.pull()
     bring_up_to_date(RunFolder(loaded.run))
     if mirror:
         mirror.push()
-    show(funnel_table(view.stats, view.seconds))
     if loaded.recipe.truth:
         from data.truth import score
 
@@ -212,13 +221,26 @@ def _has_workers(loaded: Loaded[Recipe]) -> bool:
     return loaded.recipe.executor.type == "local" and loaded.recipe.executor.workers != 1
 
 
-def _keep_recipe(loaded: Loaded[Recipe], path: Path) -> None:
+def _depot(loaded: Loaded[Recipe]) -> Depot | None:
+    """For a run folder in object storage: as the controller of its corpus sees it."""
+    from recipes.mirror import CONTROLLERS, is_remote, local_copy
+
+    if not is_remote(loaded.address):
+        return None
+    from pipeline.depot import Depot
+
+    return Depot(loaded.address, local_copy(loaded.address, CONTROLLERS))
+
+
+def _keep_recipe(loaded: Loaded[Recipe], path: Path, run: Path, depot: Depot | None) -> None:
     """Write the run folder's recipe.yaml: the recipe with every default filled in, which can itself be run."""
     from common.files import write_atomically
     from recipes.load import resolved_yaml
 
     head = f"# {path.name}, every default filled in; paths are relative to this file.\n"
-    write_atomically(RunFolder(loaded.run).recipe, (head + resolved_yaml(loaded, loaded.run)).encode())
+    write_atomically(RunFolder(run).recipe, (head + resolved_yaml(loaded, run)).encode())
+    if depot:
+        depot.put([RunFolder(run).recipe])
 
 
 def _train(

@@ -8,33 +8,60 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.contents import read_recipe
-from cli.options import Result, Run
+from cli.options import Result, open_run
 from cli.terminal import duration, make_table, megabytes
-from common.files import lock_holder
+from common.files import MANIFEST, lock_holder
 from common.runfolder import RunFolder, pass_progress
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def status(run: Run) -> Result:
+def status(
+    run: Annotated[str, typer.Argument(help="Run folder, e.g. runs/demo, or its address.", show_default=False)],
+) -> Result:
     """Say how far a run is and whether it is running.
 
     Example: pretrain status runs/demo
+
+    Example: pretrain status s3://bucket/runs/demo
     """
-    state = read_status(run.path)
+    if "://" not in run:
+        state = read_status(Path(run))
+    else:
+        with TemporaryDirectory() as folder:
+            state = read_status(Path(folder), _copy_facts(run, Path(folder))) | {"run": run}
     return Result(state, _table(state))
 
 
-def read_status(path: Path) -> dict[str, Any]:
-    """{run, state, process, stages: [{stage, state, ...}], training}. Raises RecipeError where there is no run."""
+def _copy_facts(address: str, folder: Path) -> str | None:
+    """Copy what tells how far the run at an address is. Returns the process that builds its corpus, if any."""
+    from pipeline.depot import Depot
+
+    depot = Depot(address, folder)
+    names = [str(path.relative_to(folder)) for path in depot.names(folder)]
+    told = ("stats.json", MANIFEST, "recipe.yaml", "log.jsonl", "metrics.jsonl", "result.json", "state.json")
+    depot.get(folder / name for name in names if name.endswith(told) or "/.progress/" in name)
+    for name in names:
+        if "/.receipts/" in name:  # their number is enough
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+    return depot.holder()
+
+
+def read_status(path: Path, builder: str | None = None) -> dict[str, Any]:
+    """{run, state, process, stages: [{stage, state, ...}], training}. Raises RecipeError where there is no run.
+
+    builder: the process that builds the corpus, where the lock is not in the folder.
+    """
     run = RunFolder.open(path)
-    builder, trainer = lock_holder(path), lock_holder(run.trained)
+    builder, trainer = builder or lock_holder(path), lock_holder(run.trained)
     stages = []
     named = read_recipe(run).get("stages", run.stages)  # {use: FILE:NAME} for a stage of the user's own
     for name in (of["use"].rpartition(":")[2] if isinstance(of, dict) else str(of) for of in named):
@@ -103,7 +130,14 @@ def _training_detail(training: dict[str, Any]) -> str:
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folder; give several to compare them.", show_default=False)],
+    runs: Annotated[
+        list[RunFolder],
+        typer.Argument(
+            parser=lambda path: open_run(path, shards=False),
+            help="Run folder or its address; give several to compare them.",
+            show_default=False,
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(help="File to write; default: report.html in the run folder, or here for a comparison."),
@@ -124,6 +158,6 @@ def report(
     from cli.report.learning import Prices
     from cli.report.write import write_report
 
-    page = write_report(runs, output, Prices(core_price, gpu_price))
+    page = write_report([run.path for run in runs], output, Prices(core_price, gpu_price))
     size = page.stat().st_size
     return Result({"report": str(page), "bytes": size}, f"{page} ({megabytes(size)})")

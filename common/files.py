@@ -127,9 +127,12 @@ def list_names(folder: Path) -> list[str]:
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
     """{relative path: {bytes, xxh3}} of the files that `list_names` lists."""
-    return {
-        name: {"bytes": (folder / name).stat().st_size, "xxh3": hash_file(folder / name)} for name in list_names(folder)
-    }
+    return {name: describe(folder / name) for name in list_names(folder)}
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """{bytes, xxh3} of a file, as manifests and receipts list it."""
+    return {"bytes": path.stat().st_size, "xxh3": hash_file(path)}
 
 
 def publish_folder(building: Path, published: Path, manifest: dict[str, Any]) -> None:
@@ -171,13 +174,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """Names of listed files that are missing or whose content differs from the manifest."""
-    return [
-        name
-        for name, entry in manifest["files"].items()
-        if not (folder / name).is_file()
-        or (folder / name).stat().st_size != entry["bytes"]
-        or hash_file(folder / name) != entry["xxh3"]
-    ]
+    missing = set(missing_files(folder, manifest))
+    files = manifest["files"].items()
+    return [name for name, entry in files if name in missing or hash_file(folder / name) != entry["xxh3"]]
+
+
+def missing_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Names of listed files that are missing or have another size."""
+    files = manifest["files"].items()
+    return [n for n, of in files if not (folder / n).is_file() or (folder / n).stat().st_size != of["bytes"]]
 
 
 @contextmanager

@@ -20,7 +20,7 @@ _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError)
 T = TypeVar("T")
 
 
-def retry(what: str, call: Callable[[], T]) -> T:
+def retry(what: str, call: Callable[[], T], deed: str = "read") -> T:
     """The result of `call`, tried again where the network fails. Raises OSError, which names `what` after TRIES."""
     for attempt in range(1, TRIES + 1):
         try:
@@ -29,15 +29,15 @@ def retry(what: str, call: Callable[[], T]) -> T:
             raise
         except _passing() as error:
             if attempt == TRIES:
-                raise OSError(f"{what} cannot be read, tried {TRIES} times: {error}") from error
+                raise OSError(f"{what} cannot be {deed}, tried {TRIES} times: {error}") from error
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
     raise AssertionError("unreachable")
 
 
 def _passing() -> tuple[type[Exception], ...]:
-    """Errors that may not come again; aiohttp's only where something imported it (it takes a fifth of a second)."""
-    aiohttp = sys.modules.get("aiohttp")
-    return (OSError, aiohttp.ClientError) if aiohttp else (OSError,)
+    """Errors that may not come again; clients' only where something imported them (it takes a fifth of a second)."""
+    clients = {"aiohttp": "ClientError", "botocore.exceptions": "BotoCoreError"}
+    return (OSError, *(getattr(sys.modules[name], error) for name, error in clients.items() if name in sys.modules))
 
 
 def open_input(path: str) -> IO[bytes]:

@@ -27,7 +27,8 @@ import platform
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from common.files import (
     changed_files,
     hash_file,
     locked,
+    missing_files,
     publish_folder,
     read_json,
     read_manifest,
@@ -51,6 +53,7 @@ from common.runfolder import building_folder, stage_folder
 from pipeline import crashes
 from pipeline.config import CorpusConfig
 from pipeline.crashes import Position
+from pipeline.depot import BEAT, Depot, scratch_folder
 from pipeline.documents import Counts, add_counts, document_id, text_source
 from pipeline.effort import Effort
 from pipeline.executors import Executor, LocalPool
@@ -73,12 +76,14 @@ def build_corpus(
     last: str | None = None,
     observer: Observer | None = None,
     begin: Callable[[], None] = lambda: None,
+    depot: Depot | None = None,
 ) -> None:
     """Bring the run folder's corpus up to date with the recipe.
 
     base: the recipe's folder, against which relative paths are meant. first: rebuild from this stage on even
     if nothing changed. last: stop after this stage. begin: called once the run folder is locked, before anything is
-    written into it. Raises PipelineError.
+    written into it. depot: the run folder in object storage that `run`, its controller's folder, stands for. Raises
+    PipelineError.
     """
     names = config.stage_names
     for name in (first, last):
@@ -86,7 +91,10 @@ def build_corpus(
             raise PipelineError(f"stage `{name}` is not among this recipe's stages: {', '.join(names)}")
     folders = _stage_folders(config, run)
     workers = config.executor.workers or len(os.sched_getaffinity(0))
-    with locked(run, "give this run another `name`"), LocalPool(workers) as pool:
+    advice = "give this run another `name`"
+    with locked(run, advice), depot.held() if depot else nullcontext(), LocalPool(workers) as pool:
+        if depot:
+            depot.begin(folders)
         begin()
         _remove_stale_folders(run, folders)
         unread: list[str] = []
@@ -100,7 +108,7 @@ def build_corpus(
         stages: list[StageRun] = []
         forgotten, before, plan = read_forgotten(run), None, fingerprint(upstream)
         lineage = plan
-        executor, checked = Executor(config.executor, pool), set[Path]()
+        executor, checked = Executor(config.executor, pool, depot), set[Path]()
         for chosen, name, published in zip(config.stages, wanted, folders, strict=False):
             stage, settings = load_stage(chosen), config.settings(name)
             decides = _decides(stage, settings, base, config)
@@ -109,7 +117,7 @@ def build_corpus(
                 decides["forgotten"] = forgotten.dump()
             plan = fingerprint(decides | {"after": plan})
             marks = {"plan": plan, "lineage": lineage} | (upstream if before is None else {})
-            afresh = first is not None and names.index(name) >= names.index(first)
+            afresh = depot is not None or (first is not None and names.index(name) >= names.index(first))
             build = Build(
                 settings=settings,
                 sources=tuple(config.sources),
@@ -134,6 +142,8 @@ def build_corpus(
         for stage_run in stages:
             forced = forced or stage_run.stage.name == first
             upstream = stage_run.bring_up_to_date(upstream, forced=forced)
+        if depot and config.executor.type == "local":
+            shutil.rmtree(scratch_folder() / depot.run, ignore_errors=True)
 
 
 def _decides(stage: Stage[Any], settings: Any, base: Path, config: CorpusConfig) -> dict[str, Any]:
@@ -211,7 +221,9 @@ class StageRun:
             if manifest["fingerprint"] != mark:  # the files are up to date, their description is not
                 fields = stage.manifest(replace(build, workdir=published)) | marks | {"complete": manifest["complete"]}
                 write_json(published / MANIFEST, fields | {"files": manifest["files"]})
-            shutil.rmtree(self._folder(self.marks["plan"], "-ahead"), ignore_errors=True)
+                if self.depot:
+                    self.depot.put([published / MANIFEST])
+            self._discard(self._folder(self.marks["plan"], "-ahead"))
             self.observer.stage_skipped(stage.name, read_json(published / "stats.json"))
         stats = read_json(published / "stats.json")
         self._check_counts(stats)
@@ -219,11 +231,22 @@ class StageRun:
         left_out = manifest["files"].get("dropped/crashed.parquet", {}).get("xxh3")
         return {"fingerprint": mark, "counts": stats, "left_out": left_out}
 
+    @property
+    def depot(self) -> Depot | None:
+        """The run folder, where it is in object storage."""
+        return self.executor.depot
+
+    def _discard(self, folder: Path) -> None:
+        """Remove a hidden folder."""
+        if self.depot:
+            self.depot.forget(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
     def _is_current(self, manifest: dict[str, Any], content: str) -> bool:
         """Whether the published stage, with this manifest, is the one wanted."""
         assert self.build.published is not None
         has_texts = bool(manifest.get("complete")) or not self.complete
-        return manifest.get("content") == content and has_texts and _has_its_files(self.build.published, manifest)
+        return manifest.get("content") == content and has_texts and not missing_files(self.build.published, manifest)
 
     def _folder(self, mark: str, ending: str = "") -> Path:
         """Hidden folder in which the stage is built."""
@@ -243,7 +266,7 @@ class StageRun:
 
     def _check_files(self, folders: set[Path]) -> None:
         """Compare published folders with their manifests, each once in a run."""
-        for folder in folders - self.checked:
+        for folder in () if self.depot else folders - self.checked:  # a task checks what it brings from there
             if damaged := changed_files(folder, _manifest(folder)):
                 raise PipelineError(
                     f"{folder / damaged[0]}: the file is missing or differs from its manifest;"
@@ -254,6 +277,9 @@ class StageRun:
     def _adopt(self, workdir: Path) -> None:
         """Take over the tasks that ran inside those of the stage before, as far as its files are what they wrote."""
         ahead = self._folder(self.marks["plan"], "-ahead")
+        if self.depot:
+            self.depot.sync(workdir)
+            self.depot.sync(ahead)
         if self.before is None or workdir.exists() or not ahead.is_dir():
             return
         files = _manifest(self.before)["files"]
@@ -261,7 +287,11 @@ class StageRun:
             read = read_json(path)["input"]
             if files.get(read["name"], {}).get("xxh3") != read["xxh3"]:
                 path.unlink()
+                if self.depot:
+                    self.depot.remove(path)
         ahead.rename(workdir)
+        if self.depot:
+            self.depot.move(ahead, workdir)
 
     def _ahead(self, tasks: int, schema: pa.Schema, texts: tuple[Path, ...]) -> tuple[DocumentPass, ...]:
         """The passes of the next stages that can run inside this one's tasks, whose documents have columns `schema`."""
@@ -284,22 +314,29 @@ class StageRun:
     def _rebuild(self, published: Path, marks: dict[str, Any]) -> dict[str, Any]:
         """Run the stage's passes, check the ledger and publish. Returns the manifest."""
         started, name, workdir = time.monotonic(), self.stage.name, self.build.workdir
-        for leftover in published.parent.glob(f".{published.name}.*"):
-            if leftover != workdir:
-                shutil.rmtree(leftover)
+        beside = self.depot.children(published.parent) if self.depot else published.parent.glob(".*")
+        for leftover in beside:
+            if leftover.name.startswith(f".{published.name}.") and leftover != workdir:
+                self._discard(leftover)
         workdir.mkdir(parents=True, exist_ok=True)
         counts, effort = self.run_passes()
         stats = {"stage": name, **_NO_COUNTS, "dropped": {}, "sources": {}, **counts}
         self._check_ledger(stats)
         write_json(workdir / "stats.json", stats)
-        for scratch in workdir.glob(".*"):
-            shutil.rmtree(scratch)
-        publish_folder(workdir, published, self.stage.manifest(self.build) | marks)
+        manifest = self.stage.manifest(self.build) | marks
+        if self.depot:
+            self.depot.publish(workdir, published, manifest)
+        else:
+            for scratch in workdir.glob(".*"):
+                shutil.rmtree(scratch)
+            publish_folder(workdir, published, manifest)
         seconds = time.monotonic() - started
         entry = {"event": "stage", "stage": name, "seconds": round(seconds, 3), **effort.fields()}
         with (self.run / "log.jsonl").open("a", encoding="utf-8") as log:
             machine = {"time": time.time(), "host": platform.node()}
             log.write(json.dumps(machine | entry | {"workers": self.executor.pool.workers}) + "\n")
+        if self.depot:
+            self.depot.put([self.run / "log.jsonl"])
         self.checked.add(published)
         self.observer.stage_finished(name, stats, seconds)
         return _manifest(published)
@@ -313,7 +350,7 @@ class StageRun:
         while True:
             positions = crashes.read_positions(build.workdir)
             if len(positions) > self.executor.config.max_failures:  # an earlier run was allowed more
-                crashes.leave_out(build.workdir, positions := (), afresh=True)
+                self._set_positions(positions := (), afresh=True)
             inputs = crashes.without(build.inputs, positions, build.workdir)
             counts, is_first = Counts(), True
             for pass_ in self.stage.passes(replace(build, inputs=inputs, crashed=positions)):
@@ -338,7 +375,9 @@ class StageRun:
 
     def _run_pass(self, pass_: Pass, started: float) -> dict[Position, str]:
         """Run all tasks that have no receipt yet, reporting progress. Returns and raises what `Executor.run` does."""
-        ranks = pass_.unfinished()
+        if self.depot:
+            self.depot.sync(pass_.workdir)
+        ranks = pass_.unfinished(verify=self.depot is None)
         if not ranks:
             return {}
         stop = threading.Event()
@@ -357,7 +396,10 @@ class StageRun:
         total = sum(weights)
         finished = False
         while not finished:
-            finished = stop.wait(HEARTBEAT_SECONDS)
+            finished = stop.wait(BEAT if self.depot else HEARTBEAT_SECONDS)
+            if self.depot:
+                with suppress(OSError):
+                    self.depot.sync_progress(pass_.workdir)
             documents, size, done = 0, 0, 0.0
             for rank, weight in enumerate(weights):
                 beat = _read_progress(pass_.progress_path(rank))
@@ -365,15 +407,29 @@ class StageRun:
             progress = Progress(documents, size, done / total, time.monotonic() - started)
             self.observer.stage_progress(self.stage.name, progress)
 
+    def _set_positions(self, positions: Iterable[Position], *, afresh: bool) -> None:
+        """What `crashes.leave_out` does."""
+        workdir = self.build.workdir
+        crashes.leave_out(workdir, positions, afresh=afresh)
+        if self.depot:
+            self.depot.remove(*self.depot.names(workdir) if afresh else ())
+            self.depot.put([workdir / ".crashed/positions.json"])
+
     def _leave_out(self, positions: tuple[Position, ...], crashed: dict[Position, str], *, afresh: bool) -> None:
         """Leave these documents out of the stage, too. Raises PipelineError where they become too many."""
         build, allowed = self.build, self.executor.config.max_failures
         reason = crashed[min(crashed)]
         new = {crashes.original(position, positions) if build.inputs else position for position in crashed}
-        if len(positions) + len(new) <= allowed:
-            crashes.leave_out(build.workdir, {*positions, *new}, afresh=afresh)
-            return
         named = min(new)
+        if self.depot and build.inputs:
+            raise PipelineError(
+                f"stage `{self.stage.name}`: row {named.offset} of {named.file} failed on every attempt: {reason}."
+                " With a run folder in object storage only `extract` can leave out such documents; finished tasks are"
+                " kept"
+            )
+        if len(positions) + len(new) <= allowed:
+            self._set_positions({*positions, *new}, afresh=afresh)
+            return
         if build.inputs:
             row = next(crashes.left_out(build.inputs, (named,))).to_pylist()[0]
             what = f"document {row['id']} ({row['path']} at offset {row['offset']}, {row['url']})"
@@ -414,14 +470,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if manifest is None:
         raise PipelineError(f"{folder}: not a finished stage (no manifest.json); run the recipe again")
     return manifest
-
-
-def _has_its_files(folder: Path, manifest: dict[str, Any]) -> bool:
-    """Whether every listed file exists with its size; contents are hashed when a stage reads them."""
-    return all(
-        (folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"]
-        for name, entry in manifest["files"].items()
-    )
 
 
 def _read_progress(path: Path) -> tuple[int, int, float]:

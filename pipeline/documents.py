@@ -224,7 +224,8 @@ class Texts:
 def text_source(path: Path) -> Path | None:
     """The file that has the texts which the one at `path` leaves out; None where it leaves out none."""
     name = (read_schema(path).metadata or {}).get(TEXTS)
-    return Path(os.path.normpath(path.resolve().parent / name.decode())) if name else None
+    folder = (path.resolve() if path.is_symlink() else path).parent
+    return Path(os.path.normpath(folder / name.decode())) if name else None
 
 
 @contextmanager

@@ -10,15 +10,16 @@ Every pass is a datatrove `PipelineStep`, so datatrove's executors can run it. S
 they wait without end for a process that was killed (by the kernel when memory runs out, say): the local one, which also
 starts a new pool and a manager for each pass, and Ray's, which starts an actor per task and waits for its address.
 
-Slurm and Ray need a run folder and a checkout that every node sees under the same path. The process that runs
-`pretrain corpus` stays as the controller (a login node, or a small job of its own: docs/slurm/corpus.sbatch): it
-submits each pass once the one before it is complete.
+Slurm and Ray need a checkout that every node sees under the same path, and such a run folder or one in object storage
+(`pipeline.depot`). The process that runs `pretrain corpus` stays as the controller (a login node, or a small job of its
+own: docs/slurm/corpus.sbatch): it submits each pass once the one before it is complete.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import resource
 import traceback
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +39,7 @@ from loguru import logger
 from common.errors import PipelineError, PretrainError
 from pipeline.config import ExecutorConfig
 from pipeline.crashes import Position, is_final, recorded, recording
+from pipeline.depot import Depot
 from pipeline.task import Pass, Task
 from pipeline.workers import start_worker
 
@@ -51,29 +53,47 @@ class Unfinished(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
     """The tasks of a pass that have no receipt yet, numbered anew from 0.
 
     memory_gb: memory limit of a task; logs: folder for tracebacks; search: leave no receipt, but a record of the
-    document at which each task ends.
+    document at which each task ends; depot: the run folder, where it is in object storage.
     """
 
     type = "corpus"
 
     def __init__(
-        self, pass_: Pass, ranks: list[int], memory_gb: float | None, logs: Path, *, search: bool = False
+        self,
+        pass_: Pass,
+        ranks: list[int],
+        memory_gb: float | None,
+        logs: Path,
+        *,
+        search: bool = False,
+        depot: Depot | None = None,
     ) -> None:
         self.name = pass_.name
         super().__init__()
         # The heaviest first, so that none begins when the others are done.
         self.pass_, self.ranks = pass_, sorted(ranks, key=lambda rank: (-pass_.weight(rank), rank))
-        self.memory_gb, self.logs, self.search = memory_gb, logs, search
+        self.memory_gb, self.logs, self.search, self.depot = memory_gb, logs, search, depot
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Run the task `self.ranks[rank]`."""
         rank = self.ranks[rank]
+        if self.depot is None:
+            self._run(rank)
+            return
+        with self.depot.task(self.pass_, rank, _log_path(self.logs, rank)) as scratch:
+            if self.search:  # in a process of its own, so that its record is stored though it dies
+                with start_worker(partial(os.chdir, scratch)) as child:
+                    child.submit(self._run, rank).result()
+            else:
+                self._run(rank)
+
+    def _run(self, rank: int) -> None:
         with _accounted(self.pass_, rank, self.logs), _memory_limit(self.memory_gb):
             if self.search:
                 with recording(_record_path(self.pass_, rank)) as record:
                     self.pass_.process(rank, Task(self.pass_.workdir / ".failures/progress", record))
             else:
-                self.pass_.run(data, rank, self.pass_.tasks)
+                self.pass_.run(None, rank, self.pass_.tasks)
 
 
 @contextmanager
@@ -92,7 +112,7 @@ def _accounted(pass_: Pass, rank: int, logs: Path) -> Iterator[None]:
         path.write_text(json.dumps({"error": str(error) if final else text, "final": final}), "utf-8")
         with suppress(OSError):  # a full disk
             logs.mkdir(parents=True, exist_ok=True)
-            (logs / f"task-{rank:05d}.txt").write_text(traceback.format_exc(), "utf-8")
+            _log_path(logs, rank).write_text(traceback.format_exc(), "utf-8")
         raise
     path.unlink()
 
@@ -122,6 +142,10 @@ def _memory_limit(gigabytes: float | None) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+def _log_path(logs: Path, rank: int) -> Path:
+    return logs / f"task-{rank:05d}.txt"
+
+
 def _record_path(pass_: Pass, rank: int) -> Path:
     return pass_.workdir / f".failures/{pass_.name}-{rank:05d}.record"
 
@@ -142,10 +166,11 @@ def _failure(pass_: Pass, rank: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Executor:
-    """The recipe's executor. pool: processes for tasks that run on this machine."""
+    """The recipe's executor. pool: processes for tasks that run on this machine; depot: as in `Unfinished`."""
 
     config: ExecutorConfig
     pool: LocalPool
+    depot: Depot | None = None
 
     def run(self, pass_: Pass, ranks: list[int], logs: Path) -> dict[Position, str]:
         """Run tasks to their end. Returns {document: error} of those that end their tasks on every attempt.
@@ -167,14 +192,21 @@ class Executor:
             f"task {ranks[0]} of pass `{pass_.name}` ended without a result {self.config.retries + 2} times, and no"
             f" document is to blame: {_failure(pass_, ranks[0])['error']}. {pass_.tasks - len(ranks)} of {pass_.tasks}"
             " tasks are finished and kept; the same command resumes with the rest. Fewer `executor.workers` need less"
-            f" memory; logs: {logs}"
+            f" memory; logs: {logs}{f' at {self.depot.address}' if self.depot else ''}"
         )
 
     def _attempt(self, pass_: Pass, ranks: list[int], logs: Path, *, search: bool = False) -> list[int]:
         """Run tasks once. Returns the ranks without a receipt. Raises PipelineError where retrying is no use."""
-        tasks = Unfinished(pass_, ranks, self.config.memory_gb, logs.resolve(), search=search)
+        depot = self.depot
+        if depot:
+            depot.forget(pass_.workdir / ".failures")
+            depot = depot.take_stock(pass_)
+        logs = logs if depot else logs.resolve()
+        tasks = Unfinished(pass_, ranks, self.config.memory_gb, logs, search=search, depot=depot)
         run = {"local": self._run_here, "slurm": self._run_on_slurm, "ray": self._run_on_ray}
         run[self.config.type](tasks)
+        if self.depot:
+            self.depot.sync(pass_.workdir)
         left = [rank for rank in sorted(ranks) if pass_.receipt(rank) is None]
         for failure in (_failure(pass_, rank) for rank in left):
             if failure["final"]:
@@ -229,7 +261,8 @@ class Executor:
         from pipeline.slurm import run_array
 
         assert self.config.slurm is not None  # the recipe's own check
-        run_array(tasks, len(tasks.ranks), self.config.slurm, self.config.workers, tasks.logs)
+        logs = f"{tasks.depot.address}/{tasks.logs.relative_to(tasks.depot.run)}" if tasks.depot else str(tasks.logs)
+        run_array(tasks, len(tasks.ranks), self.config.slurm, self.config.workers, logs)
 
 
 def _run_rank(tasks: Unfinished, rank: int) -> None:
@@ -260,13 +293,13 @@ class LocalPool:
             self._idle.pop().shutdown()
 
     def run(self, tasks: Unfinished, *, apart: bool) -> None:
-        """Run every rank once; one that fails or dies leaves no receipt. A lone worker is this process.
+        """Run every rank once; one that fails or dies leaves no receipt. A lone worker is mostly this process.
 
         apart: each rank in a process of its own, whose memory holds nothing of other ranks. Raises errors that no
         other attempt would cure (`is_final`), and ends the other tasks first.
         """
         waiting = list(range(len(tasks.ranks)))
-        if self.workers == 1 and not apart:
+        if self.workers == 1 and not apart and tasks.depot is None:  # which changes the process's working folder
             for rank in waiting:
                 try:
                     tasks.run(rank=rank)

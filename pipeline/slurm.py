@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,10 +22,11 @@ _POLL_SECONDS = 2.0
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 
-def run_array(step: PipelineStep, tasks: int, config: SlurmConfig, workers: int | None, logs: Path) -> None:
+def run_array(step: PipelineStep, tasks: int, config: SlurmConfig, workers: int | None, logs: str) -> None:
     """Submit one array job of `tasks` tasks, `workers` at a time, and return once Slurm holds none of them any more.
 
-    Raises PipelineError where it cannot be submitted.
+    logs: folder, or address of one; Slurm's own logs are then in each machine's folder for temporary files. Raises
+    PipelineError where it cannot be submitted.
     """
     executor = ArrayJob(
         pipeline=[step],
@@ -39,7 +41,8 @@ def run_array(step: PipelineStep, tasks: int, config: SlurmConfig, workers: int 
         env_command="; ".join(f"export {key}={shlex.quote(value)}" for key, value in _environment(config).items()),
         sbatch_args={"account": config.account} if config.account else None,
         max_array_size=config.array_size,
-        logging_dir=str(logs),  # absolute: jobs start in their own folder
+        logging_dir=logs,  # absolute: jobs start in their own folder
+        slurm_logs_folder=tempfile.gettempdir() if "://" in logs else None,
         skip_completed=False,
     )
     try:

@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 from datatrove.pipeline.base import PipelineStep
 
 from common.errors import PipelineError
-from common.files import hash_file, read_json, write_json
+from common.files import changed_files, describe, hash_file, missing_files, read_json, write_json
 from pipeline.crashes import Record
 from pipeline.documents import (
     DROP_FIELDS,
@@ -127,6 +127,13 @@ class Pass(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
     def process(self, rank: int, task: Task) -> TaskReport:
         """Do task `rank`, writing files below the work folder."""
 
+    def reads(self, rank: int) -> Sequence[Path]:
+        """Files of the run folder that task `rank` reads; a name may be a pattern, whose `*` takes a `/` too.
+
+        With a run folder in object storage the task finds these alone, and the files that have their texts.
+        """
+        return ()
+
     def weight(self, rank: int) -> float:
         """Size of task `rank` relative to the others, for the progress bar."""
         return 1.0
@@ -151,10 +158,10 @@ class Pass(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
 
     def write_receipt(self, rank: int, report: TaskReport, *, text_read: int = 0, **more: Any) -> None:
         """Enter task `rank` as finished."""
-        files = {str(file.relative_to(self.workdir)): hash_file(file) for file in report.files}
+        files = {str(file.relative_to(self.workdir)): describe(file) for file in report.files}
         effort = {"seconds": report.seconds, "text_read": text_read, "text_written": report.text_written}
         entry = {"counts": report.counts, "notes": report.notes, "files": files, "effort": effort}
-        write_json(self._receipt_path(rank), entry | more)
+        write_json(self.receipt_path(rank), entry | more)
 
     def kept_schema(self) -> pa.Schema | None:
         """Columns of the documents that it keeps for the next stage; None of a pass that keeps none."""
@@ -165,20 +172,19 @@ class Pass(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
 
         verify: compare its files with their hashes, as is done once before a pass runs.
         """
-        path = self._receipt_path(rank)
+        path = self.receipt_path(rank)
         if not path.is_file():
             return None
         receipt: dict[str, Any] = read_json(path)
-        for name, expected in receipt["files"].items():
-            file = self.workdir / name
-            if not file.is_file() or (verify and hash_file(file) != expected):
-                path.unlink()
-                return None
+        damaged = changed_files if verify else missing_files
+        if damaged(self.workdir, receipt):
+            path.unlink()
+            return None
         return receipt
 
-    def unfinished(self) -> list[int]:
+    def unfinished(self, *, verify: bool = True) -> list[int]:
         """Ranks of the tasks without a valid receipt."""
-        return [rank for rank in range(self.tasks) if self.receipt(rank, verify=True) is None]
+        return [rank for rank in range(self.tasks) if self.receipt(rank, verify=verify) is None]
 
     def receipts(self) -> Iterator[dict[str, Any]]:
         """Receipts of all tasks. Raises PipelineError where one is not finished."""
@@ -199,7 +205,7 @@ class Pass(PipelineStep):  # type: ignore[misc]  # datatrove is untyped
         """File with `documents bytes fraction` of a task that runs or has run."""
         return self.workdir / ".progress" / f"{self.name}-{rank:05d}"
 
-    def _receipt_path(self, rank: int) -> Path:
+    def receipt_path(self, rank: int) -> Path:
         return self.workdir / ".receipts" / f"{self.name}-{rank:05d}.json"
 
 
@@ -209,6 +215,9 @@ class FilesPass(Pass):
     def __init__(self, name: str, workdir: Path, files: Sequence[Sequence[Path]]) -> None:
         super().__init__(name, workdir, len(files))
         self.files = files
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return self.files[rank]
 
     def weight(self, rank: int) -> float:
         return float(sum(path.stat().st_size for path in self.files[rank]))

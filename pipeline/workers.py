@@ -6,15 +6,14 @@ half a second on a free core. Server and workers end with the process that start
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import signal
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def start_server() -> ForkServerContext:
@@ -31,13 +30,14 @@ def start_worker(prepare: Callable[[], None] | None = None) -> ProcessPoolExecut
 
 
 def _begin(prepare: Callable[[], None] | None) -> None:
-    _die_with_parent()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if prepare:
         prepare()
 
 
-def _die_with_parent() -> None:
-    """Where the kernel can: end this process when the fork server ends, which it does when its parent is gone."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _end_with_parent() -> None:
+    """End this process when the one that asked for it is gone: the server lives as long as its last worker."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,4 +1,6 @@
-"""A run folder in object storage: a local working copy, pushed after every stage and checkpoint.
+"""A local copy of a run folder in object storage: to train in, pushed after every checkpoint, and to look into.
+
+The corpus is built there by `pipeline.depot`.
 
 Object stores cannot rename, so a remote folder counts as complete only while it has a manifest.json: `push` deletes
 the manifest, uploads the changed files, then uploads the new manifest. A killed upload leaves a folder without a
@@ -24,7 +26,7 @@ from common.errors import RecipeError
 from common.files import MANIFEST, list_names
 from common.observe import Observer
 
-COPIES = Path("runs/.mirror")
+COPIES, CONTROLLERS = Path("runs/.mirror"), Path("runs/.controller")
 _NOTES = ".mirror.json"
 _IDENTITY = ("ETag", "etag", "md5", "content_md5", "LastModified", "last_modified", "mtime", "size")
 
@@ -34,9 +36,10 @@ def is_remote(address: str) -> bool:
     return "://" in address
 
 
-def local_copy(address: str) -> Path:
+def local_copy(address: str, below: Path = COPIES) -> Path:
+    """The folder of the working copy of the run folder at `address`; below CONTROLLERS: of its controller."""
     name = address.rstrip("/").rpartition("/")[2]
-    return COPIES / f"{name}-{xxhash.xxh3_64_hexdigest(address)[:8]}"
+    return below / f"{name}-{xxhash.xxh3_64_hexdigest(address)[:8]}"
 
 
 class Mirror:
@@ -52,15 +55,21 @@ class Mirror:
         self.address, self.local = address, local
         self.local.mkdir(parents=True, exist_ok=True)
 
-    def pull(self) -> None:
-        """Download what is newer in the store, manifests last; local files that the store lacks are kept.
+    def pull(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
+        """Download what is newer in the store, manifests last; files of stages that are gone there are deleted.
+
+        wanted: which names to download.
 
         Processes of one machine that share the copy (torchrun's ranks) take turns; only the first has work to do.
         """
         with (self.local / ".mirror.lock").open("w") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             notes, listing = self._notes(), self._listing()
-            for name in sorted(listing, key=_manifests_last):
+            for name in notes.keys() - listing.keys():
+                if name.startswith(("corpus/", "shards/")):  # a stage that was built again
+                    (self.local / name).unlink(missing_ok=True)
+                    del notes[name]
+            for name in sorted(filter(wanted, listing), key=_manifests_last):
                 if name in notes and notes[name]["remote"] == listing[name]:
                     continue
                 path = self.local / name
@@ -106,6 +115,7 @@ class Mirror:
         return {
             path.removeprefix(prefix): json.dumps({key: str(info[key]) for key in _IDENTITY if info.get(key)})
             for path, info in remote.items()
+            if "/." not in path.removeprefix(self.root)
         }
 
     def _notes(self) -> dict[str, dict[str, Any]]:
@@ -119,7 +129,7 @@ class Mirror:
 
 
 def pushing(observer: Observer, mirror: Mirror | None) -> Observer:
-    """Have `observer` push to the mirror after each finished stage and checkpoint (rank 0 alone)."""
+    """Have `observer` push to the mirror after each checkpoint (rank 0 alone)."""
     if mirror is None or os.environ.get("RANK", "0") != "0":
         return observer
 
@@ -130,7 +140,7 @@ def pushing(observer: Observer, mirror: Mirror | None) -> Observer:
 
         return report_and_push
 
-    for name in ("stage_finished", "checkpointed", "finished"):
+    for name in ("checkpointed", "finished"):
         setattr(observer, name, then_push(getattr(observer, name)))
     return observer
 

@@ -35,6 +35,7 @@ SLOW = (
     "pipeline/read/test_commoncrawl.py",
     "pipeline/test_build.py",
     "pipeline/test_crashes.py",
+    "pipeline/test_depot.py",
     "pipeline/test_executors.py",
     "pipeline/test_own_stage.py",
     "pipeline/test_texts_once.py",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +31,9 @@ class StarPass(Pass):
     def __init__(self, build: Build[DedupConfig], table: Table, number: int, sources: Sequence[Pass]) -> None:
         super().__init__(f"stars-{number}", build.workdir, link_tasks(table, build.settings))
         self.large, self.sources = number % 2 == 0, sources
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [self.workdir / f".scratch/{each.name}/*" for each in self.sources]
 
     def process(self, rank: int, task: Task) -> TaskReport:
         files = [link_file(self.workdir, each.name, part) for each in self.sources for part in range(each.tasks)]

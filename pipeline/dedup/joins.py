@@ -12,7 +12,7 @@ tasks of `pipeline.dedup.components`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ class JoinPass(Pass):
         self.settings: DedupConfig = build.settings
         super().__init__(f"{name}-join", build.workdir, partitions(len(table), keys, self.settings.partition_bytes))
         self.table, self.keys = table, name
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [self.table.folder / "*"]
 
     def process(self, rank: int, task: Task) -> TaskReport:
         keys, nodes = self.table.partition(self.keys, rank, self.tasks)

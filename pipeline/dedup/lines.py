@@ -8,6 +8,7 @@ Lines are compared without surrounding white space, by xxh3-64 of site and line.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,6 +33,9 @@ class LinePass(Pass):
     def __init__(self, build: Build[DedupConfig], table: Table) -> None:
         super().__init__("lines", build.workdir, len(build.inputs))
         self.build, self.table = build, table
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [self.build.inputs[rank], self.workdir / ".scratch/clusters/*"]
 
     def weight(self, rank: int) -> float:
         return float(self.build.inputs[rank].stat().st_size)
@@ -63,6 +67,9 @@ class LineJoinPass(Pass):
         settings: DedupConfig = build.settings
         super().__init__("line-join", build.workdir, partitions(len(table), _LINES, settings.partition_bytes))
         self.inputs, self.table, self.least = len(build.inputs), table, settings.line_documents or 0
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [self.workdir / ".scratch/lines/*", self.table.folder / "*"]
 
     def process(self, rank: int, task: Task) -> TaskReport:
         keys, nodes = [], []

@@ -18,7 +18,7 @@ and 4 bytes for each distinct shingle, about as much as the text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -63,6 +63,9 @@ class SignaturePass(Pass):
         self.settings: DedupConfig = build.settings
         self.seed = build.seed
         self.sources = {source.name: number for number, source in enumerate(build.sources)}
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [*self.inputs, *self.indexes][rank : rank + 1]
 
     def weight(self, rank: int) -> float:
         return float([*self.inputs, *self.indexes][rank].stat().st_size)

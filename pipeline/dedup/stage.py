@@ -10,7 +10,7 @@ the document; value: Jaccard similarity to the document that stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,10 @@ class DedupPass(DocumentPass):
     ) -> None:
         super().__init__("dedup", build.workdir, build.inputs, ADDED, build.texts)
         self.build, self.table, self.line_tasks, self.passage_join = build, table, line_tasks, passage_join
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        handed = ("documents", "clusters", "line-join", "passages", "passage-join")
+        return [self.inputs[rank], *(self.workdir / f".scratch/{name}/*" for name in handed)]
 
     def open(self, rank: int) -> DedupJudge:
         return DedupJudge(self, rank)

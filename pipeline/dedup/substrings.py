@@ -17,7 +17,7 @@ Memory of a task: `partition_bytes`, and some 100 bytes for each copy of the mos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +77,9 @@ class PassageJoinPass(Pass):
         anchors = int(passages.total("notes")["anchors"])
         super().__init__("passage-join", build.workdir, max(1, -(-anchors * _ANCHOR_BYTES // self.block)))
         self.settings = passages.settings
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [self.workdir / ".scratch/passages/*"]
 
     def process(self, rank: int, task: Task) -> TaskReport:
         passages = Passages(self.workdir, self.block // 4)

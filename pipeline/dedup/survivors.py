@@ -12,6 +12,8 @@ document of a task, and `partition_bytes`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,9 @@ class ClusterPass(Pass):
         self.table, self.stars = table, stars
         self.new = int(table.starts[len(build.inputs)])
         self.settings: DedupConfig = build.settings
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [self.workdir / f".scratch/{self.stars.name}/*", self.table.folder / "*"]
 
     def process(self, rank: int, task: Task) -> TaskReport:
         child, centre = self.stars.star(rank).T

@@ -10,7 +10,7 @@ and 32 bytes for each byte of the longest document.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,6 +38,9 @@ class PassagePass(Pass):
         super().__init__("passages", build.workdir, len(build.inputs))
         self.build, self.table, self.line_tasks = build, table, line_tasks
         self.settings = build.settings.substrings or Substrings()
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [self.build.inputs[rank], *(self.workdir / f".scratch/{name}/*" for name in ("clusters", "line-join"))]
 
     def weight(self, rank: int) -> float:
         return float(self.build.inputs[rank].stat().st_size)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +170,9 @@ class ExtractPass(SourcePass):
     def __init__(self, build: Build[ExtractConfig], inputs: list[list[Input]], unread: list[str]) -> None:
         super().__init__("extract", build, inputs)
         self.unread, self.earlier = unread, build.earlier
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [self.survey_path(earlier) for earlier in range(rank)] if self.settings.domain_limit is not None else ()
 
     def total(self, kind: Literal["counts", "notes"]) -> Counts:
         """The sum of all tasks, without ways by which nothing is extracted any more."""

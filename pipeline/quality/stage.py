@@ -10,7 +10,7 @@ masking change the text of kept documents afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,9 @@ class CutPass(Pass):
         models = build.settings.models
         self.shares = {f"{name}_score": model.keep for name, model in models.items() if model.keep is not None}
 
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [*self.inputs, _columns_file(self.workdir, None)]
+
     def process(self, rank: int, task: Task) -> TaskReport:
         """Notes: {score column: lowest score kept}, over all documents that pass the rules."""
         scores: dict[str, list[Any]] = {name: [] for name in self.shares}
@@ -178,6 +181,9 @@ class DecidePass(DocumentPass):
         super().__init__("quality", build.workdir, build.inputs, [*scores, *bins, *others], build.texts)
         self.cuts, self.base = cuts or {}, build.base
         self.measurer = _measurer(build) if cuts is None else None
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [self.inputs[rank], *(() if self.measurer else [_columns_file(self.workdir, rank)])]
 
     def open(self, rank: int) -> DecideJudge:
         measured = self.measurer(rank) if self.measurer else MeasuredColumns(_read_columns(self.workdir, rank))
@@ -260,8 +266,9 @@ def _check_own_rules(build: Build[QualityConfig]) -> None:
             )
 
 
-def _columns_file(workdir: Path, rank: int) -> Path:
-    return workdir / f".columns/{rank:05d}.parquet"
+def _columns_file(workdir: Path, rank: int | None) -> Path:
+    """Of one task, or a pattern of all."""
+    return workdir / f".columns/{'*' if rank is None else f'{rank:05d}'}.parquet"
 
 
 def _read_columns(workdir: Path, rank: int) -> Signals:

@@ -166,6 +166,9 @@ class EncodePass(FilesPass):
         self.settings, self.seed = build.settings, build.seed
         self.buckets = {name: max(-(-size // self.settings.bucket_bytes), 1) for name, size in streams.items()}
 
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [*self.files[rank], self.workdir / "tokenizer.json"]
+
     def process(self, rank: int, task: Task) -> TaskReport:
         encoder = encoder_of(self.workdir)
         ends = special_ids(self.settings, encoder)

@@ -107,6 +107,10 @@ class PackPass(Pass):
         super().__init__("pack", build.workdir, len(self.bundles))
         self.settings: TokenizeConfig = build.settings
 
+    def reads(self, rank: int) -> Sequence[Path]:
+        encoded = [self.workdir / f".scratch/encoded/{group}/*" for group in self.bundles[rank]]
+        return [self.workdir / "tokenizer.json", *encoded]
+
     def process(self, rank: int, task: Task) -> TaskReport:
         encoder = encoder_of(self.workdir)
         report = TaskReport()
@@ -165,6 +169,9 @@ class IndexPass(Pass):
 
     def __init__(self, build: Build[TokenizeConfig]) -> None:
         super().__init__("index", build.workdir, 1)
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return [self.workdir / name for name in (".scratch/pieces/*", "*/index.json", ".receipts/encode-*")]
 
     def process(self, rank: int, task: Task) -> TaskReport:
         streams = sorted((self.workdir / ".scratch/pieces").glob("*/*"))

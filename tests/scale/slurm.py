@@ -28,6 +28,7 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.unseen: Path | None = None  # a folder that the node's jobs find empty
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -44,7 +45,8 @@ class Slurm:
             *(f"--log-file={self.folder}/munged.log", f"--seed-file={self.folder}/munge.seed"),
         )
         self._run("slurmctld", "-D", "-f", self.environment["SLURM_CONF"])
-        self._run("slurmd", "-D", "-f", self.environment["SLURM_CONF"], "-N", "node1")
+        node = ("slurmd", "-D", "-f", self.environment["SLURM_CONF"], "-N", "node1")
+        self._run(*(without(self.unseen, *node) if self.unseen else node))
         deadline = time.monotonic() + 30
         while "idle" not in self.call("sinfo", "--noheader", "--format=%T"):
             if time.monotonic() > deadline:
@@ -73,7 +75,7 @@ class Slurm:
         folder.chmod(0o755)
 
     def _configuration(self) -> str:
-        controller, node = _free_port(), _free_port()
+        controller, node = free_port(), free_port()
         host = socket.gethostname()
         for name in ("state", "spool"):
             (self.folder / name).mkdir(exist_ok=True)
@@ -108,7 +110,12 @@ PartitionName=main Nodes=node1 Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def _free_port() -> int:
+def without(folder: Path, *command: str) -> tuple[str, ...]:
+    """The command in a mount namespace of its own, in which the folder is empty."""
+    return ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder), *command)
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -19,6 +19,7 @@ from common.files import sha256
 from tests.conftest import write_warc
 from tests.pipeline.test_build import build, hashes, inputs, recipe
 from tests.pipeline.test_crashes import HUNGRY, RESILIPARSE
+from tests.scale import storage
 from tests.scale.slurm import Slurm, missing
 from tests.trainer.conftest import small_run
 from tests.trainer.corpus import prose_shards
@@ -30,9 +31,20 @@ pytestmark = [pytest.mark.cluster, pytest.mark.skipif(missing() is not None, rea
 
 @pytest.fixture
 def slurm() -> Iterator[Slurm]:
+    yield from _started(None)
+
+
+@pytest.fixture
+def slurm_elsewhere(tmp_path: Path) -> Iterator[Slurm]:
+    """Its node does not see the test's folder."""
+    yield from _started(tmp_path)
+
+
+def _started(unseen: Path | None) -> Iterator[Slurm]:
     # Not below pytest's folder: munged wants every parent to be closed to other users' writing.
     folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
     cluster = Slurm(folder)
+    cluster.unseen = unseen
     try:
         cluster.start()
         yield cluster
@@ -64,6 +76,31 @@ def test_slurm_builds_the_same_bytes_although_a_job_is_cancelled(tmp_path: Path,
     assert dropped["crashed"] == 1
     assert not (tmp_path / "owned").exists()
     assert (tmp_path / "slurm/logs/01-extract/extract/attempt-1").is_dir()
+
+
+def test_slurm_works_on_a_run_folder_in_object_storage_alone(
+    tmp_path: Path, slurm_elsewhere: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node sees neither the controller's folder nor the inputs; the first controller is killed."""
+    inputs(tmp_path)
+    build(tmp_path, recipe())
+    executor = {"type": "slurm", "slurm": {"partition": "main", "memory_gb": 1}}
+    with storage.bucket() as files:
+        storage.upload_inputs(files, tmp_path)
+        path = storage.write_recipe(tmp_path / "slurm.yaml", recipe(executor=executor))
+        node = slurm_elsewhere.environment | {"TMPDIR": str(slurm_elsewhere.folder)}
+        for name, value in node.items():
+            monkeypatch.setenv(name, value)
+        first = storage.command(path)
+        while not files.glob("bucket/runs/slurm/corpus/.01-extract.*/.receipts/*"):
+            assert first.poll() is None, first.communicate()[1]
+            time.sleep(0.1)
+        first.kill()
+        first.communicate()
+        second = storage.command(path)
+        _, messages = second.communicate(timeout=600)
+        assert second.returncode == 0, messages
+        assert storage.published(files, "slurm", tmp_path / "fetched") == hashes(tmp_path)
 
 
 def test_a_requeued_training_job_ends_with_the_undisturbed_weights(
