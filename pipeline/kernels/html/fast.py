@@ -39,9 +39,12 @@ UNSURE = 0.6  # confidence below which a choice counts as wide
 PROSE_BYTES = 40  # shortest block that counts where nothing but link density decides
 
 KINDS = ("article", "collection", "documentation", "forum", "listing", "product", "service")
+_ARTICLE = KINDS.index("article")
 WEIGHTS = Path(__file__).with_name("weights.npz")
-SURENESS = 0.8  # the trees' sums times this: out of fold they are surer than right
-EVEN, LEAST_ALIKE = 0.4, 3  # share of the mean in the scores of that many blocks with the same path
+# The trees' sums times this, in articles and elsewhere: out of fold they are surer than right where a page has many
+# parts, and less sure where one text fills it (docs/log.md, 2026-11-26).
+SURENESS_IN_ARTICLES, SURENESS = 1.2, 0.8
+EVEN, LEAST_ALIKE = 0.4, 3  # share of the mean in the scores of that many blocks with the same path, but in articles
 TRUTHS = 32  # levels at which main text may begin
 _BUTTON = TAGS["button"]
 _LEVELS = np.zeros(256, np.int64)  # of headings
@@ -188,8 +191,10 @@ def load(weights: Path = WEIGHTS) -> Model:
 
 def score(trees: Trees, page: Page, kinds: Array) -> Array:
     """float32 (blocks,): probability that a block is main text. kinds: that of each kind of page."""
-    scores = run_trees(trees, with_kinds(page, kinds), SURENESS)
-    _even_out(page.blocks.bytes, page.paths, np.argsort(page.paths, kind="stable"), scores)
+    article = kinds[_ARTICLE] >= 0.5
+    scores = run_trees(trees, with_kinds(page, kinds), SURENESS_IN_ARTICLES if article else SURENESS)
+    if not article:
+        _even_out(page.blocks.bytes, page.paths, np.argsort(page.paths, kind="stable"), scores)
     return scores
 
 
