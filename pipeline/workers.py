@@ -1,7 +1,8 @@
 """Workers of this machine, and the server from which they are forked, with the stages imported and kernels loaded.
 
 `pretrain` starts the server first of all, so that it gets ready beside the controller; it imports `pipeline.preload`,
-half a second on a free core. Server and workers end with the process that started them.
+half a second on a free core. Server and workers end with the process that started them. A worker has the environment
+variables that its parent has when it asks for it, not those that the server began with: credentials may come later.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ def start_server() -> ForkServerContext:
 
 def start_worker(prepare: Callable[[], None] | None = None) -> ProcessPoolExecutor:
     """A worker of its own, which is forked when it gets its first work. prepare: called in it before that."""
-    return ProcessPoolExecutor(1, start_server(), initializer=_begin, initargs=(prepare,))
+    return ProcessPoolExecutor(1, start_server(), initializer=_begin, initargs=(dict(os.environ), prepare))
 
 
-def _begin(prepare: Callable[[], None] | None) -> None:
+def _begin(environment: dict[str, str], prepare: Callable[[], None] | None) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if prepare:
         prepare()
