@@ -157,12 +157,6 @@ def _decides(stage: Stage[Any], settings: Any, base: Path, config: CorpusConfig)
     }
 
 
-def stage_stats(config: CorpusConfig, run: Path) -> dict[str, dict[str, Any]]:
-    """stats.json of every published stage, in the recipe's order."""
-    paths = [folder / "stats.json" for folder in _stage_folders(config, run)]
-    return {name: read_json(path) for name, path in zip(config.stage_names, paths, strict=True) if path.is_file()}
-
-
 def _stage_folders(config: CorpusConfig, run: Path) -> list[Path]:
     return [stage_folder(run, number, name) for number, name in enumerate(config.stage_names, 1)]
 

@@ -16,18 +16,16 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.kernels.compiled import Array
-from pipeline.kernels.html.attributes import MAX_SPAN, TAGS
+from pipeline.kernels.html.attributes import TAGS
 from pipeline.kernels.html.rendering import PLAIN
 from pipeline.kernels.html.tree import BREAK, CODE, LINK, MATH, UNSEEN, Blocks, Tree
 
-MOST_COLUMNS = 2 * MAX_SPAN  # of a table; what is beyond is left out of the grid and stands before it
 CELL_BYTES = 200  # mean size of cells from which a table without header cells is one of layout
 _LI, _OL, _TR, _TD, _TH, _TABLE, _PRE, _QUOTE = (
     TAGS[name] for name in ("li", "ol", "tr", "td", "th", "table", "pre", "blockquote")
 )
 _LEVELS = {TAGS[f"h{level}"]: level for level in range(1, 7)}
 _SPACE = re.compile(r"[ \t\n\r\f\v]+")
-_BLANKS = re.compile(r"[ \t\r\f\v]*\n[ \t\r\f\v\n]*")
 _TAGS_BEFORE = re.compile(rb"(?:<[^<>]*>\s*){1,6}$")
 _LANGUAGE = re.compile(
     rb"(?:\blang(?:uage)?[-:]\s*|\bhighlight-(?:source-|text-)?|\bbrush:\s*|\bsourceCode\s+"
