@@ -76,7 +76,8 @@ def readability(body: bytes) -> str:
     logging.getLogger("readability").setLevel(logging.CRITICAL)
     try:
         return str(html.fromstring(Document(decode(body)[0]).summary()).text_content())
-    except Exception:  # noqa: BLE001  # a page that it cannot read has no text
+    except Exception as error:  # noqa: BLE001  # a page that it cannot read has no text
+        print(f"readability-lxml reads nothing of a page: {error!r}", file=sys.stderr)
         return ""
 
 
@@ -91,7 +92,8 @@ extractor = GeneralExtractor()
 for line in sys.stdin:
     try:
         text = html.fromstring(extractor.extract(json.loads(line), base_url="")["html"]).text_content()
-    except Exception:
+    except Exception as error:
+        print(f"magic-html reads nothing of a page: {error!r}", file=sys.stderr)
         text = ""
     print(json.dumps(text), flush=True)
 """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 ROW_GROUPS = 100
-Place = tuple[Path, int, int]  # of a row: file, row group, row in the group
+Address = tuple[Path, int, int]  # of a row: file, row group, row in the group
 
 
 @lru_cache(maxsize=8)
@@ -110,20 +110,20 @@ def read_group(path: Path, number: int, columns: list[str], rows: list[int] | No
     return texts.fill(table).select(present) if texts else table
 
 
-def read_rows(places: Sequence[Place], columns: list[str]) -> list[Row]:
-    """The rows at these places, each row group read once."""
-    rows: dict[Place, Row] = {}
-    for (path, number), part in groupby(sorted(set(places)), key=lambda place: place[:2]):
+def read_rows(addresses: Sequence[Address], columns: list[str]) -> list[Row]:
+    """The rows at these addresses, each row group read once."""
+    rows: dict[Address, Row] = {}
+    for (path, number), part in groupby(sorted(set(addresses)), key=lambda address: address[:2]):
         wanted = list(part)
         table = read_group(path, number, columns, [row for *_, row in wanted])
         rows.update(zip(wanted, table.to_pylist(), strict=True))
-    return [rows[place] for place in places]
+    return [rows[address] for address in addresses]
 
 
 def find_rows(folder: Path, column: str, wanted: Iterable[str], columns: list[str], limit: int) -> list[Row]:
     """Sampled rows whose `column` is among `wanted`, at most `limit` of each; texts are read group by group."""
     left = dict.fromkeys(wanted, limit)
-    places: list[Place] = []
+    addresses: list[Address] = []
     for path, number in sample_groups(folder)[0]:
         if not any(left.values()):
             break
@@ -133,8 +133,8 @@ def find_rows(folder: Path, column: str, wanted: Iterable[str], columns: list[st
         for index, value in enumerate(table[column].to_pylist()):
             if left.get(value):
                 left[value] -= 1
-                places.append((path, number, index))
-    return read_rows(places, columns)
+                addresses.append((path, number, index))
+    return read_rows(addresses, columns)
 
 
 def select_rows(path: Path, column: str, values: set[Any], columns: list[str] | None = None) -> list[Row]:

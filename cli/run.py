@@ -182,10 +182,6 @@ def _build_corpus(
             f"a corpus is built by one process: build it with `pretrain corpus {path}`, then start "
             f"`torchrun --nproc-per-node N --no-python pretrain train {path}`"
         )
-    if _has_workers(loaded):
-        from pipeline.workers import start_server
-
-        start_server()  # it gets ready while this process imports and plans
     from pipeline.build import build_corpus
     from pipeline.lookup import bring_up_to_date
 
@@ -273,9 +269,9 @@ def _train(
 
 
 class _Reporter:
-    """Writes the report of a corpus: where there are workers, in a process beside this one.
+    """Writes the report of a corpus: where there are workers, in a process of its own.
 
-    The process starts beside the last stage, which leaves processors idle, and writes beside what this one has left.
+    The process starts during the last stage, which leaves processors idle, and writes while this one ends its work.
     """
 
     def __init__(self, loaded: Loaded[Recipe], mirror: Mirror | None) -> None:

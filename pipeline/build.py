@@ -308,8 +308,8 @@ class StageRun:
     def _rebuild(self, published: Path, marks: dict[str, Any]) -> dict[str, Any]:
         """Run the stage's passes, check the ledger and publish. Returns the manifest."""
         started, name, workdir = time.monotonic(), self.stage.name, self.build.workdir
-        beside = self.depot.children(published.parent) if self.depot else published.parent.glob(".*")
-        for leftover in beside:
+        siblings = self.depot.children(published.parent) if self.depot else published.parent.glob(".*")
+        for leftover in siblings:
             if leftover.name.startswith(f".{published.name}.") and leftover != workdir:
                 self._discard(leftover)
         workdir.mkdir(parents=True, exist_ok=True)

@@ -195,7 +195,7 @@ class Depot:
     def _wait_for_the_dead(self) -> None:
         """Return once no live controller holds the lock. Raises PretrainError where one does."""
         seen, start = self._holder(), time.monotonic()
-        if seen and seen.split()[1] == platform.node() and not Path(f"/proc/{seen.split()[2]}").exists():
+        if seen and seen.split()[1] == platform.node() and not _is_alive(int(seen.split()[2])):
             return
         while seen and time.monotonic() < start + LEASE:
             time.sleep(1)
@@ -381,6 +381,16 @@ def _matching(names: Iterable[str], pattern: str) -> list[str]:
     """The names that a pattern matches, in which only `*` has a meaning: any text, `/` included."""
     expression = re.compile(".*".join(map(re.escape, pattern.split("*"))))
     return [name for name in names if expression.fullmatch(name)]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _named(holder: str) -> str:

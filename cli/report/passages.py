@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from cli.contents import Place, find_rows, read_group, read_recipe, read_rows, read_sample, sample_groups
+from cli.contents import Address, find_rows, read_group, read_recipe, read_rows, read_sample, sample_groups
 from cli.report.page import Block, Figure, Fragment, Table, Text, Texts, axis, columns, log_axis, sampled
 from cli.terminal import clean, printable
 from common.errors import PipelineError
@@ -80,7 +80,7 @@ def _passage(row: Row, facts: str, label: str, signal: str) -> Text:
 
 def _nearest(stage: Stage, rules: list[str]) -> dict[str, Text]:
     """For each rule the kept document whose value is nearest to its published threshold."""
-    best: dict[str, tuple[float, Place]] = {}
+    best: dict[str, tuple[float, Address]] = {}
     for path, number in sample_groups(stage.data)[0]:
         table = read_group(path, number, list(dict.fromkeys(_RULES[rule].signal for rule in rules)))
         for rule in rules:
@@ -92,7 +92,7 @@ def _nearest(stage: Stage, rules: list[str]) -> dict[str, Text]:
                     best[rule] = (float(distances[index]), (path, number, index))
     signals = {_RULES[rule].signal for rule in best}
     texts = {}
-    for rule, row in zip(best, read_rows([place for _, place in best.values()], [*COLUMNS, *signals]), strict=True):
+    for rule, row in zip(best, read_rows([address for _, address in best.values()], [*COLUMNS, *signals]), strict=True):
         signal, _, threshold = _RULES[rule]
         facts = f"value {row[signal]:.4g}, published threshold {threshold:g}"
         texts[rule] = _passage(row, facts, "kept, the nearest to the threshold", signal)
@@ -172,14 +172,14 @@ def _largest(stage: Stage) -> dict[str, Row]:
             statistics = footer.row_group(number).column(column).statistics
             if statistics and statistics.has_min_max and statistics.max > 1:
                 groups.append((-statistics.max, path, number))
-    found: list[tuple[int, str, Place]] = []
+    found: list[tuple[int, str, Address]] = []
     for _, path, number in sorted(groups)[:LARGEST]:
         table = read_group(path, number, ["id", "cluster_size"])
         for row, (name, size) in enumerate(zip(*table.to_pydict().values(), strict=True)):
             if size > 1:
                 found.append((-size, name, (path, number, row)))
-    places = [place for *_, place in sorted(found)[:LARGEST]]
-    return {row["cluster"]: row for row in read_rows(places, [*COLUMNS, "cluster", "cluster_size"])}
+    addresses = [address for *_, address in sorted(found)[:LARGEST]]
+    return {row["cluster"]: row for row in read_rows(addresses, [*COLUMNS, "cluster", "cluster_size"])}
 
 
 def extracted_pages(run: RunFolder) -> list[Block]:
@@ -191,7 +191,7 @@ def extracted_pages(run: RunFolder) -> list[Block]:
     rows = [row for row in rows if row["media_type"] == "text/html" and row["bytes"] > 200]
     shown = list(islice(_originals(run, rows), PAGES))
     items = []
-    texts = read_rows([row["place"] for row, *_ in shown], ["text"])
+    texts = read_rows([row["address"] for row, *_ in shown], ["text"])
     for (row, body, charset), extracted in zip(shown, texts, strict=True):
         text = _visible_text(body, charset)
         marked = fragments(text, _removed(text, extracted["text"]), 2 * CHARACTERS, context=10**9)
@@ -202,13 +202,13 @@ def extracted_pages(run: RunFolder) -> list[Block]:
 
 
 def _spread_rows(groups: list[Any], columns: list[str], wanted: int = 40) -> list[Row]:
-    """About `wanted` rows, evenly spread over some of the row groups, with their `place`."""
+    """About `wanted` rows, evenly spread over some of the row groups, with their `address`."""
     rows: list[Row] = []
     for path, number in groups[:: max(1, len(groups) // 8)]:
         table = read_group(path, number, columns)
         step = max(1, table.num_rows * 8 // wanted)
         for row in range(0, table.num_rows, step):
-            rows.append(table.slice(row, 1).to_pylist()[0] | {"place": (path, number, row)})
+            rows.append(table.slice(row, 1).to_pylist()[0] | {"address": (path, number, row)})
     return rows
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from pipeline.kernels.compiled import UNCOUNTED, Array, kernel
 from pipeline.kernels.html.attributes import TAGS
 from pipeline.kernels.html.declared import read_declared
-from pipeline.kernels.html.features import describe
+from pipeline.kernels.html.features import Elements, describe
 from pipeline.kernels.html.markdown import render_markdown
 from pipeline.kernels.html.rendering import render
 from pipeline.kernels.html.threads import find_author_lines, find_comments, keep_lines
@@ -78,14 +78,13 @@ class Extraction(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page read and described. rows: float32 (blocks, columns of FEATURES and WHOLE); paths: describe's; row:
-    page_row's."""
+    """A page read and described. rows: float32 (blocks, columns of FEATURES and WHOLE); row: page_row's."""
 
     data: Array
     tree: Tree
     blocks: Blocks
     rows: Array
-    paths: Array
+    elements: Elements
     row: Array
 
 
@@ -115,7 +114,7 @@ def extract(page: str, form: Form = TEXT, model: Model | None = None) -> Extract
     if form.comments:
         chosen |= find_comments(tree, blocks)
     if form.authors != "auto":
-        lines = find_author_lines(tree, blocks, kind == "forum")
+        lines = find_author_lines(tree, blocks, described.elements, kind == "forum")
         if form.authors == "drop":
             chosen &= ~lines
         else:
@@ -152,9 +151,9 @@ def _seen(blocks: Blocks) -> int:
 def describe_page(data: Array, tree: Tree, blocks: Blocks) -> Page:
     """What the model looks at, but for the kind of page."""
     declared = read_declared(data, tree)
-    features, paths = describe(data, tree, blocks, declared.pairs, declared.texts)
-    rows = np.hstack([features, describe_whole(data, tree, blocks, features)])
-    return Page(data, tree, blocks, rows, paths, page_row(tree, blocks, rows, declared.kinds))
+    features, elements = describe(data, tree, blocks, declared.pairs, declared.texts)
+    rows = np.hstack([features, describe_whole(data, tree, blocks, features, elements)])
+    return Page(data, tree, blocks, rows, elements, page_row(tree, blocks, rows, declared.kinds))
 
 
 def all_text(page: str) -> str:
@@ -194,7 +193,8 @@ def score(trees: Trees, page: Page, kinds: Array) -> Array:
     article = kinds[_ARTICLE] >= 0.5
     scores = run_trees(trees, with_kinds(page, kinds), SURENESS_IN_ARTICLES if article else SURENESS)
     if not article:
-        _even_out(page.blocks.bytes, page.paths, np.argsort(page.paths, kind="stable"), scores)
+        paths = page.elements.path[page.blocks.element]
+        _even_out(page.blocks.bytes, paths, np.argsort(paths, kind="stable"), scores)
     return scores
 
 

@@ -68,9 +68,9 @@ _HEADINGS[[TAGS[f"h{level}"] for level in range(1, 7)]] = np.arange(1, 7)
 _P, _MAIN, _ARTICLE, _H1, _SCRIPT_TEMPLATE = (TAGS[n] for n in ("p", "main", "article", "h1", "script-template"))
 
 
-class _Elements(NamedTuple):
-    """Per element: hash of the path from the root, depth, children; of its subtree bytes of text, those in links,
-    blocks, and long blocks."""
+class Elements(NamedTuple):
+    """Per element: hash of the tags and names from the root, depth, children; of its subtree bytes of text, those in
+    links, blocks, and long blocks."""
 
     path: Array
     depth: Array
@@ -81,15 +81,14 @@ class _Elements(NamedTuple):
     long: Array
 
 
-def describe(page: Array, tree: Tree, blocks: Blocks, pairs: Array, texts: Array) -> tuple[Array, Array]:
-    """(float32 (blocks, len(FEATURES)), uint64 (blocks,): hashes of the tags and names from the root to the block).
-
-    pairs, texts: of what the page declares.
-    """
+def describe(page: Array, tree: Tree, blocks: Blocks, pairs: Array, texts: Array) -> tuple[Array, Elements]:
+    """(float32 (blocks, len(FEATURES)), the elements' own). pairs, texts: of what the page declares."""
     count, size = len(blocks.first), len(tree.tag)
     out = np.zeros((count, len(FEATURES)), np.float32)
+    kinds = (np.uint64, np.int32, np.int32, np.int64, np.int64, np.int64, np.int64)
+    elements, is_long = Elements._make([np.zeros(size, kind) for kind in kinds]), np.zeros(count, np.bool_)
     if count == 0:
-        return out, np.zeros(0, np.uint64)
+        return out, elements
     title = np.zeros(MAX_TITLE_WORDS, np.uint32)
     title = title[: _title_words(page, tree.title[0], tree.title[1], title)]
     hashes, same = np.zeros(count, np.uint64), np.zeros((count, 3), np.float64)
@@ -100,13 +99,11 @@ def describe(page: Array, tree: Tree, blocks: Blocks, pairs: Array, texts: Array
     out[:, OWN.copies] = same[:, 0]
     out[order, OWN.copy] = np.arange(count) - np.searchsorted(hashes[order], hashes[order])
     _find_ancestors(tree, blocks.first, np.full((size, _PARTS), FAR, np.uint8), out[:, _IN : _IN + _PARTS])
-    kinds = (np.uint64, np.int32, np.int32, np.int64, np.int64, np.int64, np.int64)
-    elements, is_long = _Elements._make([np.zeros(size, kind) for kind in kinds]), np.zeros(count, np.bool_)
     _measure_elements(tree, blocks, elements, is_long)
     paths = elements.path[blocks.element]
     _sum_equal(paths, np.argsort(paths, kind="stable"), blocks, same)
     _describe_surroundings(tree, blocks, elements, is_long, same, np.zeros(size, np.float32), out)
-    return out, paths
+    return out, elements
 
 
 @kernel(**UNCOUNTED)
@@ -291,7 +288,7 @@ def _find_ancestors(tree: Tree, first: Array, distances: Array, out: Array) -> N
 
 
 @kernel(**UNCOUNTED)
-def _measure_elements(tree: Tree, blocks: Blocks, elements: _Elements, is_long: Array) -> None:
+def _measure_elements(tree: Tree, blocks: Blocks, elements: Elements, is_long: Array) -> None:
     for at in range(1, len(tree.tag)):
         above = tree.parent[at]
         kind = np.uint64(tree.tag[at]) ^ (np.uint64(tree.names[at]) << np.uint64(8))
@@ -314,7 +311,7 @@ def _measure_elements(tree: Tree, blocks: Blocks, elements: _Elements, is_long: 
 
 
 @inner
-def _best_container(parent: Array, blocks: Blocks, commas: Array, elements: _Elements, score: Array) -> int:
+def _best_container(parent: Array, blocks: Blocks, commas: Array, elements: Elements, score: Array) -> int:
     """Element with the best score in Readability's manner: prose counts for parents, less for their parents."""
     for block in range(len(blocks.element)):
         if blocks.bytes[block] < 25 or blocks.links[block] * 2 > blocks.bytes[block]:
@@ -349,7 +346,7 @@ def _best_span(text: Array, links: Array) -> tuple[int, int]:
 
 
 @inner
-def _describe_levels(parent: Array, element: int, size: int, elements: _Elements, row: Array) -> None:
+def _describe_levels(parent: Array, element: int, size: int, elements: Elements, row: Array) -> None:
     """The nearest ancestors that hold more text than what is below them."""
     i = _LEVEL
     for _ in range(LEVELS):
@@ -379,7 +376,7 @@ def _describe_neighbours(tag: Array, blocks: Blocks, block: int, row: Array) -> 
 
 
 @inner
-def _describe_page(tree: Tree, blocks: Blocks, elements: _Elements, row: Array) -> None:
+def _describe_page(tree: Tree, blocks: Blocks, elements: Elements, row: Array) -> None:
     """The columns PAGE but those of `top` and the span."""
     in_p = mains = articles = templates = h1s = 0
     for block in range(len(blocks.element)):
@@ -400,7 +397,7 @@ def _describe_page(tree: Tree, blocks: Blocks, elements: _Elements, row: Array) 
 
 
 @inner
-def _describe_top(tree: Tree, at: int, top: int, elements: _Elements, row: Array) -> None:
+def _describe_top(tree: Tree, at: int, top: int, elements: Elements, row: Array) -> None:
     """A block's way to the best container, element `top`."""
     common = at
     while not common <= top < tree.end[common]:
@@ -413,7 +410,7 @@ def _describe_top(tree: Tree, at: int, top: int, elements: _Elements, row: Array
 
 @kernel(**UNCOUNTED)
 def _describe_surroundings(
-    tree: Tree, blocks: Blocks, elements: _Elements, is_long: Array, like: Array, scratch: Array, out: Array
+    tree: Tree, blocks: Blocks, elements: Elements, is_long: Array, like: Array, scratch: Array, out: Array
 ) -> None:
     """Write the columns from _LEVEL on. like: `_sum_equal` by path; scratch: float32 zeros (elements,)."""
     count, page_bytes = len(blocks.element), max(elements.text[0], 1)

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.kernels.compiled import Array, kernel
 from pipeline.kernels.html.attributes import NAME_GROUPS, TAGS
+from pipeline.kernels.html.features import Elements
 from pipeline.kernels.html.tree import Blocks, Tree
 
 LINE_BYTES, LINES_BYTES = 120, 400  # longest line; most text of the element that holds a post's lines
@@ -38,22 +39,17 @@ def find_comments(tree: Tree, blocks: Blocks) -> Array:
 
 
 @kernel()
-def find_author_lines(tree: Tree, blocks: Blocks, forum: bool) -> Array:
+def find_author_lines(tree: Tree, blocks: Blocks, elements: Elements, forum: bool) -> Array:
     """bool (blocks,): lines that name author and time of a post (forum: the page is a thread) or of a comment."""
     size = len(tree.tag)
-    bytes_of = np.zeros(size, np.int64)
     posts, lines = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
     out = np.zeros(len(blocks.element), np.bool_)
-    for block in range(len(out)):
-        bytes_of[blocks.element[block]] += blocks.bytes[block]
-    for at in range(size - 1, 0, -1):
-        bytes_of[tree.parent[at]] += bytes_of[at]
     kinds = _POSTS if forum else _COMMENT
     for at in range(1, size):
         above, names = tree.parent[at], tree.names[at]
         posts[at] = posts[above] or (names & kinds) != 0
         named = (names & _LINES) != 0 or _LINE_TAGS[tree.tag[at]]
-        lines[at] = lines[above] or (posts[at] and named and bytes_of[at] <= LINES_BYTES)
+        lines[at] = lines[above] or (posts[at] and named and elements.text[at] <= LINES_BYTES)
     for block in range(len(out)):
         # The line's innermost element may be inline: <span class="author">.
         at = tree.run_element[blocks.first[block]]

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.kernels.compiled import UNCOUNTED, Array, inner, kernel
 from pipeline.kernels.html.attributes import NAME_GROUPS, TAGS, TEXT_GROUPS
 from pipeline.kernels.html.declared import SCHEMA
-from pipeline.kernels.html.features import FAR, FEATURES, SAYS
+from pipeline.kernels.html.features import FAR, FEATURES, SAYS, Elements
 from pipeline.kernels.html.tree import Blocks, Tree
 
 LEAST_LIKES = 3  # siblings alike from which an element is an item
@@ -50,7 +50,7 @@ PAGE_ROW = (
 
 class _Likes(NamedTuple):
     """Per element: siblings alike (itself included), its place among them; bytes, bytes in links, blocks and prices of
-    all of them; and of its own subtree the bytes, bytes in links, blocks and prices."""
+    all of them; and the prices of its own subtree."""
 
     number: Array
     place: Array
@@ -58,22 +58,19 @@ class _Likes(NamedTuple):
     all_links: Array
     all_blocks: Array
     all_prices: Array
-    bytes: Array
-    links: Array
-    blocks: Array
     prices: Array
 
 
-def describe_whole(page: Array, tree: Tree, blocks: Blocks, features: Array) -> Array:
-    """float32 (blocks, len(WHOLE)). features: what `describe` gives."""
+def describe_whole(page: Array, tree: Tree, blocks: Blocks, features: Array, elements: Elements) -> Array:
+    """float32 (blocks, len(WHOLE)). features, elements: what `describe` gives."""
     count, size = len(blocks.first), len(tree.tag)
     out = np.zeros((count, len(WHOLE)), np.float32)
     if count:
         likes = _Likes._make([np.zeros(size, np.int64) for _ in _Likes._fields])
         prices = np.zeros(count, np.int64)
         _find_prices(page, tree, blocks, prices, out)
-        _find_likes(tree, blocks, prices, np.zeros(MAX_KINDS, np.int64), likes)
-        _describe_items(tree, blocks, likes, np.zeros((size, 2), np.int32), out)
+        _find_likes(tree, blocks, elements, prices, np.zeros(MAX_KINDS, np.int64), likes)
+        _describe_items(tree, blocks, elements, likes, np.zeros((size, 2), np.int32), out)
         _describe_sections(tree, blocks, prices, features, np.zeros(7, np.int64), out)
         led = np.full((size, _TEXT_GROUPS), FAR, np.uint8)
         _describe_leads(tree, blocks, features, np.full(size, -1, np.int32), led, out)
@@ -156,20 +153,12 @@ def _find_prices(page: Array, tree: Tree, blocks: Blocks, prices: Array, out: Ar
 
 
 @kernel(**UNCOUNTED)
-def _find_likes(tree: Tree, blocks: Blocks, prices: Array, heads: Array, likes: _Likes) -> None:
+def _find_likes(tree: Tree, blocks: Blocks, elements: Elements, prices: Array, heads: Array, likes: _Likes) -> None:
     """heads: scratch, the first element of each kind below one element."""
     for block in range(len(blocks.element)):
-        at = blocks.element[block]
-        likes.bytes[at] += blocks.bytes[block]
-        likes.links[at] += blocks.links[block]
-        likes.blocks[at] += 1
-        likes.prices[at] += prices[block]
+        likes.prices[blocks.element[block]] += prices[block]
     for at in range(len(tree.tag) - 1, 0, -1):
-        above = tree.parent[at]
-        likes.bytes[above] += likes.bytes[at]
-        likes.links[above] += likes.links[at]
-        likes.blocks[above] += likes.blocks[at]
-        likes.prices[above] += likes.prices[at]
+        likes.prices[tree.parent[at]] += likes.prices[at]
     for above in range(len(tree.tag)):
         kinds = 0
         at = above + 1
@@ -184,12 +173,12 @@ def _find_likes(tree: Tree, blocks: Blocks, prices: Array, heads: Array, likes: 
                 if kinds < MAX_KINDS:
                     heads[kinds] = at
                     kinds += 1
-            if likes.bytes[at] > 0:  # without text it is none
+            if elements.text[at] > 0:  # without text it is none
                 likes.place[at] = likes.number[head]
                 likes.number[head] += 1
-                likes.all_bytes[head] += likes.bytes[at]
-                likes.all_links[head] += likes.links[at]
-                likes.all_blocks[head] += likes.blocks[at]
+                likes.all_bytes[head] += elements.text[at]
+                likes.all_links[head] += elements.links[at]
+                likes.all_blocks[head] += elements.blocks[at]
                 likes.all_prices[head] += likes.prices[at]
             # The head's totals are complete only after the last of its kind: it is found again through `place`.
             if head != at:
@@ -198,7 +187,7 @@ def _find_likes(tree: Tree, blocks: Blocks, prices: Array, heads: Array, likes: 
 
 
 @kernel(**UNCOUNTED)
-def _describe_items(tree: Tree, blocks: Blocks, likes: _Likes, item: Array, out: Array) -> None:
+def _describe_items(tree: Tree, blocks: Blocks, elements: Elements, likes: _Likes, item: Array, out: Array) -> None:
     """item: scratch zeros (elements, 2): the ancestor or self whose likes hold the most text, and the nearest one."""
     for at in range(1, len(tree.tag)):
         head = likes.place[at] >> 20
@@ -215,7 +204,7 @@ def _describe_items(tree: Tree, blocks: Blocks, likes: _Likes, item: Array, out:
             item[at, 1] = at
             if item[at, 0] == 0 or likes.all_bytes[at] >= likes.all_bytes[item[at, 0]]:
                 item[at, 0] = at
-    total = max(likes.bytes[0], 1)
+    total = max(elements.text[0], 1)
     for block in range(len(blocks.element)):
         row = out[block]
         best, nearest = item[blocks.element[block], 0], item[blocks.element[block], 1]
@@ -228,7 +217,7 @@ def _describe_items(tree: Tree, blocks: Blocks, likes: _Likes, item: Array, out:
         row[COLUMNS.item_links] = likes.all_links[best] / size
         row[COLUMNS.item_blocks] = np.log1p(likes.all_blocks[best] / likes.number[best])
         row[COLUMNS.item_number] = likes.place[best]
-        row[COLUMNS.item_place] = blocks.bytes[block] / max(likes.bytes[best], 1)
+        row[COLUMNS.item_place] = blocks.bytes[block] / max(elements.text[best], 1)
         row[COLUMNS.item_prices] = likes.all_prices[best] / likes.number[best]
         row[COLUMNS.inner_likes] = np.log1p(likes.number[nearest])
         row[COLUMNS.inner_bytes] = np.log1p(likes.all_bytes[nearest] / likes.number[nearest])
