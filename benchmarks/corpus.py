@@ -162,9 +162,9 @@ def main():
             dropped = sum(stat["documents_dropped"] for stat in stats.values())
             left = list(stats.values())[-1]["documents_kept"]
             row(f"ours, {extractor}", seconds, records / seconds, read, dropped, left)
-            ratio = 0.0 if arguments.skip_peer else theirs / seconds
-            least = PAGES_BAR if arguments.pages and extractor == "fast" else BARS[extractor]
-            bars[f"times datatrove's pages/s, {extractor}"] = at_least(ratio, least)
+            if not arguments.skip_peer:
+                least = PAGES_BAR if arguments.pages and extractor == "fast" else BARS[extractor]
+                bars[f"times datatrove's pages/s, {extractor}"] = at_least(theirs / seconds, least)
             text = stats["extract"]["bytes_in"]
             volumes = {name: sum(entry[f"text_{name}"] for entry in log) / text for name in ("written", "read")}
             print(
