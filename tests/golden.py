@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline.documents import read_batches
+from trainer.machine import processor
 
 
 def digests(run: Path) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def digests(run: Path) -> dict[str, Any]:
         "shards": {str(path.relative_to(run)): _file(path) for path in [*shards, run / "shards/tokenizer.json"]},
         "losses": [row["loss"] for row in rows if "loss" in row],
         "weights": _file(weights),
-        "machine": f"torch {torch.__version__.partition('+')[0]}, {torch.backends.cpu.get_cpu_capability()}",
+        "machine": f"torch {torch.__version__.partition('+')[0]}, {processor()}",
     }
 
 

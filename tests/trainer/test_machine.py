@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from trainer.attention import Bounds, document_bounds
 from trainer.config import DataConfig
 from trainer.feed import Feed
 from trainer.loop import train
-from trainer.machine import deterministic, find_device, find_precision, peak_flops
+from trainer.machine import deterministic, environment, find_device, find_precision, peak_flops, processor
 from trainer.parallel import ALONE
 from trainer.shards import open_shards
 
@@ -91,3 +94,32 @@ def test_a_gpus_batches_are_copied_ahead(shards: Path, tmp_path: Path, monkeypat
         assert events == (sends if step == 0 else []) + ["received"] + sends
     on_gpu.close()
     on_cpu.close()
+
+
+def test_processors_are_told_apart() -> None:
+    assert processor().endswith(f", {torch.backends.cpu.get_cpu_capability()}")
+    assert environment(torch.device("cpu"))["device"] == processor()
+
+
+def test_the_heap_has_huge_pages() -> None:
+    choice = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not choice.exists() or "[never]" in choice.read_text() or not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("no huge pages, or another C library")
+    code = (
+        "import torch; from trainer.machine import keep_memory; keep_memory(); kept = torch.ones(1 << 26)\n"
+        "print(next(line for line in open('/proc/self/smaps_rollup') if line.startswith('AnonHugePages')))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(told.split()[1]) > 100_000  # kB of 262,144
+
+
+def test_memory_that_is_freed_is_kept() -> None:
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("another C library")
+    code = (
+        "import os, torch; from trainer.machine import keep_memory; keep_memory()\n"
+        "for _ in range(3): torch.ones(1 << 26)\n"
+        "print(int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE'))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(told) > 1 << 28
