@@ -16,7 +16,7 @@ warm-up. Data are random tokens: speed does not depend on them.
 
 The precision is by default that of `precision: auto`: bf16 where the CPU multiplies it, otherwise fp32, and then there
 is nothing in bf16 to compare. Utilisation is the model's FLOPs (trainer.config.flops_per_token) over what the best
-matrix product of this run reaches in that precision. Bars in bf16: 3.5x plain fp32, 1.35x plain bf16, 1.3x litgpt, 40 %
+matrix product of this run reaches in that precision. Bars in bf16: 3.5x plain fp32, 1.8x plain bf16, 1.5x litgpt, 30 %
 of the matrix product; the first is hard to reach where bf16 products are 2.3x as fast as fp32 ones (a CPU without AMX).
 Bars in fp32: 1.3x plain and 1.3x litgpt. They need a plain loop that leaves a quarter of the matrix product unused.
 """
@@ -48,7 +48,7 @@ VOCABULARY, CONTEXT, BATCH, THREADS = 4096, 256, 16, 2
 SHAPE = ModelConfig(
     vocab_size=VOCABULARY, layers=6, width=384, heads=6, kv_heads=6, head_dim=64, ffn=1024, context=CONTEXT, tied=True
 )
-BARS = {"bf16": {"plain fp32": 3.5, "plain bf16": 1.35, "litgpt": 1.3}, "fp32": {"plain fp32": 1.3, "litgpt": 1.3}}
+BARS = {"bf16": {"plain fp32": 3.5, "plain bf16": 1.8, "litgpt": 1.5}, "fp32": {"plain fp32": 1.3, "litgpt": 1.3}}
 Step = Callable[[Tensor, Tensor], Tensor]  # returns the loss
 
 
@@ -143,7 +143,7 @@ def report(rates: dict[str, float], precision: str, products: dict[str, float]) 
     rates["litgpt"] = max(rate for name, rate in rates.items() if name.startswith("litgpt"))
     bars = {f"times {name}": at_least(rates["ours"] / rates[name], bar) for name, bar in BARS[precision].items()}
     if precision == "bf16":
-        bars["share of the bf16 product"] = at_least(rates["ours"] * per_token / peak, 0.4)
+        bars["share of the bf16 product"] = at_least(rates["ours"] * per_token / peak, 0.3)
     return finish("train_cpu", bars, precision=precision)
 
 

@@ -62,6 +62,8 @@ class ModelConfig(Model):
     tied: bool = False
     zero_init: bool = True
     embedding_deviation: Positive | None = None
+    head_deviation: NonNegative | None = None
+    matrices_deviation: Positive | None = None
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -92,6 +94,12 @@ class ModelOverrides(Model):
     zero_init: bool | None = Field(None, description="start output projections at zero; default: true")
     embedding_deviation: Positive | None = Field(
         None, description="initial deviation of the input embedding; default: the preset's, width^-0.5 where tied"
+    )
+    head_deviation: NonNegative | None = Field(
+        None, description="that of an untied head; default: 0 with `zero_init`, else width^-0.5"
+    )
+    matrices_deviation: Positive | None = Field(
+        None, description="that of the blocks' matrices which `zero_init` leaves; default: width^-0.5"
     )
 
 

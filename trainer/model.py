@@ -216,19 +216,27 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Set norms to 1, with `zero_init` output projections and head to 0, the rest to normal numbers of
-        deviation width^-0.5, the input embedding of `embedding_deviation` where that is given."""
+        """Set norms to 1, with `zero_init` output projections and head to 0, the rest to normal numbers, of deviation
+        width^-0.5 where the shape names no other."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
                 parameter.fill_(1.0)
-            elif self.config.zero_init and name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
-                parameter.zero_()
-            else:
-                deviation = self.config.width**-0.5
-                if name == "embed_tokens.weight":
-                    deviation = self.config.embedding_deviation or deviation
+            elif deviation := self._deviation(name):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
+            else:
+                parameter.zero_()
+
+    def _deviation(self, name: str) -> float:
+        """Initial deviation of a matrix."""
+        shape, usual = self.config, self.config.width**-0.5
+        if name == "embed_tokens.weight":
+            return shape.embedding_deviation or usual
+        if name == "lm_head.weight" and shape.head_deviation is not None:
+            return shape.head_deviation
+        if shape.zero_init and name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
+            return 0.0
+        return usual if name == "lm_head.weight" else shape.matrices_deviation or usual
 
     @contextmanager
     def cast_once(self) -> Iterator[None]:

@@ -213,6 +213,14 @@ def test_recomputed_blocks_give_the_same_gradients() -> None:
         assert torch.equal(one.grad, other.grad)
 
 
+def test_each_group_starts_with_its_deviation() -> None:
+    shape = small_model(width=128, embedding_deviation=0.8, head_deviation=0.01, matrices_deviation=0.3)
+    weights = dict(Transformer(shape, seed=1).named_parameters())
+    expected = {"embed_tokens": 0.8, "lm_head": 0.01, "layers.0.self_attn.q_proj": 0.3, "layers.0.mlp.down_proj": 0.0}
+    for name, deviation in expected.items():
+        assert float(weights[f"{name}.weight"].detach().std()) == pytest.approx(deviation, rel=0.05), name
+
+
 def test_without_zero_init_output_projections_are_drawn() -> None:
     model = Transformer(small_model(zero_init=False), seed=1)
     deviation = model.layers[0].self_attn.o_proj.weight.std().item()
