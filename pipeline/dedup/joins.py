@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import DedupConfig
-from pipeline.dedup.table import Table, damaged, mapped, save
+from pipeline.dedup.table import Array, Table, damaged, mapped, save
 from pipeline.kernels.clusters import NO_PAIRS, join, labels, similar_pairs
 from pipeline.kernels.hashing import splitmix
 from pipeline.kernels.minhash import I64, U32, U64
@@ -53,7 +53,8 @@ class JoinPass(Pass):
 
     def process(self, rank: int, task: Task) -> TaskReport:
         keys, nodes = self.table.partition(self.keys, rank, self.tasks)
-        order = repeated(keys)
+        order = np.argsort(keys)
+        order = order[repeated(keys[order])]
         keys, nodes = keys[order], nodes[order]
         ids, exact, places = self.table.rows(nodes, "id", "exact", "shingles")
         order = np.lexsort((ids[:, 1], ids[:, 0], keys))
@@ -95,14 +96,13 @@ def first_alike(exact: U64, keys: U64) -> I64:
     return first
 
 
-def repeated(keys: U64) -> I64:
-    """Positions of keys that occur more than once, in order of the keys; those of one key keep their order."""
-    order = np.argsort(keys, kind="stable")
-    same = keys[order[1:]] == keys[order[:-1]]
+def repeated(keys: U64) -> Array:
+    """Which of ascending keys occur more than once."""
+    same = keys[1:] == keys[:-1]
     chosen = np.zeros(len(keys), bool)
     chosen[1:] |= same
     chosen[:-1] |= same
-    return order[chosen]
+    return chosen
 
 
 def leader_pairs(
