@@ -274,6 +274,7 @@ def parquet_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table],
 
         def write(table: pa.Table) -> None:
             if table.num_rows:
-                writer.write_table(table.select(schema.names).cast(schema))
+                chosen = table.select(schema.names)
+                writer.write_table(chosen if chosen.schema.equals(schema) else chosen.cast(schema))
 
         yield write

@@ -57,7 +57,7 @@ class JoinPass(Pass):
         order = order[repeated(keys[order])]
         keys, nodes = keys[order], nodes[order]
         ids, exact, places = self.table.rows(nodes, "id", "exact", "shingles")
-        order = np.lexsort((ids[:, 1], ids[:, 0], keys))
+        order = ordered(keys, ids)
         del ids
         keys, nodes, exact, places = keys[order], nodes[order], exact[order], places[order]
         pairs = forest(self.edges(keys, nodes, exact, places, task))
@@ -88,12 +88,28 @@ class BandJoinPass(JoinPass):
 
 def first_alike(exact: U64, keys: U64) -> I64:
     """Position of the first document of the same text and key, for each of documents sorted by key."""
-    order = np.lexsort((exact[:, 1], exact[:, 0], keys))
-    ordered = np.column_stack([keys, exact])[order]
-    heads = np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)])[: len(order)]
+    order = ordered(keys, exact)
+    rows = np.column_stack([keys, exact])[order]
+    heads = np.flatnonzero(np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])[: len(order)])
     first = np.empty(len(order), np.int64)
-    first[order] = order[np.maximum.accumulate(np.where(heads, np.arange(len(order)), 0))]
+    if len(heads):
+        first[order] = np.repeat(np.minimum.reduceat(order, heads), np.diff(heads, append=len(order)))
     return first
+
+
+def ordered(keys: U64, words: U64) -> I64:
+    """Order of rows, whose keys ascend, by key, then by the words, uint64 (n, 2); that of equal rows is any.
+
+    A sort by half of a word decides nearly always, and takes a fifth of the time.
+    """
+    group = np.cumsum(np.concatenate([[False], keys[1:] != keys[:-1]])[: len(keys)], dtype=np.uint64)
+    mixed = group << np.uint64(32) | words[:, 0] >> np.uint64(32)
+    order = np.argsort(mixed)
+    mixed = mixed[order]
+    same = np.flatnonzero(mixed[1:] == mixed[:-1])
+    if (words[order[same]] != words[order[same + 1]]).any():
+        return np.lexsort((words[:, 1], words[:, 0], keys))
+    return order
 
 
 def repeated(keys: U64) -> Array:

@@ -57,7 +57,7 @@ def _stable() -> Array:
 @inner
 def _space(byte: np.uint8) -> bool:
     """ASCII white space, as Python has it."""
-    return (byte == _8(32)) | (_8(byte - _8(9)) < _8(5)) | (_8(byte - _8(28)) < _8(4))
+    return bool((byte == _8(32)) | (_8(byte - _8(9)) < _8(5)) | (_8(byte - _8(28)) < _8(4)))
 
 
 @inner
