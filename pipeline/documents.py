@@ -29,6 +29,9 @@ import pyarrow.parquet as pq
 from common.errors import PipelineError
 from common.files import atomic_file
 
+if "jemalloc" in pa.supported_memory_backends():  # keeps the pages of a batch for the next one: fewer page faults
+    pa.set_memory_pool(pa.jemalloc_memory_pool())
+
 BATCH_ROWS = 1000
 BATCH_BYTES = 32 << 20  # a batch ends with the document that takes it past this
 TEXTS = b"texts"  # in a file's metadata: path, from its folder, of the file that has the texts left out
@@ -152,7 +155,7 @@ def read_batches(
         groups = (
             pa.Table.from_batches([batch])
             for number in range(file.metadata.num_row_groups)
-            for batch in file.iter_batches(batch_size=rows, row_groups=[number], columns=wanted)
+            for batch in file.iter_batches(rows, [number], wanted, use_threads=False)
         )
         for table in regroup(groups, rows):
             if has_text:
@@ -271,6 +274,7 @@ def parquet_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table],
 
         def write(table: pa.Table) -> None:
             if table.num_rows:
-                writer.write_table(table.select(schema.names).cast(schema))
+                chosen = table.select(schema.names)
+                writer.write_table(chosen if chosen.schema.equals(schema) else chosen.cast(schema))
 
         yield write

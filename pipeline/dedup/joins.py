@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import DedupConfig
-from pipeline.dedup.table import Table, damaged, mapped, save
+from pipeline.dedup.table import Array, Table, damaged, mapped, save
 from pipeline.kernels.clusters import NO_PAIRS, join, labels, similar_pairs
 from pipeline.kernels.hashing import splitmix
 from pipeline.kernels.minhash import I64, U32, U64
@@ -53,10 +53,11 @@ class JoinPass(Pass):
 
     def process(self, rank: int, task: Task) -> TaskReport:
         keys, nodes = self.table.partition(self.keys, rank, self.tasks)
-        order = repeated(keys)
+        order = np.argsort(keys)
+        order = order[repeated(keys[order])]
         keys, nodes = keys[order], nodes[order]
         ids, exact, places = self.table.rows(nodes, "id", "exact", "shingles")
-        order = np.lexsort((ids[:, 1], ids[:, 0], keys))
+        order = ordered(keys, ids)
         del ids
         keys, nodes, exact, places = keys[order], nodes[order], exact[order], places[order]
         pairs = forest(self.edges(keys, nodes, exact, places, task))
@@ -87,22 +88,37 @@ class BandJoinPass(JoinPass):
 
 def first_alike(exact: U64, keys: U64) -> I64:
     """Position of the first document of the same text and key, for each of documents sorted by key."""
-    order = np.lexsort((exact[:, 1], exact[:, 0], keys))
-    ordered = np.column_stack([keys, exact])[order]
-    heads = np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)])[: len(order)]
+    order = ordered(keys, exact)
+    rows = np.column_stack([keys, exact])[order]
+    heads = np.flatnonzero(np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])[: len(order)])
     first = np.empty(len(order), np.int64)
-    first[order] = order[np.maximum.accumulate(np.where(heads, np.arange(len(order)), 0))]
+    if len(heads):
+        first[order] = np.repeat(np.minimum.reduceat(order, heads), np.diff(heads, append=len(order)))
     return first
 
 
-def repeated(keys: U64) -> I64:
-    """Positions of keys that occur more than once, in order of the keys; those of one key keep their order."""
-    order = np.argsort(keys, kind="stable")
-    same = keys[order[1:]] == keys[order[:-1]]
+def ordered(keys: U64, words: U64) -> I64:
+    """Order of rows, whose keys ascend, by key, then by the words, uint64 (n, 2); that of equal rows is any.
+
+    A sort by half of a word decides nearly always, and takes a fifth of the time.
+    """
+    group = np.cumsum(np.concatenate([[False], keys[1:] != keys[:-1]])[: len(keys)], dtype=np.uint64)
+    mixed = group << np.uint64(32) | words[:, 0] >> np.uint64(32)
+    order = np.argsort(mixed)
+    mixed = mixed[order]
+    same = np.flatnonzero(mixed[1:] == mixed[:-1])
+    if (words[order[same]] != words[order[same + 1]]).any():
+        return np.lexsort((words[:, 1], words[:, 0], keys))
+    return order
+
+
+def repeated(keys: U64) -> Array:
+    """Which of ascending keys occur more than once."""
+    same = keys[1:] == keys[:-1]
     chosen = np.zeros(len(keys), bool)
     chosen[1:] |= same
     chosen[:-1] |= same
-    return order[chosen]
+    return chosen
 
 
 def leader_pairs(

@@ -171,7 +171,7 @@ def _sorted_bands(columns: Columns, hasher: MinHasher) -> tuple[U64, Array]:
 def utf8_buffer(column: pa.ChunkedArray | pa.Array) -> tuple[U8, I64]:
     """The bytes of a text column, uint8, and the boundaries of its values in them, int64 (rows + 1,)."""
     array = column if isinstance(column, pa.Array) else column.combine_chunks()
-    array = array.fill_null("").cast(pa.large_string())
+    array = (array.fill_null("") if array.null_count else array).cast(pa.large_string())  # filling copies all
     _, ends, data = array.buffers()
     if not len(array) or data is None:
         return np.frombuffer(b"", np.uint8), np.zeros(len(array) + 1, np.int64)

@@ -119,7 +119,6 @@ class DedupJudge(Judge):
         self.next, end = int(of.table.starts[rank]), int(of.table.starts[rank + 1])
         self.rows = read_clusters(of.build, self.next, end)
         self.nodes = self.rows["node"].copy()
-        self.survivors = hex_ids(self.rows["id"]).to_pylist()
         self.cuts = lines_to_cut(of.build, of.line_tasks, self.next, end)
         self.cutter = Cutter(of.build, self.table, of.passage_join, rank) if of.passage_join else None
         self.kept: list[int] = []
@@ -133,11 +132,13 @@ class DedupJudge(Judge):
         verdicts: list[Verdict | None] = [None] * len(nodes)
         columns: list[list[Any]] = [table["id"].to_pylist(), [1] * len(nodes), [None] * len(nodes), [None] * len(nodes)]
         low, high = np.searchsorted(self.nodes, [nodes.start, nodes.stop]).tolist()
-        for i in range(low, high):
-            row, survivor = int(self.nodes[i]) - nodes.start, self.survivors[i]
-            columns[0][row], columns[1][row] = survivor, int(self.rows["size"][i])
-            if verdict := self._verdict(i):
-                verdicts[row], columns[2][row], columns[3][row] = verdict, survivor, verdict.value
+        rows = self.rows[low:high]
+        fates = (rows[name].tolist() for name in ("node", "survivor", "size", "similarity", "same"))
+        for node, survivor, size, value, same, name in zip(*fates, hex_ids(rows["id"]).to_pylist(), strict=True):
+            row = node - nodes.start
+            columns[0][row], columns[1][row] = name, size
+            if survivor != node:
+                verdicts[row], columns[2][row], columns[3][row] = self._drop(survivor, name, value, same), name, value
         table, verdicts = self._cut_lines(table, nodes, verdicts)
         table = self._cut_passages(table, nodes, verdicts)
         self.kept += [node for node, verdict in zip(nodes, verdicts, strict=True) if verdict is None]
@@ -150,18 +151,14 @@ class DedupJudge(Judge):
             self.counts |= {"passages_cut": self.cutter.cut_spans, "passage_bytes_cut": self.cutter.cut_bytes}
         return TaskReport(self.counts, files)
 
-    def _verdict(self, i: int) -> Verdict | None:
-        """Verdict on the document of row i of the clusters; None for a survivor."""
-        row, survivor = self.rows[i], self.survivors[i]
-        if row["survivor"] == self.nodes[i]:
-            return None
-        kind, threshold = ("exact", 1.0) if row["same"] else ("near", self.settings.verify)
-        value = float(row["similarity"])
-        if row["survivor"] < self.new:
-            return Verdict(f"{kind}_duplicate", value, threshold, survivor)
-        known = row["survivor"].reshape(1)
+    def _drop(self, survivor: int, name: str, value: float, same: bool) -> Verdict:
+        """Verdict on a duplicate. survivor: node of the document that stays, name: its id."""
+        kind, threshold = ("exact", 1.0) if same else ("near", self.settings.verify)
+        if survivor < self.new:
+            return Verdict(f"{kind}_duplicate", value, threshold, name)
+        known = np.array([survivor])
         (url,) = self.table.strings(known, *self.table.rows(known, "url"))
-        return Verdict(f"{kind}_known", value, threshold, f"{survivor} {(url or b'').decode()}".strip())
+        return Verdict(f"{kind}_known", value, threshold, f"{name} {(url or b'').decode()}".strip())
 
     def _cut_lines(
         self, table: pa.Table, nodes: range, verdicts: list[Verdict | None]

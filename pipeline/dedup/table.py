@@ -74,7 +74,7 @@ class Table:
             np.empty((len(nodes), width)[: 1 + (width > 1)], kind)
             for kind, width in (self.columns[name] for name in names)
         ]
-        for number, positions, rows in self._by_segment(nodes):
+        for number, positions, rows in by_segment(nodes, self._starts):
             count = int(self._starts[number + 1] - self._starts[number])
             data = mapped(path := self._path(number, "columns.bin"))
             if len(data) != count * self._row_bytes:
@@ -117,7 +117,7 @@ class Table:
         """The nodes' pieces of a file of variable width, joined, and their offsets; places: start and size of each."""
         offsets = np.concatenate([[0], np.cumsum(np.maximum(places[:, 1], 0))])
         out = np.empty(offsets[-1], kind)
-        for number, positions, _ in self._by_segment(nodes):
+        for number, positions, _ in by_segment(nodes, self._starts):
             path = self._path(number, file)
             values, chosen = mapped(path, kind), places[positions]
             if chosen[:, 0].min() < 0 or chosen.sum(axis=1).max() > len(values):
@@ -130,14 +130,18 @@ class Table:
         task = int(self._parts.searchsorted(number, side="right")) - 1
         return f"{self._root}/{task:05d}-{number - self._parts[task]:05d}/{file}"
 
-    def _by_segment(self, nodes: I64) -> Iterator[tuple[int, I64, I64]]:
-        """(segment, positions in `nodes`, rows of the segment) for each segment that holds some of the nodes."""
-        order = np.argsort(nodes, kind="stable")
-        owner = np.searchsorted(self._starts, nodes[order], side="right") - 1
-        bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
-        for low, high in pairwise(bounds.tolist()):
-            number, positions = int(owner[low]), order[low:high]
-            yield number, positions, nodes[positions] - self._starts[number]
+
+def by_segment(places: I64, starts: I64) -> Iterator[tuple[int, I64, I64]]:
+    """(segment, positions in `places`, places within the segment) for each segment that holds some of the places.
+
+    places: nodes or addresses; starts: first of each segment, and the end of the last.
+    """
+    order = np.argsort(places)
+    owner = np.searchsorted(starts, places[order], side="right") - 1
+    bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
+    for low, high in pairwise(bounds.tolist()):
+        segment, positions = int(owner[low]), order[low:high]
+        yield segment, positions, places[positions] - starts[segment]
 
 
 def partition_slice(keys: U64, number: int, partitions: int) -> tuple[slice, Any, Any]:

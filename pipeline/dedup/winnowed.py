@@ -11,7 +11,6 @@ and 32 bytes for each byte of the longest document.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,17 @@ import pyarrow as pa
 from pipeline.config import DedupConfig, Substrings
 from pipeline.dedup.lines import cut_lines, lines_to_cut, site_of
 from pipeline.dedup.survivors import read_clusters
-from pipeline.dedup.table import Array, Table, damaged, load_array, mapped, partition_slice, save, save_array
+from pipeline.dedup.table import (
+    Array,
+    Table,
+    by_segment,
+    damaged,
+    load_array,
+    mapped,
+    partition_slice,
+    save,
+    save_array,
+)
 from pipeline.documents import text_bytes
 from pipeline.kernels.minhash import I64, U64
 from pipeline.kernels.repeats import copy_spans, equal_spans, hash_spans, winnow
@@ -126,7 +135,7 @@ class Passages:
     def find(self, addresses: I64) -> tuple[I64, I64]:
         """(nodes of the documents that hold the addresses, bytes before them in those texts)."""
         nodes, places = np.empty_like(addresses), np.empty_like(addresses)
-        for segment, positions, local in self._by_segment(addresses):
+        for segment, positions, local in by_segment(addresses, self._starts):
             bounds = load_array(self.folders[segment] / "bounds.npy")
             rows = np.searchsorted(bounds, local, side="right") - 1
             nodes[positions], places[positions] = rows + self._nodes[segment], local - bounds[rows]
@@ -135,7 +144,7 @@ class Passages:
     def hashes(self, starts: I64, ends: I64) -> U64:
         """uint64 (spans,): a hash of the bytes from each start up to its end."""
         out = np.empty(len(starts), np.uint64)
-        for segment, positions, local in self._by_segment(starts):
+        for segment, positions, local in by_segment(starts, self._starts):
             out[positions] = hash_spans(self._text(segment), local, local + (ends - starts)[positions])
         return out
 
@@ -161,21 +170,12 @@ class Passages:
     def _read(self, starts: I64, bounds: I64) -> Array:
         """The bytes from each start on, at bounds[i] to bounds[i + 1] of the result."""
         out = np.empty(int(bounds[-1]), np.uint8)
-        for segment, positions, local in self._by_segment(starts):
+        for segment, positions, local in by_segment(starts, self._starts):
             copy_spans(self._text(segment), local, bounds[positions], bounds[positions + 1], out)
         return out
 
     def _text(self, segment: int) -> Array:
         return mapped(f"{self.folders[segment]}/text.bin")
-
-    def _by_segment(self, addresses: I64) -> Iterator[tuple[int, I64, I64]]:
-        """(segment, positions in `addresses`, places within the segment) for each segment that holds some of them."""
-        order = np.argsort(addresses, kind="stable")
-        owner = np.searchsorted(self._starts, addresses[order], side="right") - 1
-        changes = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
-        for low, high in pairwise(changes.tolist()):
-            segment, positions = int(owner[low]), order[low:high]
-            yield segment, positions, addresses[positions] - self._starts[segment]
 
 
 def _bounds(sizes: I64) -> I64:

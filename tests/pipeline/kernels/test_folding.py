@@ -13,8 +13,11 @@ from pipeline.kernels.hashing import join_utf8
 NEAR = "aZß éÉ\u0130\u00a0\u2003\u2019\u0301\u0327\x1c\t\n中가\u1100\u1161\u11a8か\u3099µǅﬁ\u212b\u0958\u09be\u09c7"
 
 
+LONG = st.lists(st.sampled_from([*("aZ~ b" * 9), *"\n\0\x1c\x7fé\u2003"]), min_size=60).map("".join)
+
+
 @settings(deadline=None, max_examples=300)
-@given(st.lists(st.one_of(st.text(st.sampled_from(NEAR)), st.text(st.characters(exclude_categories=["Cs"])))))
+@given(st.lists(st.one_of(st.text(st.sampled_from(NEAR)), LONG, st.text(st.characters(exclude_categories=["Cs"])))))
 def test_texts_are_folded_as_in_python(texts: list[str]) -> None:
     assert fold(*join_utf8(texts)) == [fold_text(text) for text in texts]
 
