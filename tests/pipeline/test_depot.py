@@ -216,6 +216,36 @@ def test_a_document_that_kills_its_task_is_found(depot: Depot) -> None:
     assert pass_.unfinished(verify=False) == [0]
 
 
+FATAL = """
+import os
+
+def fatal(document):
+    if "river" in document["text"] and document["source"] == "rows":
+        os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_document_that_kills_a_later_stage_is_dropped_as_in_a_local_run(
+    bucket: Any, local: Path, machine: Path
+) -> None:
+    for folder in (local, machine):
+        (folder / "mine.py").write_text(FATAL)
+    stages = ["extract", "language", {"use": "mine.py:fatal"}, "dedup", "tokenize"]
+    changes: dict[str, Any] = {"stages": stages, "allow_code": True, "extract": {"task_bytes": 1}}
+    allowed = recipe(executor={"workers": 2, "retries": 0, "max_failures": 1}, **changes)
+    build(Path(os.path.relpath(local)), allowed, run="fatal")
+    loaded = load_recipe(storage.write_recipe(machine / "fatal.yaml", allowed))
+    depot = Depot(loaded.address, Path("there"))
+    refused = loaded.recipe.model_copy(update={"executor": ExecutorConfig(workers=2, retries=0)})
+    with pytest.raises(PipelineError, match=r"document .*rows.jsonl at offset .*its process died.*max_failures=1"):
+        build_corpus(refused, depot.run, machine, depot=depot)
+    build_corpus(loaded.recipe, depot.run, machine, depot=depot)
+    assert storage.published(bucket, "fatal", machine / "fetched") == hashes(local, "fatal")
+    (row,) = pq.read_table(machine / "fetched/corpus/03-fatal/dropped/crashed.parquet").to_pylist()
+    assert (row["rule"], row["source"]) == ("crashed", "rows")
+    assert "river" in row["text"]
+
+
 def test_an_outline_has_size_footer_and_no_data(depot: Depot) -> None:
     stage = depot.run / "corpus/01-x"
     columns = {f"column {number:05d}": np.random.default_rng(number).random(3000) for number in range(900)}
