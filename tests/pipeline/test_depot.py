@@ -41,6 +41,8 @@ EVERYTHING: dict[str, Any] = {
     "extract": {"task_bytes": 1, "domain_limit": 3},
     "dedup": {"verify": 0.9, "line_documents": 2, "substrings": {"min_bytes": 100}},
     "quality": {"models": {"english": {"path": str(find_model()), "label": "en", "keep": 0.8}}},
+    # None is held out: with three documents or fewer, all of them might be.
+    "tokenize": {"tokenizer": {"vocab_size": 400}, "sequence_length": 64, "validation": 0.0},
 }
 
 
@@ -126,7 +128,7 @@ def test_commands_take_the_address(replaced: Recorder, machine: Path) -> None:
 
 def test_documents_are_taken_out_as_of_a_local_run(bucket: Any, local: Path, machine: Path) -> None:
     url, address = "https://a.example/fox", "s3://bucket/runs/forgetful"
-    small = recipe(stages=["extract", "dedup", "tokenize"])
+    small = recipe(stages=["extract", "dedup", "tokenize"], tokenize=EVERYTHING["tokenize"])
     built = call("corpus", str(storage.write_recipe(machine / "forgetful.yaml", small)))
     assert built.exit_code == 0, built.output
     assert call("forget", address + "/", "--url", url, "--apply").exit_code == 2  # another spelling, another copy
@@ -271,7 +273,7 @@ def test_a_document_that_kills_a_later_stage_is_dropped_as_in_a_local_run(
     for folder in (local, machine):
         (folder / "mine.py").write_text(FATAL)
     stages = ["extract", "language", {"use": "mine.py:fatal"}, "dedup", "quality", "tokenize"]
-    changes: dict[str, Any] = {"stages": stages, "allow_code": True, "extract": {"task_bytes": 1}}
+    changes: dict[str, Any] = {"stages": stages, "allow_code": True, "tokenize": EVERYTHING["tokenize"]}
     allowed = recipe(executor={"workers": 2, "retries": 0, "max_failures": 1}, **changes)
     build(Path(os.path.relpath(local)), allowed, run="fatal")
     loaded = load_recipe(storage.write_recipe(machine / "fatal.yaml", allowed))
