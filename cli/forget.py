@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import LocalRun, Result
+from cli.options import HELP, Result, pulled
 from cli.terminal import CorpusView, clean, duration, funnel_table, messages, show
 from common.errors import RecipeError
 from common.files import hash_file, read_json
@@ -26,6 +26,7 @@ from common.runfolder import Row, RunFolder
 
 if TYPE_CHECKING:
     from pipeline.lookup import Lookup
+    from recipes.mirror import Mirror
     from trainer.trace import Order
 
 _SHOWN = 10  # steps of a document
@@ -34,7 +35,7 @@ _FIELDS = ("id", "url", "source", "path", "offset", "cluster")
 
 
 def forget(
-    run: LocalRun,
+    run: Annotated[str, typer.Argument(help=HELP, show_default=False)],
     url: Annotated[list[str] | None, typer.Option(help="Address of a document; repeatable.")] = None,
     doc: Annotated[list[str] | None, typer.Option(help="Id of a document; repeatable.")] = None,
     listed: Annotated[
@@ -64,17 +65,19 @@ def forget(
         raise RecipeError("forget takes --url, --doc or --list; none names a document")
     if plan and apply:
         raise RecipeError("--plan only estimates and --apply does it; give one of them")
-    bring_up_to_date(run)
-    found = _find(run, _open_order(run), ids, urls, duplicates=not keep_duplicates)
-    found.newest = run.checkpoints[-1].name if run.checkpoints else None
-    found.checkpoint, found.note = _clean_checkpoint(run, found)
+    mirror = pulled(run, shards=False) if "://" in run else None
+    folder = RunFolder(mirror.local if mirror else Path(run))
+    bring_up_to_date(folder)
+    found = _find(folder, _open_order(folder), ids, urls, duplicates=not keep_duplicates)
+    found.newest = folder.checkpoints[-1].name if folder.checkpoints else None
+    found.checkpoint, found.note = _clean_checkpoint(folder, found)
     value = found.dump()
     parts = list(_lines(found))
     if plan:
-        value["plan"] = _price(run, found)
+        value["plan"] = _price(folder, found)
         parts += _plan_lines(value["plan"])
     if apply:
-        value["applied"] = _apply(run, found, urls)
+        value["applied"] = _apply(folder, mirror, found, urls)
         parts += value["applied"]["then"]
     return Result(value, *parts)
 
@@ -216,8 +219,12 @@ def _plan_lines(plan: dict[str, Any]) -> Iterator[str]:
         yield f"training: {plan['steps']:,} steps to repeat{time}, unless the tokenizer changes: then all"
 
 
-def _apply(run: RunFolder, found: Found, urls: Sequence[str]) -> dict[str, Any]:
-    """Write the list, build the corpus without the documents, and set aside what has seen them."""
+def _apply(run: RunFolder, mirror: Mirror | None, found: Found, urls: Sequence[str]) -> dict[str, Any]:
+    """Write the list, build the corpus without the documents, and set aside what has seen them.
+
+    mirror: of a run folder in object storage, whose local copy `run` then is.
+    """
+    from cli.run import depot_of
     from pipeline.build import build_corpus
     from pipeline.forgotten import read_forgotten
     from pipeline.lookup import bring_up_to_date
@@ -225,16 +232,24 @@ def _apply(run: RunFolder, found: Found, urls: Sequence[str]) -> dict[str, Any]:
 
     loaded = load_recipe(run.recipe)
     check_paths(loaded)
+    if mirror and mirror.address != loaded.address:
+        raise RecipeError(f"{mirror.address}: by its recipe this run is at {loaded.address}; give that address")
     before = read_forgotten(run.path)
     forgotten = before.with_more([row["id"] for row in found.documents], urls)
     forgotten.write(run.path)
+    if mirror:
+        mirror.push()
     recipe = loaded.recipe
     if recipe.executor.type == "local":  # what is left to do takes less time than starting workers
         size = sum(path.stat().st_size for path in next(iter(run.stages.values())).data.glob("*.parquet"))
         most = min(recipe.executor.workers or os.cpu_count() or 1, 1 + size // _WORKER_BYTES)
         recipe = recipe.model_copy(update={"executor": recipe.executor.model_copy(update={"workers": most})})
     with CorpusView() as view:
-        build_corpus(recipe, run.path, loaded.base, last=[*run.stages][-1], observer=view)
+        depot = depot_of(loaded) if mirror else None
+        place, base = (depot.run, loaded.base.absolute()) if depot else (run.path, loaded.base)
+        build_corpus(recipe, place, base, last=[*run.stages][-1], observer=view, depot=depot)
+    if mirror:
+        mirror = pulled(mirror.address, shards=False)
     show(funnel_table(view.stats, view.seconds))
     after = RunFolder(run.path)
     bring_up_to_date(after)
@@ -244,6 +259,8 @@ def _apply(run: RunFolder, found: Found, urls: Sequence[str]) -> dict[str, Any]:
         from cli.report.write import write_report
 
         write_report([run.path])
+    if mirror:
+        mirror.push()
     return {"forgotten": len(forgotten.documents), "then": then}
 
 

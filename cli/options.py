@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.terminal import choices
-from common.errors import RecipeError
 from common.runfolder import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from common.errors import PretrainError
+    from recipes.mirror import Mirror
 
 
 class Result:
@@ -31,29 +31,24 @@ def _choice(field: str, *names: str, help: str) -> Any:
     )
 
 
-def local_run(path: str) -> RunFolder:
-    """The run folder. Raises RecipeError for one in object storage."""
-    if "://" in path:
-        raise RecipeError(f"{path}: this command changes a run folder, which must be on this machine's disk")
-    return RunFolder(Path(path))
-
-
 def open_run(path: str, *, shards: bool = True) -> RunFolder:
     """The run folder, or the local copy of one in object storage, brought up to date; `shards`: with its samples."""
     if "://" not in path:
         return RunFolder(Path(path))
+    return RunFolder(pulled(path, shards=shards).local)
+
+
+def pulled(address: str, *, shards: bool = True) -> Mirror:
+    """The local copy of a run folder in object storage, brought up to date."""
     from recipes.mirror import Mirror, local_copy
 
-    mirror = Mirror(path, local_copy(path))
+    mirror = Mirror(address, local_copy(address))
     mirror.pull(lambda name: shards or ".mds" not in name)
-    return RunFolder(mirror.local)
+    return mirror
 
 
-_HELP = "Run folder, e.g. runs/demo, or its address (s3://...), from which it is copied below runs/.mirror first."
-Run = Annotated[RunFolder, typer.Argument(parser=open_run, help=_HELP, show_default=False)]
-LocalRun = Annotated[
-    RunFolder, typer.Argument(parser=local_run, help="Run folder, e.g. runs/demo.", show_default=False)
-]
+HELP = "Run folder, e.g. runs/demo, or its address (s3://...), from which it is copied below runs/.mirror first."
+Run = Annotated[RunFolder, typer.Argument(parser=open_run, help=HELP, show_default=False)]
 Step = Annotated[
     str | None,
     typer.Option(

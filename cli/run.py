@@ -72,7 +72,7 @@ def corpus(recipe: RecipeFile, overrides: Overrides = None, first: First = None,
     with _Reporter(loaded, mirror) as reporter:
         with _annotated(loaded.run, first):
             _build_corpus(loaded, recipe, mirror, first, last, reporter)
-        if mirror is None and (depot := _depot(loaded)):  # a cluster's corpus may be larger than this machine
+        if mirror is None and (depot := depot_of(loaded)):  # a cluster's corpus may be larger than this machine
             return Result(RunFolder(depot.run).summary(), f"report: pretrain report {loaded.address}")
         return _finish(loaded.run, mirror, reporter.write)
 
@@ -185,7 +185,7 @@ def _build_corpus(
     from pipeline.build import build_corpus
     from pipeline.lookup import bring_up_to_date
 
-    depot = _depot(loaded)
+    depot = depot_of(loaded)
     run = depot.run if depot else loaded.run
     with CorpusView(after_stage=reporter.after_stage if reporter else lambda stage: None) as view:
         build_corpus(
@@ -217,7 +217,7 @@ def _has_workers(loaded: Loaded[Recipe]) -> bool:
     return loaded.recipe.executor.type == "local" and loaded.recipe.executor.workers != 1
 
 
-def _depot(loaded: Loaded[Recipe]) -> Depot | None:
+def depot_of(loaded: Loaded[Recipe]) -> Depot | None:
     """For a run folder in object storage: as the controller of its corpus sees it."""
     from recipes.mirror import CONTROLLERS, is_remote, local_copy
 

@@ -345,7 +345,10 @@ class StageRun:
             positions = crashes.read_positions(build.workdir)
             if len(positions) > self.executor.config.max_failures:  # an earlier run was allowed more
                 self._set_positions(positions := (), afresh=True)
+            self._bring(positions)
             inputs = crashes.without(build.inputs, positions, build.workdir)
+            if self.depot:
+                self.depot.put({*inputs} - {*build.inputs})
             counts, is_first = Counts(), True
             for pass_ in self.stage.passes(replace(build, inputs=inputs, crashed=positions)):
                 if not effort.tasks:
@@ -401,6 +404,13 @@ class StageRun:
             progress = Progress(documents, size, done / total, time.monotonic() - started)
             self.observer.stage_progress(self.stage.name, progress)
 
+    def _bring(self, positions: Iterable[Position]) -> None:
+        """Have the input files with these documents here, and those with their texts."""
+        if self.depot:
+            names = {position.file for position in positions}
+            paths = [path for path in self.build.inputs if path.name in names]
+            self.depot.fill([*paths, *filter(None, map(text_source, paths))])
+
     def _set_positions(self, positions: Iterable[Position], *, afresh: bool) -> None:
         """What `crashes.leave_out` does."""
         workdir = self.build.workdir
@@ -415,16 +425,11 @@ class StageRun:
         reason = crashed[min(crashed)]
         new = {crashes.original(position, positions) if build.inputs else position for position in crashed}
         named = min(new)
-        if self.depot and build.inputs:
-            raise PipelineError(
-                f"stage `{self.stage.name}`: row {named.offset} of {named.file} failed on every attempt: {reason}."
-                " With a run folder in object storage only `extract` can leave out such documents; finished tasks are"
-                " kept"
-            )
         if len(positions) + len(new) <= allowed:
             self._set_positions({*positions, *new}, afresh=afresh)
             return
         if build.inputs:
+            self._bring((named,))
             row = next(crashes.left_out(build.inputs, (named,))).to_pylist()[0]
             what = f"document {row['id']} ({row['path']} at offset {row['offset']}, {row['url']})"
         elif named.reading:

@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import PretrainError
-from common.files import MANIFEST, atomic_file, hash_file, read_json, read_manifest, write_json
+from common.files import atomic_file, read_json, write_json
 from pipeline.documents import (
     DROP_FIELDS,
     TEXTS,
@@ -34,6 +35,7 @@ from pipeline.documents import (
 )
 
 RULE = "crashed"
+INPUTS = Path(".crashed/input/data")  # in a work folder: input files without documents that are left out
 DETAIL = "crashed its worker process on every attempt"
 DETAIL_READING = "reading past this point crashed the worker on every attempt"
 
@@ -109,28 +111,17 @@ def leave_out(workdir: Path, positions: Iterable[Position], *, afresh: bool) -> 
 
 
 def without(inputs: tuple[Path, ...], positions: tuple[Position, ...], workdir: Path) -> tuple[Path, ...]:
-    """The stage's input files without the documents left out: a folder like that of the stage before, mostly links."""
-    if not positions or not inputs:
-        return inputs
-    folder = workdir / ".crashed/input"
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "data").mkdir(parents=True)
-    paths = []
-    for path in inputs:
-        rows = {position.offset for position in positions if position.file == path.name}
-        paths.append(folder / "data" / path.name)
-        if rows:
-            table, source = pq.read_table(path), text_source(path)
-            kept = table.filter(pa.array([row not in rows for row in range(table.num_rows)]))
-            with atomic_file(paths[-1]) as file:
-                pq.write_table(kept.replace_schema_metadata({TEXTS: str(source)} if source else None), file)
-        else:
-            paths[-1].symlink_to(path.resolve())
-    # pipeline.quality identifies its input by this manifest.
-    files = {f"data/{path.name}": {"bytes": path.stat().st_size, "xxh3": hash_file(path)} for path in paths}
-    before = read_manifest(inputs[0].parents[1]) or {}
-    write_json(folder / MANIFEST, {"fingerprint": before.get("fingerprint"), "files": files})
-    return tuple(paths)
+    """The stage's input files; for each with documents left out one without them, in the work folder's INPUTS."""
+    files = {path.name: path for path in inputs}
+    for name in {position.file for position in positions} & files.keys():
+        path, rows = files[name], [position.offset for position in positions if position.file == name]
+        table, source = pq.read_table(path), text_source(path)
+        kept = table.filter(pa.array(np.isin(np.arange(table.num_rows), rows, invert=True)))
+        files[name] = workdir / INPUTS / name
+        texts = {TEXTS: os.path.relpath(source, files[name].parent)} if source else None
+        with atomic_file(files[name]) as file:
+            pq.write_table(kept.replace_schema_metadata(texts), file)
+    return tuple(files.values())
 
 
 def original(position: Position, positions: tuple[Position, ...]) -> Position:

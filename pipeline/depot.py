@@ -39,6 +39,7 @@ from uuid import uuid4
 from common.errors import PipelineError, PretrainError
 from common.files import LOCK, MANIFEST, describe, hash_file, list_names, read_json, swap_in, write_json
 from common.remote import retry
+from pipeline.crashes import INPUTS
 from pipeline.documents import text_source
 
 if TYPE_CHECKING:
@@ -109,6 +110,14 @@ class Depot:
                 part.unlink(missing_ok=True)
 
         _each(bring, paths)
+
+    def _get_checked(self, path: Path, mark: str) -> None:
+        """Bring a file with this hash, unless it is here. Raises PipelineError where the storage has another."""
+        if not path.is_file() or hash_file(path) != mark:
+            self.get([path])
+        if hash_file(path) != mark:
+            name = path.relative_to(self.run)
+            raise PipelineError(f"{self.address}/{name}: the file was changed; delete its folder to rebuild it")
 
     def put(self, paths: Iterable[Path], key: Callable[[Path], str] | None = None) -> None:
         """Store files. key: gives their names in the storage, if others."""
@@ -267,6 +276,15 @@ class Depot:
         length = int.from_bytes(tail[-8:-4], "little") + 8
         return tail if length <= len(tail) else end(length)
 
+    def fill(self, paths: Iterable[Path]) -> None:
+        """Bring tables of published stages, of which outlines are here."""
+
+        def bring(path: Path) -> None:
+            files = read_json(path.parents[1] / MANIFEST)["files"]
+            self._get_checked(path, files[f"data/{path.name}"]["xxh3"])
+
+        _each(bring, paths)
+
     def take_stock(self, pass_: Pass) -> Depot:
         """The depot for the tasks of a pass: writes its inventory, a line for each file that they may read."""
         self._check_lock()
@@ -283,6 +301,8 @@ class Depot:
                 enter(manifest.parent, {name: entry for name, entry in files if name.startswith("data/")})
             for receipt in pass_.workdir.glob(".receipts/*.json"):
                 enter(pass_.workdir, read_json(receipt)["files"] | {f".receipts/{receipt.name}": describe(receipt)})
+            shortened = pass_.workdir.glob(f"{INPUTS}/*")
+            enter(pass_.workdir, {str(INPUTS / file.name): describe(file) for file in shortened})
         self.put([path])
         return replace(self, inventory=path)
 
@@ -351,13 +371,9 @@ class Depot:
         names = [name for each in inside for name in (_matching(known, each) if "*" in each else [each])]
 
         def bring(name: str) -> None:
-            path = self.run / name
             if name not in known:
                 raise PipelineError(f"{self.address}/{name}: no finished task wrote this file; run the recipe again")
-            if not path.is_file() or hash_file(path) != known[name]:
-                self.get([path])
-            if hash_file(path) != known[name]:
-                raise PipelineError(f"{self.address}/{name}: the file was changed; delete its folder to rebuild it")
+            self._get_checked(self.run / name, known[name])
 
         _each(bring, names)
         documents = [self.run / name for name in names if name.endswith(".parquet") and "/data/" in name]

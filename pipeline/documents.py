@@ -227,8 +227,7 @@ class Texts:
 def text_source(path: Path) -> Path | None:
     """The file that has the texts which the one at `path` leaves out; None where it leaves out none."""
     name = (read_schema(path).metadata or {}).get(TEXTS)
-    folder = (path.resolve() if path.is_symlink() else path).parent
-    return Path(os.path.normpath(folder / name.decode())) if name else None
+    return Path(os.path.normpath(path.parent / name.decode())) if name else None
 
 
 @contextmanager

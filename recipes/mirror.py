@@ -58,14 +58,15 @@ class Mirror:
     def pull(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
         """Download what is newer in the store, manifests last; files of stages that are gone there are deleted.
 
-        wanted: which names to download.
+        wanted: which names to download; of others no older file stays.
 
         Processes of one machine that share the copy (torchrun's ranks) take turns; only the first has work to do.
         """
         with (self.local / ".mirror.lock").open("w") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             notes, listing = self._notes(), self._listing()
-            for name in notes.keys() - listing.keys():
+            outdated = {name for name in notes if notes[name]["remote"] != listing.get(name) and not wanted(name)}
+            for name in (notes.keys() - listing.keys()) | outdated:
                 if name.startswith(("corpus/", "shards/")):  # a stage that was built again
                     (self.local / name).unlink(missing_ok=True)
                     del notes[name]
@@ -99,8 +100,8 @@ class Mirror:
             self._delete(name)
             del notes[name]
         listing = self._listing()
-        for name in notes:
-            notes[name]["remote"] = listing.get(name)
+        for name, note in notes.items():
+            note["remote"] = note["remote"] or listing.get(name)  # of the others the store may have newer ones
         self._write(notes)
 
     def _delete(self, name: str) -> None:

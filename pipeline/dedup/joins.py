@@ -49,7 +49,7 @@ class JoinPass(Pass):
         self.table, self.keys = table, name
 
     def reads(self, rank: int) -> Sequence[Path]:
-        return [self.table.folder / "*"]
+        return [self.table.folder / f"*/{name}.bin" for name in (self.keys, "columns", "shingles")]
 
     def process(self, rank: int, task: Task) -> TaskReport:
         keys, nodes = self.table.partition(self.keys, rank, self.tasks)

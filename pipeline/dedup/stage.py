@@ -102,8 +102,12 @@ class DedupPass(DocumentPass):
         self.build, self.table, self.line_tasks, self.passage_join = build, table, line_tasks, passage_join
 
     def reads(self, rank: int) -> Sequence[Path]:
-        handed = ("documents", "clusters", "line-join", "passages", "passage-join")
-        return [self.inputs[rank], *(self.workdir / f".scratch/{name}/*" for name in handed)]
+        earlier = range(len(self.inputs), len(self.table.starts) - 1)
+        handed = [f"documents/{task:05d}-*" for task in (rank, *earlier)]
+        if self.passage_join:
+            handed.append("documents/*/columns.bin")  # ids of documents that have a passage
+        handed += [f"{name}/*" for name in ("clusters", "line-join", "passages", "passage-join")]
+        return [self.inputs[rank], *(self.workdir / ".scratch" / name for name in handed)]
 
     def open(self, rank: int) -> DedupJudge:
         return DedupJudge(self, rank)

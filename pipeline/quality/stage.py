@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from common.errors import PipelineError
 from common.files import atomic_file, hash_file, read_manifest
 from pipeline.config import CorpusConfig, QualityConfig
-from pipeline.documents import Counts, add_counts, append_columns, read_schema, replace_texts
+from pipeline.documents import Counts, add_counts, append_columns, replace_texts
 from pipeline.fingerprint import code_version, fingerprint
 from pipeline.kernels.signals.measure import SIGNALS, signals
 from pipeline.quality.classifier import Classifier
@@ -34,7 +34,7 @@ from pipeline.reuse import known
 from pipeline.stage import Build, Stage
 from pipeline.task import DocumentPass, FilesPass, Judge, Pass, Task, TaskReport, Verdict, Verdicts
 
-_LANGUAGE_SCORE = "language_score"
+_LANGUAGE, _LANGUAGE_SCORE = "language", "language_score"
 
 
 def passes(build: Build[QualityConfig]) -> Iterator[Pass]:
@@ -116,7 +116,7 @@ class Measurer:
 
 
 class MeasurePass(FilesPass):
-    """Writes the signals and scores of one input file, without the texts: .columns/NNNNN.parquet."""
+    """Writes signals, scores and languages of one input file, without the texts: .columns/NNNNN.parquet."""
 
     def __init__(self, build: Build[QualityConfig]) -> None:
         super().__init__("measure", build.workdir, [[path] for path in build.inputs])
@@ -125,10 +125,11 @@ class MeasurePass(FilesPass):
     def process(self, rank: int, task: Task) -> TaskReport:
         path = _columns_file(self.workdir, rank)
         measurer = self.measurer(rank)
-        schema = pa.schema([(name, pa.float64()) for name in self.names])
+        schema = pa.schema([*((name, pa.float64()) for name in self.names), (_LANGUAGE, pa.string())])
         with atomic_file(path, durable=False) as file, pq.ParquetWriter(file, schema) as writer:
             for table in self.read(rank, task):
-                writer.write_table(pa.table(measurer.columns(table), schema))
+                columns = measurer.columns(table) | {_LANGUAGE: languages_of(table)}
+                writer.write_table(pa.table(columns, schema))
         return TaskReport(files=[path])
 
 
@@ -148,24 +149,22 @@ class CutPass(Pass):
 
     def __init__(self, build: Build[QualityConfig]) -> None:
         super().__init__("cut", build.workdir, 1)
-        self.inputs, self.settings = build.inputs, build.settings
+        self.files, self.settings = len(build.inputs), build.settings
         models = build.settings.models
         self.shares = {f"{name}_score": model.keep for name, model in models.items() if model.keep is not None}
 
     def reads(self, rank: int) -> Sequence[Path]:
-        return [*self.inputs, _columns_file(self.workdir, None)]
+        return [_columns_file(self.workdir, None)]
 
     def process(self, rank: int, task: Task) -> TaskReport:
         """Notes: {score column: lowest score kept}, over all documents that pass the rules."""
         scores: dict[str, list[Any]] = {name: [] for name in self.shares}
-        for number, path in enumerate(self.inputs):
-            columns = _read_columns(self.workdir, number)
-            present = {"language"} & set(read_schema(path).names)
-            languages = languages_of(pq.read_table(path, columns=["id", *present]))
+        for number in range(self.files):
+            columns, languages = _read_columns(self.workdir, number)
             passing = kept(broken(self.settings, columns, languages), len(languages))
             for name in self.shares:
                 scores[name].append(columns[name][passing])
-            task.beat(0, 0, (number + 1) / len(self.inputs))
+            task.beat(0, 0, (number + 1) / self.files)
         cuts = {name: float(score_cut(np.concatenate(scores[name]), share)) for name, share in self.shares.items()}
         return TaskReport(notes=cuts)
 
@@ -186,7 +185,7 @@ class DecidePass(DocumentPass):
         return [self.inputs[rank], *(() if self.measurer else [_columns_file(self.workdir, rank)])]
 
     def open(self, rank: int) -> DecideJudge:
-        measured = self.measurer(rank) if self.measurer else MeasuredColumns(_read_columns(self.workdir, rank))
+        measured = self.measurer(rank) if self.measurer else MeasuredColumns(_read_columns(self.workdir, rank)[0])
         return DecideJudge(self, measured)
 
 
@@ -271,9 +270,10 @@ def _columns_file(workdir: Path, rank: int | None) -> Path:
     return workdir / f".columns/{'*' if rank is None else f'{rank:05d}'}.parquet"
 
 
-def _read_columns(workdir: Path, rank: int) -> Signals:
+def _read_columns(workdir: Path, rank: int) -> tuple[Signals, list[str]]:
+    """(signals and scores, languages) of an input file's documents."""
     table = pq.read_table(_columns_file(workdir, rank))
-    return {name: table[name].to_numpy() for name in table.column_names}
+    return {name: table[name].to_numpy() for name in table.column_names if name != _LANGUAGE}, languages_of(table)
 
 
 def _measured(build: Build[QualityConfig]) -> str:

@@ -1,4 +1,4 @@
-"""Passes `measure`, `tokenizer` and `encode` of stage `tokenize`: documents to token ids, sorted into buckets.
+"""Passes `measure` to `encode` of stage `tokenize`: documents to token ids, sorted into buckets.
 
 `measure` adds up bytes of text by stream and language, from which the tokenizer's sample and the number of buckets
 follow. A document's split, stream and bucket follow from hashes of its id, so that they do not depend on tasks. The
@@ -25,9 +25,10 @@ from common.errors import PipelineError
 from common.files import atomic_file, hash_file
 from pipeline.config import TokenizeConfig, TokenizerConfig
 from pipeline.documents import Counts, add_counts, count_documents, parquet_file, sizes_known, text_sizes
+from pipeline.kernels.bpe.learn import Strings, add_up, count_pieces
 from pipeline.stage import Build
-from pipeline.task import FilesPass, Task, TaskReport
-from pipeline.tokenize.tokenizer import Encoder, load, train
+from pipeline.task import FilesPass, Pass, Task, TaskReport
+from pipeline.tokenize.tokenizer import Encoder, learn, load, pattern_of
 
 ENCODED = pa.schema(
     [
@@ -125,21 +126,48 @@ class MeasurePass(FilesPass):
         return TaskReport(notes={"streams": streams, "languages": languages})
 
 
-class TokenizerPass(FilesPass):
-    """Trains the tokenizer on a sample of the documents drawn by their ids, or copies the given one."""
+class CountPass(FilesPass):
+    """Counts the pieces of a sample of the documents, drawn by their ids, for the tokenizer's training."""
 
     def __init__(self, build: Build[TokenizeConfig], languages: Mapping[str, int]) -> None:
-        super().__init__("tokenizer", build.workdir, [build.inputs])
-        self.settings, self.seed, self.base = build.settings, build.seed, build.base
-        self.rates = sample_rates(languages, self.settings.tokenizer)
+        super().__init__("count", build.workdir, _bundles(build))
+        self.settings, self.seed = build.settings.tokenizer, build.seed
+        self.rates = sample_rates(languages, self.settings)
+
+    def process(self, rank: int, task: Task) -> TaskReport:
+        pieces = count_pieces(self._sample(rank, task), pattern_of(self.settings.pattern, self.settings.digits))
+        path = _counts_file(self.workdir, rank)
+        with atomic_file(path, durable=False) as file:
+            np.savez(file, data=pieces.data, bounds=pieces.bounds, counts=pieces.counts)
+        return TaskReport(files=[path])
+
+    def _sample(self, rank: int, task: Task) -> Iterator[str]:
+        for table in self.read(rank, task, ["id", "text", "language"]):
+            columns = [table["id"].to_pylist(), table["text"].to_pylist(), _column(table, "language", UNKNOWN)]
+            for name, text, language in zip(*columns, strict=True):
+                if draw(self.seed, "tokenizer", name) < self.rates.get(language, 0.0) * 2**64:
+                    yield text
+
+
+class TokenizerPass(Pass):
+    """Trains the tokenizer on what `CountPass` counted in so many tasks, or copies the given one."""
+
+    def __init__(self, build: Build[TokenizeConfig], counted: int) -> None:
+        super().__init__("tokenizer", build.workdir, 1)
+        self.settings, self.base = build.settings, build.base
+        self.counts = [_counts_file(build.workdir, rank) for rank in range(counted)]
+
+    def reads(self, rank: int) -> Sequence[Path]:
+        return self.counts
 
     def process(self, rank: int, task: Task) -> TaskReport:
         settings = self.settings.tokenizer
         if settings.path:
             tokenizer = load(self.base / settings.path)
         else:
-            sample = self._sample(task)
-            tokenizer = train(sample, settings.vocab_size, settings.pattern, settings.digits, settings.special_tokens)
+            pieces = add_up(map(_read_counts, self.counts))
+            cut = pattern_of(settings.pattern, settings.digits)
+            tokenizer = learn(pieces, settings.vocab_size, cut, settings.special_tokens)
         encoder = Encoder(tokenizer)
         special_ids(self.settings, encoder)  # a missing token is an error now, not after hours
         paths = [self.workdir / "tokenizer.json", self.workdir / "token_bytes.npy"]
@@ -149,13 +177,6 @@ class TokenizerPass(FilesPass):
             np.save(file, encoder.token_bytes())
         task.beat(0, 0, 1.0)
         return TaskReport(files=paths)
-
-    def _sample(self, task: Task) -> Iterator[str]:
-        for table in self.read(0, task, ["id", "text", "language"]):
-            columns = [table["id"].to_pylist(), table["text"].to_pylist(), _column(table, "language", UNKNOWN)]
-            for name, text, language in zip(*columns, strict=True):
-                if draw(self.seed, "tokenizer", name) < self.rates.get(language, 0.0) * 2**64:
-                    yield text
 
 
 class EncodePass(FilesPass):
@@ -220,6 +241,15 @@ class EncodePass(FilesPass):
                 row = {"key": key, "id": name, "copy": copy, "language": language, "bytes": size, "tokens": tokens}
                 row |= {field: columns[field][i] for field in ("url", "source")}
                 yield f"{split}/{stream}/{key * self.buckets[stream] >> 64:05d}", row
+
+
+def _counts_file(workdir: Path, rank: int) -> Path:
+    return workdir / f".scratch/counts/{rank:05d}.npz"
+
+
+def _read_counts(path: Path) -> Strings:
+    with np.load(path) as arrays:
+        return Strings(np.empty(0, np.int64), **arrays)
 
 
 def encoder_of(workdir: Path) -> Encoder:

@@ -12,17 +12,33 @@ from common.files import read_json
 from pipeline.config import CorpusConfig, Source, TokenizeConfig
 from pipeline.stage import Build, Stage
 from pipeline.task import Pass
-from pipeline.tokenize.encode import EncodePass, MeasurePass, TokenizerPass, encoder_of, list_groups, special_ids
+from pipeline.tokenize.encode import (
+    CountPass,
+    EncodePass,
+    MeasurePass,
+    TokenizerPass,
+    encoder_of,
+    list_groups,
+    special_ids,
+)
 from pipeline.tokenize.pack import IndexPass, PackPass
 
 
 def passes(build: Build[TokenizeConfig]) -> Iterator[Pass]:
-    """Measure, tokenizer (one task), encode, pack (a task per some buckets), index (one task)."""
+    """Measure, count (unless a tokenizer is given), tokenizer, encode, pack (a task per some buckets), index.
+
+    `tokenizer` and `index` have one task each.
+    """
     measure = MeasurePass(build)
     yield measure
     sizes = measure.total("notes")
     _check_phases(build.settings, build.sources, set(sizes["streams"]))
-    yield TokenizerPass(build, sizes["languages"])
+    counted = 0
+    if build.settings.tokenizer.path is None:
+        count = CountPass(build, sizes["languages"])
+        yield count
+        counted = count.tasks
+    yield TokenizerPass(build, counted)
     yield EncodePass(build, sizes["streams"])
     groups = list_groups(build.workdir)
     if not any(group.startswith("train/") for group, _ in groups):

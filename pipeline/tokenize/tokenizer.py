@@ -19,7 +19,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from common.errors import PipelineError
-from pipeline.kernels.bpe.learn import count_pieces, learn_merges
+from pipeline.kernels.bpe.learn import Strings, count_pieces, learn_merges
 from pipeline.kernels.bpe.patterns import DEFAULT_DIGITS, Pattern, byte_letters, known_patterns
 
 if TYPE_CHECKING:
@@ -151,12 +151,18 @@ def train(
     digits: int | None = None,
     special_tokens: Sequence[str] = (EOS,),
 ) -> Tokenizer:
-    """Train a byte-level BPE: the same texts in the same order give the same tokenizer.
+    """Train a byte-level BPE: the same texts in the same order give the same tokenizer. See `learn`, `pattern_of`."""
+    cut = pattern_of(pattern, digits)
+    return learn(count_pieces(texts, cut), vocab_size, cut, special_tokens)
 
-    pattern: `gpt2` or `cl100k`; digits: most digits in a token (None: as the pattern has it; 0: any number). Special
-    tokens get the first ids, in their order.
-    """
-    cut = Pattern(pattern, DEFAULT_DIGITS[pattern] if digits is None else digits)
+
+def pattern_of(name: str, digits: int | None) -> Pattern:
+    """name: `gpt2` or `cl100k`; digits: most digits in a token (None: as the pattern has it; 0: any number)."""
+    return Pattern(name, DEFAULT_DIGITS[name] if digits is None else digits)
+
+
+def learn(pieces: Strings, vocab_size: int, cut: Pattern, special_tokens: Sequence[str] = (EOS,)) -> Tokenizer:
+    """A byte-level BPE from the pieces of texts. Special tokens get the first ids, in their order."""
     letters = sorted(byte_letters())
     tokens = list(dict.fromkeys([*special_tokens, *letters]))
     ids = {token: number for number, token in enumerate(tokens)}
@@ -164,7 +170,7 @@ def train(
     for letter, byte in byte_letters().items():
         byte_ids[byte] = ids[letter]
     merges: dict[tuple[str, str], None] = {}
-    for left, right, joined in learn_merges(count_pieces(texts, cut), tokens, byte_ids, vocab_size).tolist():
+    for left, right, joined in learn_merges(pieces, tokens, byte_ids, vocab_size).tolist():
         if joined == len(tokens):
             tokens.append(tokens[left] + tokens[right])
         merges.pop((tokens[left], tokens[right]), None)  # one that is listed again has its last rank

@@ -21,22 +21,28 @@ from typer.testing import CliRunner
 from cli.commands import app
 from common.errors import PipelineError, PretrainError
 from common.files import describe, list_files, write_json
+from pipeline import build as building
 from pipeline import depot as module
 from pipeline.build import build_corpus
 from pipeline.config import ExecutorConfig
 from pipeline.depot import Depot
 from pipeline.documents import BASE_SCHEMA, read_rows, read_schema
-from pipeline.executors import Executor, LocalPool
+from pipeline.executors import Executor, LocalPool, Unfinished
+from pipeline.forgotten import NOTHING
+from pipeline.language.identify import find_model
 from pipeline.task import Pass, Task, TaskReport
 from recipes.load import load_recipe
 from tests.pipeline.killing_passes import KillPass
 from tests.pipeline.test_build import Recorder, build, hashes, inputs, recipe
 from tests.scale import storage
 
-# Every kind of pass: domains counted, lines and passages cut.
+# Every kind of pass: domains counted, lines and passages cut, a share kept by score.
 EVERYTHING: dict[str, Any] = {
     "extract": {"task_bytes": 1, "domain_limit": 3},
     "dedup": {"verify": 0.9, "line_documents": 2, "substrings": {"min_bytes": 100}},
+    "quality": {"models": {"english": {"path": str(find_model()), "label": "en", "keep": 0.8}}},
+    # None is held out: with three documents or fewer, all of them might be.
+    "tokenize": {"tokenizer": {"vocab_size": 400}, "sequence_length": 64, "validation": 0.0},
 }
 
 
@@ -106,21 +112,34 @@ def test_a_killed_controller_is_replaced_and_the_bytes_are_those_of_a_local_run(
     assert storage.published(bucket, "killed", tmp_path / "fetched") == hashes(local)
 
 
+def call(*arguments: str) -> Any:
+    return CliRunner().invoke(app, [*arguments])
+
+
 def test_commands_take_the_address(replaced: Recorder, machine: Path) -> None:
     address = "s3://bucket/runs/killed"
-
-    def call(*arguments: str) -> Any:
-        return CliRunner().invoke(app, [*arguments])
-
     status = json.loads(call("status", address, "--json").stdout)
     assert (status["run"], status["state"], status["process"]) == (address, "finished", None)
     page = Path(json.loads(call("report", address, "--json").stdout)["report"])
     assert "killed" in page.read_text()
     assert not list(machine.glob("runs/**/*.mds*"))
     assert "near_duplicate" in call("inspect", address, "--stage", "dedup", "--dropped").stdout
-    refused = call("forget", address, "--url", "https://a.example/river")
-    assert refused.exit_code == 2
-    assert "must be on this machine" in refused.output
+
+
+def test_documents_are_taken_out_as_of_a_local_run(bucket: Any, local: Path, machine: Path) -> None:
+    url, address = "https://a.example/fox", "s3://bucket/runs/forgetful"
+    small = recipe(stages=["extract", "dedup", "tokenize"], tokenize=EVERYTHING["tokenize"])
+    built = call("corpus", str(storage.write_recipe(machine / "forgetful.yaml", small)))
+    assert built.exit_code == 0, built.output
+    assert call("forget", address + "/", "--url", url, "--apply").exit_code == 2  # another spelling, another copy
+    plan = json.loads(call("forget", address, "--url", url, "--plan", "--json").stdout)
+    taken = call("forget", address, "--url", url, "--apply", "--json")
+    assert json.loads(taken.stdout)["applied"]["forgotten"] == plan["plan"]["documents"] > 1
+    (local / "forgetful").mkdir()
+    NOTHING.with_more([row["id"] for row in plan["documents"]], [url]).write(local / "forgetful")
+    build(local, small, run="forgetful")
+    assert storage.published(bucket, "forgetful", machine / "fetched") == hashes(local, "forgetful")
+    assert "taken out before" in call("forget", address, "--url", url).output
 
 
 class Counting(Pass):
@@ -197,6 +216,29 @@ def test_a_task_finds_what_it_reads_and_refuses_what_changed(bucket: Any, depot:
             executor.run(Reading(workdir, "data/1.txt"), [0], depot.run / "logs")
 
 
+class Apart(LocalPool):
+    """Runs each task as on a machine of its own."""
+
+    def run(self, tasks: Unfinished, *, apart: bool) -> None:
+        for rank in range(len(tasks.ranks)):
+            shutil.rmtree(module.scratch_folder())
+            tasks.run(rank=rank)
+
+
+def test_each_task_brings_all_that_it_reads(
+    bucket: Any, local: Path, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = {"name": "web", "type": "warc", "paths": ["web/b.warc.gz"]}
+    build(local, recipe(stages=["extract", "dedup"], sources=[copy], dedup={"verify_by": "exact"}), run="earlier")
+    earlier = {"against": [str(local / "earlier")], "verify_by": "exact"}
+    changes = EVERYTHING | {"dedup": EVERYTHING["dedup"] | earlier}
+    build(local, recipe(**changes), run="apart")
+    loaded = load_recipe(storage.write_recipe(machine / "apart.yaml", recipe(**changes)))
+    monkeypatch.setattr(building, "LocalPool", Apart)
+    build_corpus(loaded.recipe, Path("run"), machine, depot=Depot(loaded.address, Path("run")))
+    assert storage.published(bucket, "apart", machine / "fetched") == hashes(local, "apart")
+
+
 def test_a_document_that_kills_its_task_is_found(depot: Depot) -> None:
     stage = depot.run / "corpus/01-before"
     (stage / "data").mkdir(parents=True)
@@ -214,6 +256,36 @@ def test_a_document_that_kills_its_task_is_found(depot: Depot) -> None:
     assert (Path(position.file).name, position.offset) == ("00000.parquet", 1)
     assert "its process died" in error
     assert pass_.unfinished(verify=False) == [0]
+
+
+FATAL = """
+import os
+
+def fatal(document):
+    if "river" in document["text"] and document["source"] == "rows":
+        os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_document_that_kills_a_later_stage_is_dropped_as_in_a_local_run(
+    bucket: Any, local: Path, machine: Path
+) -> None:
+    for folder in (local, machine):
+        (folder / "mine.py").write_text(FATAL)
+    stages = ["extract", "language", {"use": "mine.py:fatal"}, "dedup", "quality", "tokenize"]
+    changes: dict[str, Any] = {"stages": stages, "allow_code": True, "tokenize": EVERYTHING["tokenize"]}
+    allowed = recipe(executor={"workers": 2, "retries": 0, "max_failures": 1}, **changes)
+    build(Path(os.path.relpath(local)), allowed, run="fatal")
+    loaded = load_recipe(storage.write_recipe(machine / "fatal.yaml", allowed))
+    depot = Depot(loaded.address, Path("there"))
+    refused = loaded.recipe.model_copy(update={"executor": ExecutorConfig(workers=2, retries=0)})
+    with pytest.raises(PipelineError, match=r"document .*rows.jsonl at offset .*its process died.*max_failures=1"):
+        build_corpus(refused, depot.run, machine, depot=depot)
+    build_corpus(loaded.recipe, depot.run, machine, depot=depot)
+    assert storage.published(bucket, "fatal", machine / "fetched") == hashes(local, "fatal")
+    (row,) = pq.read_table(machine / "fetched/corpus/03-fatal/dropped/crashed.parquet").to_pylist()
+    assert (row["rule"], row["source"]) == ("crashed", "rows")
+    assert "river" in row["text"]
 
 
 def test_an_outline_has_size_footer_and_no_data(depot: Depot) -> None:

@@ -53,6 +53,21 @@ def test_what_one_machine_pushes_another_pulls(store: str, tmp_path: Path) -> No
     assert (here.local / "recipe.yaml").read_text() == "name: demo"
 
 
+def test_what_was_not_wanted_is_pulled_later(store: str, tmp_path: Path) -> None:
+    here, there = Mirror(store + "-part", tmp_path / "here"), Mirror(store + "-part", tmp_path / "there")
+    publish(here.local / "shards", "first")
+    here.push()
+    there.pull()
+    publish(here.local / "shards", "second version")
+    here.push()
+    there.pull(lambda name: "data" not in name)
+    assert not (there.local / "shards/data.txt").exists()
+    (there.local / "forgotten.json").write_text("{}")
+    there.push()
+    there.pull()
+    assert (there.local / "shards/data.txt").read_text() == "second version"
+
+
 def test_manifest_goes_first_and_comes_last(store: str, tmp_path: Path) -> None:
     mirror = Mirror(store + "-order", tmp_path / "order")
     publish(mirror.local / "stage", "one")

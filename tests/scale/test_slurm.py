@@ -81,13 +81,18 @@ def test_slurm_builds_the_same_bytes_although_a_job_is_cancelled(tmp_path: Path,
 def test_slurm_works_on_a_run_folder_in_object_storage_alone(
     tmp_path: Path, slurm_elsewhere: Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The node sees neither the controller's folder nor the inputs; the first controller is killed."""
+    """The node sees neither the controller's folder nor the inputs; the first controller is killed.
+
+    A page wants more memory than a task may have.
+    """
     inputs(tmp_path)
-    build(tmp_path, recipe())
-    executor = {"type": "slurm", "slurm": {"partition": "main", "memory_gb": 1}}
+    limits = {"memory_gb": 1, "max_failures": 1, "retries": 1}
+    write_warc(tmp_path / "web/e.warc.gz", {"https://e.example/hungry": HUNGRY * 9})
+    build(tmp_path, recipe(executor=limits | {"workers": 2}, **RESILIPARSE))
+    executor = limits | {"type": "slurm", "slurm": {"partition": "main", "memory_gb": 1}}
     with storage.bucket() as files:
         storage.upload_inputs(files, tmp_path)
-        path = storage.write_recipe(tmp_path / "slurm.yaml", recipe(executor=executor))
+        path = storage.write_recipe(tmp_path / "slurm.yaml", recipe(executor=executor, **RESILIPARSE))
         node = slurm_elsewhere.environment | {"TMPDIR": str(slurm_elsewhere.folder)}
         for name, value in node.items():
             monkeypatch.setenv(name, value)
@@ -101,6 +106,8 @@ def test_slurm_works_on_a_run_folder_in_object_storage_alone(
         _, messages = second.communicate(timeout=600)
         assert second.returncode == 0, messages
         assert storage.published(files, "slurm", tmp_path / "fetched") == hashes(tmp_path)
+    dropped = json.loads((tmp_path / "fetched/corpus/01-extract/stats.json").read_text())["dropped"]
+    assert dropped["crashed"] == 1
 
 
 def test_a_requeued_training_job_ends_with_the_undisturbed_weights(

@@ -51,10 +51,7 @@ def count_pieces(texts: Iterable[str], pattern: Pattern) -> Strings:
         ends, pieces = np.cumsum([len(text) for text in group], dtype=np.int64), np.empty(len(data), np.int32)
         family = FAMILIES.index(pattern.family)
         total = split(data, ends, character_classes(), family, pattern.digits, pieces, np.empty_like(ends))
-        if used + total > len(known.counts) or known.bounds[used] + len(data) > len(known.data):
-            larger = _room(2 * (used + total), 2 * (int(known.bounds[used]) + len(data)))
-            _enter(known.data, known.bounds[1 : used + 1], known.counts, larger, 0)
-            known = larger
+        known = _with_room(known, used, total, len(data))
         used = _enter(data, pieces[:total], np.ones(total, np.int64), known, used)
         group.clear()
 
@@ -66,7 +63,31 @@ def count_pieces(texts: Iterable[str], pattern: Pattern) -> Strings:
             count()
             size = 0
     count()
-    return Strings(known.slots, known.data, known.bounds[: used + 1], known.counts[:used])
+    return _used(known, used)
+
+
+def add_up(parts: Iterable[Strings]) -> Strings:
+    """The pieces of all texts, in the order in which `count_pieces` gives them, from those of some texts at a time."""
+    known, used = _room(0, 0), 0
+    for part in parts:
+        known = _with_room(known, used, len(part.counts), len(part.data))
+        used = _enter(part.data, part.bounds[1:], part.counts, known, used)
+    return _used(known, used)
+
+
+def _with_room(known: Strings, used: int, strings: int, size: int) -> Strings:
+    """The `used` strings with room for more of them, of `size` bytes."""
+    if used + strings <= len(known.counts) and known.bounds[used] + size <= len(known.data):
+        return known
+    larger = _room(2 * (used + strings), 2 * (int(known.bounds[used]) + size))
+    _enter(known.data, known.bounds[1 : used + 1], known.counts, larger, 0)
+    return larger
+
+
+def _used(known: Strings, used: int) -> Strings:
+    """The strings without room for others."""
+    bounds = known.bounds[: used + 1]
+    return Strings(known.slots, known.data[: bounds[-1]], bounds, known.counts[:used])
 
 
 def learn_merges(pieces: Strings, tokens: list[str], byte_ids: Array, size: int) -> Array:

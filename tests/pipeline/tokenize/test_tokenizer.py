@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 
-from pipeline.tokenize.tokenizer import EOS, Encoder, train
+from pipeline.kernels.bpe.learn import add_up, count_pieces
+from pipeline.tokenize.tokenizer import EOS, Encoder, pattern_of, train
 from tests.conftest import PROSE
 
 TEXTS = [
@@ -20,6 +22,13 @@ TEXTS = [
         "中文 한국어 \u0301é 😀 " * 4,
     ),
 ]
+
+
+def test_pieces_counted_in_parts_add_up_in_the_same_order() -> None:
+    cut = pattern_of("cl100k", None)
+    whole = count_pieces(TEXTS * 2, cut)
+    parts = add_up(count_pieces(part, cut) for part in (TEXTS[:2], [], TEXTS[2:], TEXTS))
+    assert all(np.array_equal(getattr(whole, name), getattr(parts, name)) for name in ("data", "bounds", "counts"))
 
 
 @pytest.mark.parametrize(
