@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from common.errors import PipelineError
 from common.files import atomic_file
 
+RESERVING_POOL = pa.default_memory_pool()  # takes a gigabyte of addresses at once, which a task's limit allows for
 if "jemalloc" in pa.supported_memory_backends():  # keeps the pages of a batch for the next one: fewer page faults
     pa.set_memory_pool(pa.jemalloc_memory_pool())
 

@@ -40,6 +40,7 @@ from common.errors import PipelineError, PretrainError
 from pipeline.config import ExecutorConfig
 from pipeline.crashes import Position, is_final, recorded, recording
 from pipeline.depot import Depot
+from pipeline.documents import RESERVING_POOL
 from pipeline.task import Pass, Task
 from pipeline.workers import start_worker
 
@@ -120,7 +121,10 @@ def _accounted(pass_: Pass, rank: int, logs: Path) -> Iterator[None]:
 @cache
 def _held_at_start() -> int:
     """Data of this process in kB before its first task, so that what a failed task leaves does not burden the next."""
-    pa.allocate_buffer(1)  # Arrow reserves a gigabyte at its first allocation, which is not the task's doing
+    # Its first allocation reserves a gigabyte, which is not the task's doing. A pool that asks for pages as it needs
+    # them gets none after a page has used up all memory, and Arrow then ends the process, whatever it works on.
+    pa.set_memory_pool(RESERVING_POOL)
+    pa.allocate_buffer(1)
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
 
