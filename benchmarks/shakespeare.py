@@ -9,7 +9,7 @@ run may share the machine; one thread, compute type as `precision: auto` has it,
 
 As in a training on shards, sequences are drawn without replacement: each pass cuts the text anew at a random offset and
 shuffles. (nanoGPT draws with replacement, so after these 1.5 passes a fifth of the text was never seen.) Settings were
-chosen on the last tenth of the training part (docs/log.md, 2026-11-26).
+chosen on the last tenth of the training part (docs/log.md, 2026-11-26 and 27).
 
 `--ablations` trains one seed of each variant, one choice undone at a time; `--only` those whose name holds a word;
 `--steps` shortens all of it.
@@ -54,7 +54,7 @@ class Variant:
     with_replacement: bool = False
 
 
-OURS = Variant(shape={"rope_base": 100.0}, optimizer={"weight_decay": 0.0})
+OURS = Variant(shape={"rope_base": 100.0}, optimizer={"weight_decay": 0.0, "momentum": 0.9})
 ABLATIONS = {
     "AdamW alone": replace(OURS, optimizer=OURS.optimizer | {"name": "adamw"}),
     "no QK-norm": replace(OURS, shape=OURS.shape | {"qk_norm": False}),
@@ -63,7 +63,8 @@ ABLATIONS = {
     "2 key-value heads for 4": replace(OURS, shape=OURS.shape | {"kv_heads": 2, "ffn": 376}),
     "cosine": replace(OURS, schedule={"name": "cosine"}),
     "no decay": replace(OURS, schedule={"decay": 0.0}),
-    "weight decay 0.1": replace(OURS, optimizer={}),
+    "weight decay 0.1": replace(OURS, optimizer=OURS.optimizer | {"weight_decay": 0.1}),
+    "momentum 0.95": replace(OURS, optimizer=OURS.optimizer | {"momentum": 0.95}),
     "positions of base 10,000": replace(OURS, shape={}),
     "sequences drawn with replacement": replace(OURS, with_replacement=True),
     "no clipping": replace(OURS, optimizer=OURS.optimizer | {"clip": 0.0}),
