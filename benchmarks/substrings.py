@@ -1,13 +1,13 @@
 """Repeated passages (`dedup.substrings`): MB/s on one core, memory at two sizes, and a suffix array next to it.
 
-    python benchmarks/substrings.py [--quick] [--megabytes 100 500]
+    python benchmarks/substrings.py [--quick] [--megabytes 400 1600]
 
 Speed, in seconds of CPU: ../shared/data/text in documents of 8,000 characters at most, every tenth of which gets a
 passage of an earlier one, from parquet to parquet. Counted is what the removal adds to the stage: passes `passages` and
 `passage-join`, every match compared byte for byte, and what pass `dedup` takes longer than without it. Afterwards the
 last 500 bytes of some planted passages are looked for in the result. Memory: peak of a process with the same passes
-on made text of each of the two sizes; a line through them gives 100 GB. Suffix array: pydivsufsort, where it is
-installed, with the lengths of common prefixes (Kasai), on the first 30 MB.
+on made text of each of the two sizes, both of several segments; a line through them gives 100 GB. Suffix array:
+pydivsufsort, where it is installed, with the lengths of common prefixes (Kasai), on the first 30 MB.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def suffix_array(data):
 
 def main():
     parser = options(__doc__, "20 MB of text, memory at 20 and 60 MB")
-    parser.add_argument("--megabytes", type=int, nargs=2, default=[100, 500], help="sizes at which memory is measured")
+    parser.add_argument("--megabytes", type=int, nargs=2, default=[400, 1600], help="sizes at which memory is measured")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
