@@ -276,12 +276,15 @@ def _read_columns(workdir: Path, rank: int) -> tuple[Signals, list[str]]:
     return {name: table[name].to_numpy() for name in table.column_names if name != _LANGUAGE}, languages_of(table)
 
 
-def _measured(build: Build[QualityConfig]) -> str:
-    """Hash of all that decides the columns of the first pass."""
+def _measured(build: Build[QualityConfig]) -> str | None:
+    """Hash of all that decides the columns of the first pass; None where a document was left out of the first input
+    file, which then lies beside no manifest that says what its texts are."""
     before = read_manifest(build.inputs[0].parents[1]) if build.inputs else None
+    if before is None:
+        return None
     return fingerprint(
         {
-            "inputs": {name: before.get(name) for name in ("fingerprint", "files")} if before else None,
+            "inputs": {name: before.get(name) for name in ("fingerprint", "files")},
             "code": [code_version("pipeline.kernels.signals.measure"), code_version("pipeline.quality.classifier")],
             "models": {
                 name: [hash_file(build.base / model.path), model.label] for name, model in build.settings.models.items()
@@ -292,8 +295,9 @@ def _measured(build: Build[QualityConfig]) -> str:
 
 def _measurer(build: Build[QualityConfig]) -> Callable[[int], Measurer]:
     """The `Measurer` of each input file; it takes over the published stage's columns if it would compute the same."""
-    earlier, manifest = build.earlier, read_manifest(build.published) if build.published else None
-    if not earlier and manifest and manifest.get("measured") == _measured(build):
+    earlier, measured = build.earlier, _measured(build)
+    manifest = read_manifest(build.published) if build.published else None
+    if not earlier and manifest and measured and manifest.get("measured") == measured:
         earlier = build.published
     return partial(Measurer, build.settings, build.base, _names(build), earlier)
 

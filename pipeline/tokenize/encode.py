@@ -1,10 +1,12 @@
 """Passes `measure` to `encode` of stage `tokenize`: documents to token ids, sorted into buckets.
 
 `measure` adds up bytes of text by stream and language, from which the tokenizer's sample and the number of buckets
-follow. A document's split, stream and bucket follow from hashes of its id, so that they do not depend on tasks. The
-validation split is drawn by duplicate cluster: no near-duplicate of a held-out document is trained on. A bucket is a
-range of the shuffle's keys that holds about `bucket_bytes` of text, so shuffling buckets in memory shuffles the
-stream, however large it is. Each pass holds one batch of documents in memory, `encode` `_BUFFER` bytes of tokens more.
+follow; `count` counts the pieces of that sample, `tokenizer` adds the counts up and learns from them. Split, stream and
+bucket of a document follow from hashes of its id, so that they do not depend on tasks. The validation split is drawn by
+duplicate cluster: no near-duplicate of a held-out document is trained on. A bucket is a range of the shuffle's keys
+that holds about `bucket_bytes` of text, so shuffling buckets in memory shuffles the stream, however large it is. A pass
+holds one batch of documents in memory, `count` and `tokenizer` the sample's different pieces, `encode` `_BUFFER` bytes
+of tokens more.
 """
 
 from __future__ import annotations
