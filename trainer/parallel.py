@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import TrainerError
@@ -32,6 +35,7 @@ from trainer.model import Transformer
 
 Losses = Callable[..., tuple[Tensor, Tensor]]
 T = TypeVar("T")
+POLL = 0.02  # seconds between two looks into the store, between which signals are answered
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,10 @@ class World:
         if size == 1:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo")
+            backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+            store, rank, size = next(rendezvous("env://"))
+            own = dist.PrefixStore(meet(store, rank, size), store)  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=own, rank=rank, world_size=size)
         mesh = init_device_mesh(device.type, (size,), mesh_dim_names=("data",))
         return cls(dist.get_rank(), size, mesh, cast(dist.ProcessGroup, dist.new_group(backend="gloo")))
 
@@ -107,6 +114,32 @@ class World:
 
 
 ALONE = World()
+
+
+def meet(store: Any, rank: int, size: int) -> str:
+    """A name that the processes of this start have in common and no earlier start had.
+
+    store: the `torch.distributed.Store` of all. torchrun keeps it over its restarts, and a restarted process that is
+    faster than another reads there at which address that other one's predecessor listened, and cannot connect, however
+    often it is started again (docs/log.md, 2026-11-27). So each process asks under a name of its own, and the first
+    answers the names that it finds until every process has said that its answer came.
+    """
+    mine = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"ask/{rank}", mine)
+        while not store.check([f"answer/{mine}"]):
+            time.sleep(POLL)
+        name: str = store.get(f"answer/{mine}").decode()
+        store.set(f"came/{name}/{rank}", "")
+        return name
+    missing = set(range(1, size))
+    while missing:
+        missing = {each for each in missing if not store.check([f"came/{mine}/{each}"])}
+        for each in missing:
+            if store.check([f"ask/{each}"]):
+                store.set(f"answer/{store.get(f'ask/{each}').decode()}", mine)
+        time.sleep(POLL)
+    return mine
 
 
 class _Objective(nn.Module):

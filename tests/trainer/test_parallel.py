@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
 
 from common.files import sha256
 from tests.faults.harness import Commands
@@ -113,6 +114,35 @@ def test_a_process_that_fails_ends_the_job_with_its_error(shards: Path, tmp_path
     done = torchrun(small_run(global_batch_tokens=32 * 7), shards, tmp_path / "train")
     assert done.returncode != 0
     assert "7 sequences of 32 tokens cannot be shared evenly by 2 processes" in " ".join(done.stderr.split())
+
+
+JOIN = """
+import torch
+from trainer.parallel import World
+world = World.join(torch.device("cpu"))
+print(int(world.total(torch.tensor(world.rank + 1))))
+"""
+
+
+def test_a_restarted_process_does_not_read_what_an_earlier_start_left() -> None:
+    """torchrun's restarts share a store, which keeps the addresses of the processes that were killed."""
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+
+    def start(rank: int) -> subprocess.Popen[str]:
+        environment = os.environ | place | {"RANK": str(rank), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen([sys.executable, "-c", JOIN], env=environment, stdout=subprocess.PIPE, text=True)
+
+    for _ in range(2):
+        second = start(1)
+        time.sleep(4.0)  # it comes first, and could read an old address
+        first = start(0)
+        try:
+            assert [process.communicate(timeout=60)[0] for process in (first, second)] == ["3\n"] * 2
+        finally:
+            for process in (first, second):
+                process.kill()
+                process.communicate()
 
 
 @pytest.fixture(scope="module")
