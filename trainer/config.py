@@ -6,11 +6,13 @@ processes and with any micro-batch.
 
 Presets: `124m` has GPT-2's sizes with Llama's blocks, `1b` and `3b` are Llama 3.2's shapes, `8b` is Llama 3's. The
 names count parameters at the vocabulary of the model that each follows; another vocabulary changes the embedding.
-The learning rates are untuned: they lie between published runs (SmolLM2 135M: 3e-3; OLMo 2 7B and Llama 3 8B: 3e-4).
+The learning rates of `tiny` were measured; those of the larger presets lie between published runs (SmolLM2 135M: 3e-3;
+OLMo 2 7B and Llama 3 8B: 3e-4). Another width or batch scales them (`_factor`).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -118,7 +120,9 @@ class OptimizerConfig(Model):
 
     name: Literal["muon", "adamw"] = "muon"
     lr: Positive | None = Field(
-        None, description="peak learning rate of every AdamW group without its own; default: the preset's of each"
+        None,
+        description="peak learning rate of every AdamW group without its own; default: the preset's of each, which"
+        " follow from the width, and with `tiny` from the batch",
     )
     muon_lr: Positive | None = Field(
         None, description="peak learning rate of Muon, on AdamW's scale (update RMS 0.2 x lr); default: the preset's"
@@ -284,14 +288,18 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True)
 class Preset:
-    """A shape, without vocabulary and context, its peak learning rates, and that of AdamW alone."""
+    """A shape, without vocabulary and context, its peak learning rates, and that of AdamW alone.
+
+    batch: tokens a step for which the rates were measured; None where no other batch was tried.
+    """
 
     shape: ModelConfig
     rates: Rates
     adamw: float
+    batch: int | None
 
 
-def _preset(muon: float, adamw: float, **shape: Any) -> Preset:
+def _preset(muon: float, adamw: float, batch: int | None = None, **shape: Any) -> Preset:
     """Rates of a shape: head and norms as the matrices; an untied embedding, whose rows are seen seldom, far more.
 
     The ratios were found at width 256 (docs/log.md, 2026-11-26): 0.1 for an embedding of deviation 0.8, 6e-3 for the
@@ -300,11 +308,11 @@ def _preset(muon: float, adamw: float, **shape: Any) -> Preset:
     """
     shape = {"embedding_deviation": None if shape.get("tied") else 0.8} | shape
     embedding = adamw if shape.get("tied") else 0.1 * (256 / shape["width"]) ** 0.5
-    return Preset(ModelConfig(**shape), Rates(embedding, muon, muon, muon), adamw)
+    return Preset(ModelConfig(**shape), Rates(embedding, muon, muon, muon), adamw, batch)
 
 
 PRESETS = {
-    "tiny": _preset(6e-3, 3e-3, layers=4, width=256, heads=4, kv_heads=2, head_dim=64, ffn=768),
+    "tiny": _preset(6e-3, 3e-3, batch=2048, layers=4, width=256, heads=4, kv_heads=2, head_dim=64, ffn=768),
     "124m": _preset(3e-3, 2e-3, layers=12, width=768, heads=12, kv_heads=12, head_dim=64, ffn=2048),
     "350m": _preset(2.5e-3, 1.5e-3, layers=24, width=1024, heads=16, kv_heads=16, head_dim=64, ffn=2816),
     "1b": _preset(
@@ -339,16 +347,29 @@ def resolve_model(config: TrainConfig, vocab_size: int, context: int) -> ModelCo
 
 
 def learning_rates(config: TrainConfig) -> Rates:
-    """Peak learning rates: the recipe's where given, else the preset's; one rate for all where weights are given."""
+    """Peak learning rates: the recipe's where given, else the preset's, for this width and batch (`_factor`); one rate
+    for all, the preset's own, where AdamW is alone or weights are given."""
     preset, given = PRESETS[config.preset], config.optimizer
     uniform = preset.adamw if given.name == "adamw" or config.initial is not None else None
-    lr = given.lr or uniform
+    lr, usual = given.lr or uniform, Rates(*(rate * _factor(config) for rate in preset.rates))
     return Rates(
-        given.embedding.lr or lr or preset.rates.embedding,
-        given.head.lr or lr or preset.rates.head,
-        given.norms.lr or lr or preset.rates.norms,
-        (lr if given.name == "adamw" else given.muon_lr or uniform) or preset.rates.matrices,
+        given.embedding.lr or lr or usual.embedding,
+        given.head.lr or lr or usual.head,
+        given.norms.lr or lr or usual.norms,
+        (lr if given.name == "adamw" else given.muon_lr or uniform) or usual.matrices,
     )
+
+
+def _factor(config: TrainConfig) -> float:
+    """What a preset's rates are multiplied by: the square roots of its width by this width and this batch by its batch.
+
+    So nanochat scales its rates. Both held at widths 128 and 256 and from 256 to 4,096 tokens a step (docs/log.md,
+    2026-11-27); what a batch beyond that would need was not measured, so it counts as the nearest of these.
+    """
+    preset = PRESETS[config.preset]
+    by_width = preset.shape.width / (config.model.width or preset.shape.width)
+    by_batch = 1.0 if preset.batch is None else min(2.0, max(0.125, config.global_batch_tokens / preset.batch))
+    return math.sqrt(by_width * by_batch)
 
 
 def continued_shape(config: TrainConfig, given: ModelConfig, context: int) -> ModelConfig:

@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.trainer.conftest import small_model
-from trainer.config import PRESETS, ModelConfig, flops_per_token, parameter_count
+from trainer.config import PRESETS, ModelConfig, TrainConfig, flops_per_token, learning_rates, parameter_count
 from trainer.model import Transformer
 
 
@@ -43,6 +43,33 @@ def test_presets_have_the_sizes_that_they_are_named_after(name: str) -> None:
     vocabulary, size = SIZES[name]
     shape = ModelConfig(**PRESETS[name].shape.model_dump() | {"vocab_size": vocabulary, "tied": name != "8b"})
     assert parameter_count(shape) == pytest.approx(size, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("fields", "factor"),
+    [
+        ({"global_batch_tokens": 2048}, 1.0),
+        ({"global_batch_tokens": 512}, 0.5),
+        ({"global_batch_tokens": 2048, "model": {"width": 64, "heads": 1, "kv_heads": 1}}, 2.0),
+        ({"global_batch_tokens": 1024, "model": {"width": 128}}, 1.0),
+        ({"global_batch_tokens": 10**6}, 2**0.5),  # as 4,096
+        ({"global_batch_tokens": 1}, 8**-0.5),  # as 256
+        ({"preset": "124m", "global_batch_tokens": 65_536}, 1.0),
+        ({"preset": "124m", "model": {"width": 1536}}, 2**-0.5),
+    ],
+)
+def test_rates_of_a_preset_follow_width_and_batch(fields: dict[str, object], factor: float) -> None:
+    config = TrainConfig.model_validate(fields)
+    usual = PRESETS[config.preset].rates
+    assert learning_rates(config) == pytest.approx([factor * rate for rate in usual])
+
+
+def test_rates_that_the_recipe_gives_stay_as_they_are() -> None:
+    given = {"lr": 1e-3, "muon_lr": 2e-3, "embedding": {"lr": 0.5}}
+    config = TrainConfig.model_validate({"global_batch_tokens": 512, "optimizer": given})
+    assert learning_rates(config) == (0.5, 1e-3, 1e-3, 2e-3)
+    alone = TrainConfig.model_validate({"global_batch_tokens": 512, "optimizer": {"name": "adamw"}})
+    assert learning_rates(alone) == (PRESETS["tiny"].adamw,) * 4
 
 
 def test_the_public_names_of_the_package_are_importable() -> None:
