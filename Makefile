@@ -17,7 +17,7 @@ demo:
 	@test -e $(VENV)/.installed || echo "  compile kernels         1 min, once"
 	@echo "  render web pages        10 s"
 	@echo "  corpus                  1 min"
-	@echo "  train 240 steps         2 min"
+	@echo "  train 1,000 steps       2 min"
 	@$(MAKE) -s install
 	@$(BIN)/pretrain harvest data/harvest --limit-mb 24
 	@$(BIN)/pretrain run recipes/demo.yaml
