@@ -15,8 +15,8 @@ demo:
 	@echo "make demo: from this machine's documentation to a small language model, without a GPU. On two cores:"
 	@test -e $(VENV)/.installed || echo "  install into $(VENV)      1 to 5 min, once; 3 to 7 GB (UV_TORCH_BACKEND=cpu: the less)"
 	@test -e $(VENV)/.installed || echo "  compile kernels         1 min, once"
-	@echo "  render web pages        10 s"
-	@echo "  corpus                  1 min"
+	@echo "  render web pages        30 s"
+	@echo "  corpus                  10 s"
 	@echo "  train 1,000 steps       2 min"
 	@$(MAKE) -s install
 	@$(BIN)/pretrain harvest data/harvest --limit-mb 24

@@ -7,7 +7,7 @@ processes and with any micro-batch.
 Presets: `124m` has GPT-2's sizes with Llama's blocks, `1b` and `3b` are Llama 3.2's shapes, `8b` is Llama 3's. The
 names count parameters at the vocabulary of the model that each follows; another vocabulary changes the embedding.
 The learning rates of `tiny` were measured; those of the larger presets lie between published runs (SmolLM2 135M: 3e-3;
-OLMo 2 7B and Llama 3 8B: 3e-4). Another width or batch scales them (`_factor`).
+OLMo 2 7B and Llama 3 8B: 3e-4). Another width scales them, and those of `tiny` another batch (`_factor`).
 """
 
 from __future__ import annotations
@@ -363,8 +363,8 @@ def learning_rates(config: TrainConfig) -> Rates:
 def _factor(config: TrainConfig) -> float:
     """What a preset's rates are multiplied by: the square roots of its width by this width and this batch by its batch.
 
-    So nanochat scales its rates. Both held at widths 128 and 256 and from 256 to 4,096 tokens a step (docs/log.md,
-    2026-11-27); what a batch beyond that would need was not measured, so it counts as the nearest of these.
+    So nanochat scales its rates. The first held for widths 128 and 256, the second at width 128 for 256 to 4,096 tokens
+    a step (docs/log.md, 2026-11-27); other batches were not measured and count as the nearest of these.
     """
     preset = PRESETS[config.preset]
     by_width = preset.shape.width / (config.model.width or preset.shape.width)

@@ -5,7 +5,8 @@ same samples in the same steps. `ddp` holds the full model in each and averages 
 (DistributedDataParallel); `fsdp` shards weights, gradients and optimizer state over the processes and gathers one
 block at a time (FSDP2's `fully_shard`). Communication is NCCL between GPUs, gloo between CPUs.
 
-A process that dies ends the job: torchrun stops the others and prints its error.
+A process that dies ends the job: torchrun stops the others and prints its error, or with `--max-restarts` starts all of
+them again, which go on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class World:
             return cls()
         if not dist.is_initialized():
             backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
-            store, rank, size = next(rendezvous("env://"))
+            store, rank, _ = next(rendezvous("env://"))
             own = dist.PrefixStore(meet(store, rank, size), store)  # type: ignore[attr-defined]
             dist.init_process_group(backend, store=own, rank=rank, world_size=size)
         mesh = init_device_mesh(device.type, (size,), mesh_dim_names=("data",))

@@ -133,14 +133,19 @@ def test_a_restarted_process_does_not_read_what_an_earlier_start_left() -> None:
         environment = os.environ | place | {"RANK": str(rank), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
         return subprocess.Popen([sys.executable, "-c", JOIN], env=environment, stdout=subprocess.PIPE, text=True)
 
+    def asked() -> bytes | None:
+        return server.get("ask/1") if server.check(["ask/1"]) else None
+
     for _ in range(2):
-        second = start(1)
-        time.sleep(4.0)  # it comes first, and could read an old address
-        first = start(0)
+        before, processes, end = asked(), [start(1)], time.monotonic() + 60
         try:
-            assert [process.communicate(timeout=60)[0] for process in (first, second)] == ["3\n"] * 2
+            while asked() == before:  # it comes first, when the store has nothing but old addresses
+                assert time.monotonic() < end, "the process did not ask for this start's name"
+                time.sleep(0.02)
+            processes.append(start(0))
+            assert [process.communicate(timeout=60)[0] for process in processes] == ["3\n"] * 2
         finally:
-            for process in (first, second):
+            for process in processes:
                 process.kill()
                 process.communicate()
 
